@@ -1,0 +1,52 @@
+# kdbench. `make help` lists the targets.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+SEEDS ?=
+METHODS ?=
+SCALE ?=
+DATA ?=
+SET ?=
+OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)") $(if $(SCALE),--scale $(SCALE)) \
+	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint reproduce-coco table plots check clean
+
+help: ## this list
+	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make the virtual environment in .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "kdbench needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+reproduce-coco: $(READY) ## train and evaluate every cell of the COCO tables, then print them
+	@$(BIN)/kdbench run akd/coco dist/coco $(OPTIONS); status=$$?; \
+	test $$status -ge 2 || $(BIN)/kdbench table akd/coco dist/coco $(if $(SCALE),--scale $(SCALE)); exit $$status
+
+table: $(READY) ## every reported number beside the measured one, with a verdict
+	$(BIN)/kdbench table $(if $(SCALE),--scale $(SCALE))
+
+plots: $(READY) ## measured against reported, gains, learning curves (PNG and SVG)
+	$(BIN)/kdbench plots $(if $(SCALE),--scale $(SCALE))
+
+check: $(READY) ## validate tables, recipes, reported numbers, data and results without training
+	$(BIN)/kdbench check $(if $(DATA),--data "$(DATA)")
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove what runs left behind, teachers included
+	rm -rf results/runs results/tables results/plots
