@@ -1,0 +1,188 @@
+"""The interface between a network, a batch and a distillation method.
+
+Nothing here knows about datasets, recipes or the harness: a method needs torch and this file alone, so it can be
+lifted into any training script.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class MethodError(ValueError):
+    """A method was asked for something it cannot do; the message says what and how to mend it."""
+
+
+@dataclass
+class Outputs:
+    """What a network shows a method for one batch of N images.
+
+    Attributes:
+        logits: classification [N, K]; segmentation [N, K, h, w]; dense detectors one [N, A*K, H, W] per pyramid
+            level (A anchors a location); two-stage detectors the RPN's objectness, one [N, A, H, W] per level.
+        features: stage maps from shallow to deep, [N, C, H, W]; detectors show their pyramid levels.
+        pooled: [N, D], what the classifier reads.
+        boxes: dense detectors one [N, A*4, H, W] of box deltas per level; two-stage detectors the RPN's.
+        extra: whatever else a family has to show. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
+            `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, (K + 1) * 4]. FCOS:
+            `centerness`, one [N, 1, H, W] per level.
+        losses: the network's own task losses, scalars by name, when it was given targets.
+    """
+
+    logits: Tensor | tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
+    pooled: Tensor | None = None
+    boxes: tuple[Tensor, ...] = ()
+    extra: dict[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
+
+    def float(self) -> Outputs:
+        """The same outputs in float32; tensors that are float32 already are not copied."""
+        return self._each(Tensor.float)
+
+    def detach(self) -> Outputs:
+        """The same outputs without their gradients."""
+        return self._each(Tensor.detach)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Outputs:
+        def apply(value: Any) -> Any:
+            return tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+
+        return replace(
+            self,
+            logits=apply(self.logits),
+            features=apply(self.features),
+            pooled=None if self.pooled is None else apply(self.pooled),
+            boxes=apply(self.boxes),
+            extra={name: apply(value) for name, value in self.extra.items()},
+        )
+
+
+@dataclass
+class Batch:
+    """What the data says: inputs [N, 3, H, W], the task's targets, and each sample's position in the training set."""
+
+    inputs: Tensor
+    targets: Any
+    index: Tensor
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """The shapes behind `Outputs`.
+
+    Attributes:
+        channels: channels of each feature.
+        strides: input pixels per feature pixel, for each feature.
+        pooled_dim: length of `Outputs.pooled`.
+        classifier: the final linear layer, where there is one.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...] = ()
+    pooled_dim: int | None = None
+    classifier: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a method may know when it is built. `task` is "classification", "detection" or "segmentation"."""
+
+    task: str
+    num_classes: int
+    num_samples: int
+    student: NetworkInfo
+    teacher: NetworkInfo
+
+
+class Teacher(Protocol):
+    """What `Method.prepare` may ask of a frozen teacher."""
+
+    def __call__(self, inputs: Tensor) -> Outputs: ...
+
+    def losses_from(self, features: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        """The teacher's own task losses when its head reads `features` in place of its own."""
+        ...
+
+
+class Method(nn.Module, ABC):
+    """A distillation method: `forward` turns two `Outputs` into named, weighted scalar losses.
+
+    A run minimises `task_weight * task_loss + sum(method(...).values())`. Parameters of a method (alignment layers,
+    generators) train together with the student unless they do not require gradients; none of them is kept in the
+    saved student.
+    """
+
+    name: ClassVar[str]
+    citation: ClassVar[str]
+    tasks: ClassVar[frozenset[str]]
+    teacher_mode: ClassVar[str] = "frozen"
+    needs_teacher: ClassVar[bool] = True
+    task_weight: float = 1.0
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__()
+        self.setting = setting
+
+    def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
+        """An earlier phase, such as training teacher-side modules; `batches` never ends."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Named, weighted losses. A frozen teacher's outputs carry no gradient."""
+
+    def __call__(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        # Ratios of norms and exponentials lose their meaning in half precision, so every term is float32.
+        teacher = teacher.detach() if self.teacher_mode == "frozen" else teacher
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            terms: dict[str, Tensor] = super().__call__(batch, student.float(), teacher.float())
+        return terms
+
+
+class FeatureMethod(Method):
+    """A method that compares the features of student and teacher level by level and sums over levels.
+
+    Subclasses define `compare`; wrappers such as AKD call `aligned` and `compare` themselves.
+
+    Args:
+        setting: the run's shapes; student and teacher must show the same number of features.
+        weight: factor on the sum.
+        align: "conv1x1" puts a 1x1 convolution to the teacher's width on each student feature; None compares as is.
+    """
+
+    def __init__(self, setting: Setting, weight: float = 1.0, align: str | None = "conv1x1") -> None:
+        super().__init__(setting)
+        self.weight = weight
+        student, teacher = setting.student.channels, setting.teacher.channels
+        if len(student) != len(teacher):
+            raise MethodError(
+                f"{self.name}: the student shows {len(student)} features and the teacher {len(teacher)}; "
+                "choose a teacher and a student of the same family"
+            )
+        if align not in ("conv1x1", None):
+            raise MethodError(f"{self.name}: align is {align!r}; use 'conv1x1' or null")
+        if align is None and student != teacher:
+            raise MethodError(f"{self.name}: align is null but widths differ ({student} and {teacher}); use 'conv1x1'")
+        self.align = nn.ModuleList(
+            nn.Conv2d(s, t, kernel_size=1) if align else nn.Identity() for s, t in zip(student, teacher, strict=True)
+        )
+
+    def aligned(self, student: Outputs, level: int) -> Tensor:
+        """The student's feature at `level` in the teacher's width, [N, C_teacher, H, W]."""
+        aligned: Tensor = self.align[level](student.features[level])
+        return aligned
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
+        """Unweighted scalar loss between two maps of one shape, [N, C, H, W]."""
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        levels = range(len(teacher.features))
+        total = torch.stack([self.compare(self.aligned(student, i), teacher.features[i], i) for i in levels]).sum()
+        return {self.name: self.weight * total}

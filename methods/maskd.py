@@ -1,0 +1,155 @@
+"""MasKD: masked distillation with receptive tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from .base import Batch, FeatureMethod, MethodError, Outputs, Setting, Teacher
+from .functional import target
+
+
+class ReceptiveTokens(nn.Module):
+    """The T mask tokens of one level, [T, C], and the head that says how much each mask matters in an image."""
+
+    def __init__(self, channels: int, num_tokens: int) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(0.01 * torch.randn(num_tokens, channels))
+        self.prob = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, num_tokens, kernel_size=1),
+        )
+        for conv in self.prob:
+            if isinstance(conv, nn.Conv2d):
+                fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels
+                nn.init.normal_(conv.weight, std=(2 / fan_out) ** 0.5)
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def masks(self, feature: Tensor) -> Tensor:
+        """sigmoid(tokens @ feature): [N, C, H, W] -> [N, T, H, W]."""
+        return torch.einsum("tc,nchw->nthw", self.mask_token, feature).sigmoid()
+
+    def shares(self, feature: Tensor) -> Tensor:
+        """softmax over tokens of the head: [N, C, H, W] -> [N, T]."""
+        shares: Tensor = self.prob(feature).flatten(1).softmax(dim=1)
+        return shares
+
+
+class MasKD(FeatureMethod):
+    """Squared error inside masks that tokens, learned beforehand on the teacher, draw on the teacher's feature.
+
+        m = sigmoid(tokens @ T)                              [N, tokens, H, W]; after custom_mask_warmup forwards
+                                                             times sigmoid(tokens @ align(S)), without gradient
+        D[n,t,c] = sum_{hw} m^2 (align(S) - T)^2 / sum_{hw} m
+        level loss = mean_n sum_t softmax(prob(T))[n,t] * mean_c D[n,t,c];  summed over levels, times weight
+
+    S [N, C_s, H, W], T [N, C, H, W]. Tokens and prob head never train with the student: `prepare` learns them. Under
+    AKD they still come from the teacher's plain features, as released, though they then read normalised Avatars.
+
+    Args:
+        setting: the run's shapes.
+        weight: RetinaNet 7; FCOS 10; Faster R-CNN 1.
+        num_tokens: masks a level.
+        custom_mask_warmup: training forwards before the student's mask joins: RetinaNet 7000 (X101 8500), Faster
+            R-CNN 7330, FCOS 5000. The count is a buffer, so a resumed run goes on where it stopped.
+        mask_steps: iterations of `prepare`; with 0 the tokens stay at their initial draw.
+        mask_lr: learning rate of `prepare`.
+        align: "conv1x1" or None.
+    """
+
+    name = "maskd"
+    citation = (
+        "T. Huang, Y. Zhang, S. You, F. Wang, C. Qian, J. Cao, C. Xu. Masked distillation with receptive tokens. "
+        "ICLR 2023. https://github.com/hunto/MasKD"
+    )
+    tasks = frozenset({"detection", "segmentation"})
+    forwards: Tensor
+
+    def __init__(
+        self,
+        setting: Setting,
+        weight: float = 7.0,
+        num_tokens: int = 6,
+        custom_mask_warmup: int = 7000,
+        mask_steps: int = 2000,
+        mask_lr: float = 0.01,
+        align: str | None = "conv1x1",
+    ) -> None:
+        super().__init__(setting, weight, align)
+        if num_tokens < 1:
+            raise MethodError(f"maskd: num_tokens is {num_tokens}; it must be at least 1")
+        self.custom_mask_warmup, self.mask_steps, self.mask_lr = custom_mask_warmup, mask_steps, mask_lr
+        self.tokens = nn.ModuleList(ReceptiveTokens(channels, num_tokens) for channels in setting.teacher.channels)
+        self.tokens.requires_grad_(False)
+        self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
+
+    def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
+        """Learn the tokens: the teacher's own head must still work on masked features, and masks must differ.
+
+        Adam, lr mask_lr by cosine to 1e-6, weight decay 1e-3, mask_steps iterations of `mask_loss`. Gradients are
+        taken for the tokens alone, so nothing of the teacher changes.
+        """
+        if self.mask_steps == 0:
+            return
+        self.tokens.requires_grad_(True)
+        parameters = list(self.tokens.parameters())
+        optimizer = torch.optim.Adam(parameters, lr=self.mask_lr, weight_decay=1e-3)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.mask_steps, eta_min=1e-6)
+        for _, batch in zip(range(self.mask_steps), batches, strict=False):
+            gradients = torch.autograd.grad(self.mask_loss(teacher, batch), parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            schedule.step()
+        optimizer.zero_grad()
+        self.tokens.requires_grad_(False)
+
+    def mask_loss(self, teacher: Teacher, batch: Batch) -> Tensor:
+        """The teacher's task losses on sum_t share_t * m_t * T, plus the masks' mean pairwise dice, over levels."""
+        with torch.no_grad():
+            features = [feature.float() for feature in teacher(batch.inputs).features]
+        masked, overlaps = [], []
+        for tokens, feature in zip(self.tokens, features, strict=True):
+            assert isinstance(tokens, ReceptiveTokens)
+            masks = tokens.masks(feature)
+            masked.append(feature * torch.einsum("nt,nthw->nhw", tokens.shares(feature), masks)[:, None])
+            overlaps.append(dice(masks))
+        task = torch.stack(list(teacher.losses_from(tuple(masked), batch).values())).sum()
+        return task + torch.stack(overlaps).sum()
+
+    def aligned(self, student: Outputs, level: int) -> Tensor:
+        # Forwards are counted here because a forward aligns each level once, also when a wrapper such as AKD, which
+        # may compare a level several times, does the calling.
+        if self.training and level == 0:
+            self.forwards += 1
+        return super().aligned(student, level)
+
+    def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
+        """The level loss of two [N, C, H, W] maps."""
+        teacher = target(self.name, student, teacher, f"features of level {level}")
+        tokens = self.tokens[level]
+        assert isinstance(tokens, ReceptiveTokens)
+        with torch.no_grad():
+            # The count includes the present forward while training. A tensor decides, to spare the device a wait.
+            custom = self.forwards - int(self.training) >= self.custom_mask_warmup
+            masks = tokens.masks(teacher)
+            masks = torch.where(custom, masks * tokens.masks(student), masks).flatten(2)
+            shares = tokens.shares(teacher)
+        error = (student - teacher).square().mean(dim=1).flatten(1)
+        # Masks can underflow to 0 everywhere on a small map; the floor keeps 0 / 0 away and changes nothing else.
+        inside = torch.einsum("nti,ni->nt", masks.square(), error) / masks.sum(dim=2).clamp_min(1e-12)
+        return (shares * inside).sum(dim=1).mean()
+
+
+def dice(masks: Tensor) -> Tensor:
+    """Mean of 2<a, b> / (<a, a> + <b, b> + 1e-12) over pairs of different masks of an image, [N, T, H, W]."""
+    flat = masks.flatten(2)
+    products = flat @ flat.mT
+    squares = products.diagonal(dim1=1, dim2=2)
+    ratio = 2 * products / (squares[:, :, None] + squares[:, None, :] + 1e-12)
+    images, count, _ = ratio.shape
+    pairs = ratio.sum() - ratio.diagonal(dim1=1, dim2=2).sum()
+    return pairs / max(images * count * (count - 1), 1)

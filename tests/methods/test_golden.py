@@ -1,0 +1,140 @@
+"""Losses and gradients against values recorded from the authors' own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import methods
+from methods.base import Batch, Method, NetworkInfo, Outputs, Setting
+from methods.dist import DIST, inter_class, intra_class
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TOLERANCE = 1e-5
+STUDENT = torch.tensor([[1.0, 2, 3], [2, 1, 0], [0, 0, 1], [3, 1, 1]])
+TEACHER = torch.tensor([[1.0, 3, 2], [3, 1, 0], [0, 1, 2], [2, 2, 1]])
+
+
+def load(name: str) -> dict[str, Tensor]:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays}
+
+
+def setting(task: str, channels: tuple[int, ...] = ()) -> Setting:
+    info = NetworkInfo(channels)
+    return Setting(task, num_classes=20, num_samples=8, student=info, teacher=info)
+
+
+def batch(images: int) -> Batch:
+    return Batch(torch.zeros(images, 3, 8, 8), None, torch.arange(images))
+
+
+def check(method: Method, student: Outputs, teacher: Outputs, leaves: list[Tensor], loss: Tensor, grads: Any) -> None:
+    (value,) = method(batch(2), student, teacher).values()
+    assert value.item() == pytest.approx(loss.item(), rel=TOLERANCE)
+    for found, expected in zip(torch.autograd.grad(value, leaves), grads, strict=True):
+        assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+def check_features(method: Method, arrays: dict[str, Tensor], loss: str = "loss", grad: str = "grad_student_f") -> None:
+    student = arrays["student_f"].clone().requires_grad_()
+    empty = torch.zeros(2, 1)
+    check(
+        method,
+        Outputs(empty, (student,)),
+        Outputs(empty, (arrays["teacher_f"],)),
+        [student],
+        arrays[loss],
+        [arrays[grad]],
+    )
+
+
+def check_logits(method: Method, arrays: dict[str, Tensor]) -> None:
+    student = arrays["student_logits"].clone().requires_grad_()
+    teacher = Outputs(arrays["teacher_logits"], ())
+    check(method, Outputs(student, ()), teacher, [student], arrays["loss"], [arrays["grad_student_logits"]])
+
+
+@pytest.mark.parametrize("tau", [1, 4])
+def test_dist_on_classifier(tau: int) -> None:
+    check_logits(methods.build("dist", setting("classification"), tau=float(tau)), load(f"dist_tau{tau}"))
+
+
+def test_dist_on_segmentation() -> None:
+    check_logits(methods.build("dist", setting("segmentation")), load("dist_segmentation"))
+
+
+def test_dist_on_dense_detector() -> None:
+    arrays = load("dist_retinanet")
+    student = tuple(arrays[f"student_l{level}"].clone().requires_grad_() for level in (1, 2))
+    teacher = tuple(arrays[f"teacher_l{level}"] for level in (1, 2))
+    grads = [arrays[f"grad_student_l{level}"] for level in (1, 2)]
+    method = methods.build("dist", setting("detection"))
+    check(method, Outputs(student, ()), Outputs(teacher, ()), list(student), arrays["loss"], grads)
+
+
+def test_cwd() -> None:
+    check_features(methods.build("cwd", setting("detection", (6,)), align=None), load("cwd"))
+
+
+def test_akd_cwd_with_the_released_raw_target() -> None:
+    options = {"align": None, "drop_rate": 0.0, "cwd_raw_target": True}
+    check_features(methods.build("akd+cwd", setting("detection", (6,)), **options), load("akd_cwd_p0"))
+
+
+@pytest.mark.parametrize(("phase", "warmup"), [("warmup", 7000), ("custom", 0)])
+def test_akd_maskd(phase: str, warmup: int) -> None:
+    arrays = load("akd_maskd_p0")
+    options = {"align": None, "drop_rate": 0.0, "num_tokens": 3, "weight": 1.0, "custom_mask_warmup": warmup}
+    method = methods.build("akd+maskd", setting("detection", (6,)), **options)
+    weights = {
+        "mask_token": arrays["w_mask_token"],
+        "prob.0.weight": arrays["w_prob_0_weight"],
+        "prob.0.bias": arrays["w_prob_0_bias"],
+        "prob.2.weight": arrays["w_prob_2_weight"],
+        "prob.2.bias": arrays["w_prob_2_bias"],
+    }
+    method.get_submodule("base.tokens.0").load_state_dict(weights)
+    check_features(method, arrays, f"loss_{phase}", f"grad_{phase}")
+
+
+def test_akd_masked_generative() -> None:
+    arrays = load("akd_masked_generative_p0")
+    options = {"align": None, "drop_rate": 0.0, "mask_ratio": 0.0}
+    method = methods.build("akd+masked_generative", setting("detection", (6,)), **options)
+    prefix = "w_generation_"
+    weights = {
+        key.removeprefix(prefix).replace("_", "."): array for key, array in arrays.items() if key.startswith(prefix)
+    }
+    method.get_submodule("base.generators.0").load_state_dict(weights)
+    check_features(method, arrays)
+
+
+@pytest.mark.parametrize(
+    ("tau", "inter", "intra", "total"), [(1.0, 0.387155, 0.543650, 0.930806), (4.0, 0.312534, 0.475526, 12.60896)]
+)
+def test_dist_worked_example(tau: float, inter: float, intra: float, total: float) -> None:
+    ys, yt = (STUDENT / tau).softmax(dim=1), (TEACHER / tau).softmax(dim=1)
+    assert inter_class(ys, yt).item() == pytest.approx(inter, abs=1e-6)
+    assert intra_class(ys, yt).item() == pytest.approx(intra, abs=1e-6)
+    assert dist(STUDENT, TEACHER, tau=tau) == pytest.approx(total, rel=2e-6)
+    assert dist(STUDENT, TEACHER, tau=tau, tau_squared=False) == pytest.approx(total / tau**2, rel=2e-6)
+
+
+def test_dist_worked_example_with_sigmoid() -> None:
+    assert dist(STUDENT, TEACHER, activation="sigmoid") == pytest.approx(0.359443, abs=1e-6)
+
+
+def test_a_single_instance_leaves_the_intra_part_at_one() -> None:
+    assert dist(STUDENT[:1], TEACHER[:1]) == pytest.approx(1.997861, abs=1e-6)
+    assert dist(STUDENT[:1], TEACHER[:1], gamma=0.0) == pytest.approx(0.997861, abs=1e-6)
+
+
+def dist(student: Tensor, teacher: Tensor, **options: Any) -> float:
+    method = DIST(setting("classification"), **options)
+    return method(batch(len(student)), Outputs(student, ()), Outputs(teacher, ()))["dist"].item()
