@@ -1,0 +1,113 @@
+"""The embedded data set: scenes of handwritten digits, written as a COCO folder.
+
+It is made from what scikit-learn brings along, so it needs no download, and it lies on disk in the format of COCO
+2017, so the loader and the evaluator that read it are those that read the real set. `_scenes.py` draws the scenes and
+holds the constants that make them harder or easier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import _preparation, _scenes
+from ._scenes import VERSION, Box
+from .coco import CocoFolder, open_folder
+
+TRAIN, VAL = 2_000, 500  # images
+SPLITS = ("train", "val")
+_HUFFMAN_ONLY = 2  # noise leaves nothing to match: this is zlib's fastest way here and gives the smallest files
+
+
+def open_coco(root: Path, *, seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> CocoFolder:
+    """The COCO folder of `seed` under `root`, written first if it is not there and whole.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    wanted = identity(seed, train, val, size)
+    default = wanted == identity()
+    folder = root / (f"digits-v{VERSION}-coco" if default else f"digits-v{VERSION}-coco-{wanted['identity']}")
+    notices = prepare(folder, seed, train, val, size)
+    return open_folder(folder, "digits", "train2017", "val2017", identity=wanted["identity"], preparation=notices)
+
+
+def identity(seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> dict[str, Any]:
+    """What makes the data what it is, and under "identity" 16 hex digits of it; known without drawing anything."""
+    facts = {"dataset": "digits", "version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
+    return {**facts, "identity": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
+
+
+def prepare(
+    folder: Path, seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE
+) -> tuple[str, ...]:
+    """Write the data into `folder` unless it is there and whole; says what was done, one line each.
+
+    Raises:
+        DataError: the folder cannot be written; nothing half-written is left.
+    """
+    wanted = identity(seed, train, val, size)
+    return _preparation.prepare(folder, wanted, lambda new: write_coco(new, seed, train, val, size))
+
+
+def write_coco(folder: Path, seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> str:
+    """Write both splits into an empty `folder`; identical bytes for identical arguments and version.
+
+    Args:
+        folder: exists and is empty.
+        seed: 0 or more; another seed gives other scenes of the same digits.
+        train: number of training images.
+        val: number of validation images.
+        size: side of the square images in pixels; objects grow with it.
+
+    Returns:
+        sha256 over all pixels and both annotation files, hex.
+    """
+    digest = hashlib.sha256()
+    (folder / "annotations").mkdir()
+    for split, count in zip(SPLITS, (train, val), strict=True):
+        annotations = _write_split(folder / f"{split}2017", seed, split, count, size, digest)
+        text = json.dumps(annotations, separators=(",", ":")).encode()
+        digest.update(text)
+        (folder / "annotations" / f"instances_{split}2017.json").write_bytes(text)
+    return digest.hexdigest()
+
+
+def _write_split(folder: Path, seed: int, split: str, count: int, size: int, digest: Any) -> dict[str, Any]:
+    """Write the images and return the annotation file's content; `digest` takes in all pixels."""
+    folder.mkdir()
+    source = _scenes.strokes(split)
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
+    for index in range(count):
+        # A generator for each image: none depends on how many come before it.
+        rng = np.random.default_rng((seed, VERSION, SPLITS.index(split), index))
+        pixels, boxes = _scenes.scene(rng, source, size)
+        digest.update(pixels.tobytes())
+        name = f"{index + 1:012d}.png"
+        Image.fromarray(pixels).save(folder / name, compress_level=1, compress_type=_HUFFMAN_ONLY)
+        images.append({"id": index + 1, "file_name": name, "width": size, "height": size})
+        objects += [_annotation(len(objects) + i, index + 1, box) for i, box in enumerate(boxes, start=1)]
+    return {
+        "info": {"description": "scenes of handwritten digits", "version": VERSION, "seed": seed, "split": split},
+        "images": images,
+        "annotations": objects,
+        "categories": [{"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)],
+    }
+
+
+def _annotation(identifier: int, image: int, box: Box) -> dict[str, Any]:
+    # `area` is the box's, not the ink's as in COCO: at 128 pixels hardly any ink reaches COCO's "large" (96^2).
+    return {
+        "id": identifier,
+        "image_id": image,
+        "category_id": box.label + 1,
+        "bbox": [box.x, box.y, box.width, box.height],
+        "area": box.width * box.height,
+        "iscrowd": 0,
+    }
