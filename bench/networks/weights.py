@@ -1,0 +1,57 @@
+"""Published backbone weights: found in a local folder, downloaded where that is possible, loaded strictly."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+from torchvision.models import get_model_weights
+
+from bench.checkpoints import load_strictly, read, state_of
+from bench.errors import CheckpointError
+
+IMAGENET = "IMAGENET1K_V1"  # for the ResNets the weights that the papers started from
+
+
+def folder() -> Path:
+    """`$KDBENCH_DATA/weights`, where published weight files are looked for."""
+    return Path(os.environ.get("KDBENCH_DATA", "data")) / "weights"
+
+
+def load_imagenet(body: nn.Module, architecture: str) -> None:
+    """Fill a torchvision ResNet with its ImageNet weights.
+
+    Raises:
+        CheckpointError: the file is neither there nor to be had, or is another network's.
+    """
+    path = find(get_model_weights(architecture)[IMAGENET].url)
+    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum ever reads.
+    counters = {name: value for name, value in body.state_dict().items() if name.endswith(".num_batches_tracked")}
+    load_strictly(body, counters | state_of(read(path), path), path)
+
+
+def find(url: str) -> Path:
+    """The weight file that `url` names, downloaded once if it is not in the folder.
+
+    Raises:
+        CheckpointError: it cannot be downloaded; says which file to put where.
+    """
+    path = folder() / url.rsplit("/", 1)[1]
+    if path.exists():
+        return path
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(part), hash_prefix=path.stem.rsplit("-", 1)[-1], progress=False)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} is missing and cannot be downloaded ({error}); fetch {url} elsewhere and put it there, "
+            "set KDBENCH_DATA to the folder that holds weights/, or start from random weights with --set init=random"
+        ) from error
+    return path
