@@ -1,0 +1,226 @@
+"""Runs jobs on this machine: one process a job, one job a device, teachers before students."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import torch
+
+from bench.errors import StoreError
+from bench.grid import Plan
+from bench.progress import Display, JobDisplay
+from bench.rows import Row, Status
+from bench.run import Job, row_without_result
+from bench.specs import Run, digest
+from bench.store import Misfit, Store, read_row, write_atomically
+
+FINISHED = ("done", "diverged")  # what is not tried again
+
+
+class LocalEngine:
+    """Carries out a plan.
+
+    Args:
+        job: what every job has in common; `runs` and `device` are filled in.
+        devices: one job at a time on each.
+        timeout: seconds after which a job is stopped, its unfinished runs ending as `timeout`.
+    """
+
+    def __init__(self, job: Job, devices: Sequence[str], timeout: float | None = None) -> None:
+        self.job, self.devices, self.timeout = job, list(devices), timeout
+        self.store = Store(job.results)
+        self.lock = threading.Lock()
+        self.processes: set[subprocess.Popen[str]] = set()
+        self.stopped = False
+
+    def finished(self, run: Run) -> bool:
+        row = self.store.row(run.id)
+        return row is not None and row.status in FINISHED
+
+    def execute(self, plan: Plan) -> list[Row]:
+        """Do all that is not finished; returns the rows of all runs of the plan that have one.
+
+        Raises:
+            StoreError: the results folder cannot be written, is in use by another command, or holds a file in place
+                of a row that is none; nothing was started.
+        """
+        with self._locked():
+            return self._execute(plan)
+
+    def _execute(self, plan: Plan) -> list[Row]:
+        self._check_rows(plan)
+        done = sum(self.finished(run) for run in plan.runs)
+        free: SimpleQueue[str] = SimpleQueue()
+        for device in self.devices:
+            free.put(device)
+        with Display(len(plan.runs), done) as display:
+            for stage in plan.stages:
+                jobs = [left for cohort in stage if (left := [run for run in cohort if not self.finished(run)])]
+                with ThreadPoolExecutor(len(self.devices)) as pool:
+                    try:
+                        list(pool.map(lambda runs: self._guarded(runs, free, display), jobs))
+                    except BaseException:
+                        self._stop_all()
+                        pool.shutdown(cancel_futures=True)
+                        raise
+        rows = [self.store.row(run.id) for run in plan.runs]
+        return [row for row in rows if row is not None]
+
+    def _guarded(self, runs: list[Run], free: SimpleQueue[str], display: Display) -> None:
+        """One job on the next free device; whatever goes wrong in it is the status of its runs alone."""
+        device = free.get()
+        try:
+            self._job(runs, device, display)
+        except Exception as error:  # noqa: BLE001 - it becomes the runs' status
+            for run in filter(self._unrecorded, runs):
+                self._record(run, "failed", f"{type(error).__name__}: {error}", device, display)
+        finally:
+            free.put(device)
+
+    def _job(self, runs: list[Run], device: str, display: Display) -> None:
+        """One cohort in one process; every run of it has a row afterwards."""
+        if reason := self._teacher_missing(runs):
+            ready = [run for run in runs if run.teacher is None]
+            for run in runs:
+                if run.teacher is not None:
+                    self._record(run, "skipped", reason, device, display)
+            runs = ready
+        if not runs:
+            return
+        shown = display.job(runs)
+        try:
+            status, reason = self._process(runs, device, shown)
+        finally:
+            shown.close()
+        if not self.stopped:  # a run that was interrupted has no result
+            for run in filter(self._unrecorded, runs):
+                self._record(run, status, reason, device, display)
+
+    def _process(self, runs: list[Run], device: str, shown: JobDisplay) -> tuple[Status, str]:
+        """Run `bench.run`; returns what to say of runs that it left without a row."""
+        job = self.job.model_copy(update={"runs": tuple(runs), "device": device})
+        file = self.job.results / "jobs" / f"{digest([run.id for run in runs])}.json"
+        log = file.with_suffix(".log")
+        write_atomically(file, job.model_dump_json(indent=1).encode())
+        for run in runs:
+            self.store.row_file(run.id).unlink(missing_ok=True)  # of an earlier try that failed
+        command = [sys.executable, "-m", "bench.run", str(file)]
+        expired = threading.Event()
+        failure: dict[str, Any] = {}
+        with (
+            log.open("w") as errors,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+            ) as process,
+            self._watched(process, expired),
+        ):
+            assert process.stdout is not None
+            for line in process.stdout:
+                event = _event(line)
+                if event is None:
+                    errors.write(line)  # of a library that prints past Python
+                    continue
+                if event["event"] == "error":
+                    failure = event
+                shown.show(event)
+        if expired.is_set():
+            return "timeout", f"stopped after {self.timeout:.0f} s; the same command goes on from its last epoch"
+        if failure:
+            return failure["status"], failure["reason"]
+        if process.returncode == -signal.SIGKILL:
+            return "out-of-memory", "the process was killed, most often for memory; try --cohort 1, or --workers 0"
+        return "failed", f"the process ended with code {process.returncode} and no word; see {log}"
+
+    @contextmanager
+    def _watched(self, process: subprocess.Popen[str], expired: threading.Event) -> Iterator[None]:
+        """Stop the process when its time is over or when the whole grid is stopped."""
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        timer = threading.Timer(self.timeout or 0, expire)
+        if self.timeout:
+            timer.start()
+        with self.lock:
+            self.processes.add(process)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with self.lock:
+                self.processes.discard(process)
+
+    def _record(self, run: Run, status: Status, reason: str, device: str, display: Display) -> None:
+        event = {"status": status, "reason": reason, "metrics": {}}
+        try:
+            self.store.write(row_without_result(run, status, reason, torch.device(device)))
+        except StoreError as error:
+            event["reason"] = f"{reason}; and {error}"
+        display.finished(run, event)
+
+    def _unrecorded(self, run: Run) -> bool:
+        return self.store.row(run.id) is None
+
+    def _teacher_missing(self, runs: list[Run]) -> str:
+        for run in runs:
+            if run.teacher and not run.teacher_file:
+                row = self.store.row(run.teacher.id)
+                if row is None or row.status != "done":
+                    how = f"ended as {row.status}: {row.reason}" if row else "has no result"
+                    return f"its teacher {run.teacher.student} {how}"
+        return ""
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the results folder: two commands in one folder would train the same runs into the same files."""
+        file = self.job.results / ".lock"
+        if not file.exists():
+            write_atomically(file, b"")
+        with file.open("r+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise StoreError(
+                    f"{self.job.results} is in use by another kdbench run; wait for it, or choose another folder with "
+                    "--results"
+                ) from error
+            yield
+
+    def _check_rows(self, plan: Plan) -> None:
+        for run in plan.runs:
+            file = self.store.row_file(run.id)
+            found = read_row(file) if file.exists() else None
+            if isinstance(found, Misfit):
+                raise StoreError(f"{file} is no result row ({found.reason}); move it away and its run is done again")
+
+    def _stop_all(self) -> None:
+        with self.lock:
+            self.stopped = True
+            for process in self.processes:
+                process.terminate()
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """The event in a line of a job's output; None for a line that is none, or not whole."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def default_devices() -> list[str]:
+    """Every CUDA device, or the CPU."""
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]

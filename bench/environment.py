@@ -1,0 +1,64 @@
+"""What a row says about where it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from .rows import Environment
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "faster-coco-eval")
+
+
+def describe(device: torch.device) -> Environment:
+    return Environment(
+        commit=commit(),
+        python=platform.python_version(),
+        libraries={name: version(name) for name in LIBRARIES},
+        device=device_name(device),
+        machine=f"{device_name(device)} x{torch.cuda.device_count() if device.type == 'cuda' else os.cpu_count()}",
+        threads=torch.get_num_threads(),
+        deterministic=device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+@cache
+def commit() -> str:
+    """The commit of this checkout, with a `+` when tracked files differ from it; "unknown" outside of git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        return "unknown"
+    return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the device on CUDA, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,36 @@
+"""Errors that are meant for the person at the keyboard: shown as one message, without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from datasets.base import DataError
+
+
+class SpecError(ValueError):
+    """A table, recipe, option or name is wrong; the message names file and field, and the mend."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file and the mend."""
+
+
+class StoreError(OSError):
+    """A result could not be written; the message names the folder and the mend."""
+
+
+class TeacherError(ValueError):
+    """A teacher cannot be used; the message says why and the mend."""
+
+
+USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError)
+"""With `methods.base.MethodError`, which is imported only where methods are."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    choices = sorted(known)
+    nearest = difflib.get_close_matches(name, choices, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return SpecError(f"unknown {kind}: {name!r}.{hint} Available: {', '.join(choices) or 'none'}")

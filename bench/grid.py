@@ -1,0 +1,268 @@
+"""From tables to work: cells, runs (each one once), and jobs in the order they must be done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import datasets
+import methods
+from methods.base import NetworkInfo, Setting
+
+from . import networks
+from .errors import SpecError, unknown
+from .reported import load_reported
+from .specs import Data, MethodEntry, Pair, Recipe, Run, Scale, Table, load_recipe
+
+METRICS = {"detection": ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")}
+"""What a table of a task can be about."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a user asked for, over what the tables say.
+
+    Attributes:
+        scale: "full" or "mini".
+        data: the data set that is there.
+        seeds: seed numbers; the table's when None.
+        methods: only these, by method or by the table's label; all when empty. `none` always runs.
+        changes: fields of the students' recipe to change; such a run is not comparable with a paper. A field
+            `teacher.<field>` is one of the teachers' recipe.
+        teacher_file: sha256 of a checkpoint to use in place of trained teachers.
+        cohort: most students that train side by side.
+    """
+
+    scale: Scale
+    data: Data
+    seeds: tuple[int, ...] | None = None
+    methods: tuple[str, ...] = ()
+    changes: dict[str, Any] = field(default_factory=dict)
+    teacher_file: str | None = None
+    cohort: int = 16
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A cell that cannot be run, and why."""
+
+    table: str
+    cell: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done: `stages` of cohorts, one stage after the other; within a stage the order is free."""
+
+    stages: tuple[tuple[tuple[Run, ...], ...], ...]
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for stage in self.stages for cohort in stage for run in cohort]
+
+
+def plan(tables: Sequence[Table], choice: Choice) -> Plan:
+    """Every run that the tables need, teachers first, grouped into cohorts.
+
+    Raises:
+        SpecError: an impossible pair, an unknown method or option, a batch larger than the data set.
+    """
+    students: dict[str, Run] = {}
+    skipped: list[Skipped] = []
+    for table in tables:
+        for i, pair in enumerate(table.pairs):
+            if reason := skip_reason(pair, choice.scale):
+                skipped.append(Skipped(table.name, f"{pair.teacher} -> {pair.student}", reason))
+                continue
+            _check_pair(f"{table.name}: pairs[{i}]", *pair_at(pair, choice.scale))
+            for entry in table.entries(pair):
+                if _wanted(entry, choice.methods):
+                    for run in runs_of(table, pair, entry, choice):
+                        students.setdefault(run.id, run)
+    teachers = {run.teacher.id: run.teacher for run in students.values() if run.teacher and not run.teacher_file}
+    stages = (cohorts(teachers.values(), choice.cohort), cohorts(students.values(), choice.cohort))
+    return Plan(tuple(stage for stage in stages if stage), tuple(skipped))
+
+
+def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> list[Run]:
+    """The runs behind one cell, one a seed."""
+    teacher, student = pair_at(pair, choice.scale)
+    recipe, teacher_recipe = recipes_of(table, pair, choice.scale, choice.changes)
+    for one in (recipe, teacher_recipe):
+        if one.batch_size > choice.data.train_images > 0:
+            raise SpecError(
+                f"recipe {one.name}: batch_size {one.batch_size} is above the {choice.data.train_images} training "
+                "images; lower it with --set batch_size=N (for teachers --set teacher.batch_size=N)"
+            )
+    options = methods.resolve(entry.method, entry.options_at(choice.scale))
+    alone = not methods.needs_teacher(entry.method)
+    runs = []
+    for seed in choice.seeds if choice.seeds is not None else table.seeds:
+        source = _run(table, choice, teacher, "none", {}, teacher_recipe, 0)
+        run = _run(table, choice, student, entry.method, options, recipe, seed)
+        if not alone:
+            run = run.model_copy(update={"teacher": source, "teacher_file": choice.teacher_file})
+        runs.append(run)
+    return runs
+
+
+def recipes_of(table: Table, pair: Pair, scale: Scale, changes: dict[str, Any]) -> tuple[Recipe, Recipe]:
+    """The students' recipe and the teacher's, with a user's changes laid over the pair's.
+
+    Raises:
+        SpecError: an unknown field or a value that does not fit, or a recipe of another task.
+    """
+    own, teachers = (dict(pair.recipe), dict(pair.teacher_recipe)) if scale == "full" else ({}, {})
+    for name, value in changes.items():
+        field = name.removeprefix("teacher.")
+        (own if field == name else teachers)[field] = value
+    recipe = load_recipe(getattr(table.recipe, scale), own)
+    teacher_recipe = load_recipe(getattr(table.teacher_recipe, scale), teachers)
+    for one in (recipe, teacher_recipe):
+        if one.task != table.task:
+            raise SpecError(f"{table.name}: recipe {one.name} is for {one.task}, the table for {table.task}")
+    return recipe, teacher_recipe
+
+
+def _run(
+    table: Table, choice: Choice, student: str, method: str, options: dict[str, Any], recipe: Recipe, seed: int
+) -> Run:
+    return Run(
+        task=table.task,
+        scale=choice.scale,
+        data=choice.data,
+        student=student,
+        method=method,
+        options=options,
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+def pair_at(pair: Pair, scale: Scale) -> tuple[str, str]:
+    """The names of the networks that a pair runs at a scale: teacher, student."""
+    if scale == "mini" and pair.mini is not None:
+        return pair.mini.teacher, pair.mini.student
+    return pair.teacher, pair.student
+
+
+def skip_reason(pair: Pair, scale: Scale) -> str:
+    """Why a pair cannot be run at a scale; empty when it can."""
+    if scale == "full":
+        return pair.skip
+    return "" if pair.mini else (pair.skip or "no small networks stand in for this pair")
+
+
+def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
+    """Runs that share data, recipe, seed and teacher, in groups of at most `most`.
+
+    A run without a teacher joins a cohort of the same student where there is one, and so costs no data stream.
+    """
+    hosts: dict[tuple[str, int, str], str] = {}
+    every = list(runs)
+    for run in every:
+        if run.teacher:
+            hosts.setdefault((run.recipe.model_dump_json(), run.seed, run.student), _teacher_key(run))
+
+    def key(run: Run) -> tuple[str, int, str]:
+        recipe = run.recipe.model_dump_json()
+        return recipe, run.seed, _teacher_key(run) or hosts.get((recipe, run.seed, run.student), "")
+
+    groups = [list(group) for _, group in groupby(sorted(every, key=key), key)]
+    return tuple(tuple(group[i : i + most]) for group in groups for i in range(0, len(group), most))
+
+
+def check(tables: Sequence[Table], names: tuple[str, ...], scale: Scale, changes: dict[str, Any]) -> None:
+    """Everything that can be wrong about a request before its data is opened.
+
+    Raises:
+        SpecError or MethodError: a table, a recipe change, or a `--methods` name that no table has.
+    """
+    for table in tables:
+        validate(table)
+        for pair in table.pairs:
+            if not skip_reason(pair, scale):
+                recipes_of(table, pair, scale, changes)
+    _check_names(tables, names)
+
+
+def validate(table: Table) -> None:
+    """Everything about a table that can be wrong without any data: networks, pairs, methods, options, recipes.
+
+    Raises:
+        SpecError or MethodError: names the table's field.
+    """
+    if table.task not in METRICS:
+        raise unknown(f"task of {table.name}", table.task, METRICS)
+    if table.metric not in METRICS[table.task]:
+        raise unknown(f"metric of {table.name}", table.metric, METRICS[table.task])
+    if table.dataset.mini not in datasets.names() or table.dataset.full not in datasets.names():
+        wrong = next(name for name in (table.dataset.mini, table.dataset.full) if name not in datasets.names())
+        raise unknown(f"dataset of {table.name}", wrong, datasets.names())
+    _check_reported(table)
+    data = Data(name=table.dataset.mini, fingerprint="", train_images=0, val_images=0, classes=0)  # unknown
+    scales: tuple[Scale, Scale] = ("full", "mini")
+    for scale in scales:
+        for i, pair in enumerate(table.pairs):
+            if skip_reason(pair, scale):
+                continue
+            where = f"{table.name}: pairs[{i}]" + (".mini" if scale == "mini" else "")
+            _check_pair(where, *pair_at(pair, scale))
+            for j, entry in enumerate(table.entries(pair)):
+                try:
+                    (run,) = runs_of(table, pair, entry, Choice(scale, data, seeds=(0,)))
+                    methods.build(entry.method, _any_setting(table), **run.options)
+                except (ValueError, TypeError) as error:
+                    raise SpecError(f"{where}, method {j} ({entry.shown}): {error}") from error
+
+
+def _any_setting(table: Table) -> Setting:
+    """Shapes to build a method on, to see whether its options are possible."""
+    network = NetworkInfo(channels=(8, 8), strides=(8, 16))
+    return Setting(table.task, num_classes=10, num_samples=1000, student=network, teacher=network)
+
+
+def _check_reported(table: Table) -> None:
+    """Every printed method that a table names stands in the files it names."""
+    rows = [row for source in table.reported for row in load_reported(source.file) if row.table == source.table]
+    for source in table.reported:
+        if not any(row.table == source.table for row in load_reported(source.file)):
+            known = {row.table for row in load_reported(source.file)}
+            raise unknown(f"table of results/reported/{source.file}.csv in {table.name}", source.table, known)
+    printed = {row.method for row in rows}
+    for i, pair in enumerate(table.pairs):
+        for entry in table.entries(pair):
+            if entry.reported and entry.reported not in printed:
+                raise unknown(f"reported method of {table.name}: pairs[{i}]", entry.reported, printed)
+
+
+def _check_pair(where: str, teacher: str, student: str) -> None:
+    try:
+        families = networks.family(teacher), networks.family(student)
+    except SpecError as error:
+        raise SpecError(f"{where}: {error}") from error
+    if families[0] != families[1]:
+        raise SpecError(
+            f"{where}: {teacher} cannot teach {student}: a {families[0]} head and a {families[1]} head do not answer "
+            "for the same places; choose a teacher and a student of one family"
+        )
+
+
+def _wanted(entry: MethodEntry, names: tuple[str, ...]) -> bool:
+    return not names or entry.method == "none" or entry.method in names or entry.shown in names
+
+
+def _check_names(tables: Sequence[Table], names: tuple[str, ...]) -> None:
+    entries = [entry for table in tables for pair in table.pairs for entry in table.entries(pair)]
+    known = {entry.method for entry in entries} | {entry.shown for entry in entries}
+    for name in names:
+        if name not in known:
+            raise unknown("method of these tables", name, known)
+
+
+def _teacher_key(run: Run) -> str:
+    return (run.teacher_file or "") + run.teacher.id if run.teacher else ""

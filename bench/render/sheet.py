@@ -1,0 +1,132 @@
+"""A table as strings, ready for the terminal, Markdown and LaTeX alike: blocks of lines, and numbered footnotes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..cells import Cell
+from ..specs import Scale, Table
+from . import values
+from .blocks import Block, Line, blocks
+from .summary import footer, header
+
+HEADERS = {
+    "method": "method",
+    "reported": "reported",
+    "measured": "measured\n± sd (n)",
+    "against": "diff /\ntolerance",
+    "verdict": "verdict",
+    "gain": "gain over\nnone",
+    "times": "time",
+    "params": "params\nM",
+    "gflops": "GFLOPs",
+    "throughput": "images\n/s",
+    "step": "step\nms",
+}
+"""Columns in order; a narrow terminal breaks headings at the line feed."""
+
+COSTS = ("times", "params", "gflops", "throughput", "step")
+
+
+@dataclass
+class Footnotes:
+    """Numbers texts in the order in which they are first marked."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, texts: Sequence[str]) -> str:
+        """` [1,2]` for texts; nothing for none."""
+        for text in texts:
+            if text not in self.texts:
+                self.texts.append(text)
+        numbers = sorted({self.texts.index(text) + 1 for text in texts})
+        return f" [{','.join(map(str, numbers))}]" if numbers else ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One block: heading lines, then one record of strings a method, by the keys of `HEADERS`."""
+
+    shown: str
+    heading: tuple[str, ...]
+    records: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Everything that is printed of one table."""
+
+    table: Table
+    scale: Scale
+    cells: tuple[Cell, ...]
+    title: str
+    header: tuple[str, ...]
+    columns: tuple[str, ...]
+    parts: tuple[Part, ...]
+    footnotes: tuple[str, ...]
+    footer: tuple[str, ...]
+
+
+def sheet(table: Table, cells: Sequence[Cell], scale: Scale) -> Sheet:
+    notes = Footnotes()
+    found = blocks(cells)
+    parts = tuple(_part(table, block, notes) for block in found)
+    columns = tuple(name for name in HEADERS if name != "against" or scale == "full")
+    title = f"{table.name}: {table.title} ({scale} scale)"
+    top, bottom = header(table, cells, scale), footer(table, cells, found, scale)
+    return Sheet(table, scale, tuple(cells), title, tuple(top), columns, parts, tuple(notes.texts), tuple(bottom))
+
+
+def _part(table: Table, block: Block, notes: Footnotes) -> Part:
+    records = tuple(_record(table, block, line, notes) for line in block.lines)
+    return Part(block.shown, tuple(_heading(block)), records)
+
+
+def _heading(block: Block) -> list[str]:
+    lines = [f"stands for {paper}" for paper in block.papers]
+    if len(lines) > 1:
+        lines[-1] += " (reported numbers in this order)"
+    teachers = [cell.teacher_reported for cell in _first_of_each_pair(block)]
+    reported = " / ".join(values.number(value, 1) for value in teachers)
+    measured = values.number(block.teacher_measured)
+    lines.append(f"teacher: reported {reported}, re-measured {measured}")
+    lines += [f"note: {pair.note}" for pair in block.pairs if pair.note]
+    return lines
+
+
+def _first_of_each_pair(block: Block) -> list[Cell]:
+    cells = [cell for line in block.lines for cell in line.cells]
+    return [next(cell for cell in cells if cell.pair is pair) for pair in block.pairs]
+
+
+def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[str, str]:
+    cell = line.cell
+    remarks = list(dict.fromkeys(note for one in line.cells for note in one.notes))
+    shown = cell.verdict.text if cell.verdict.reason == "mini" else cell.verdict.word
+    reasons = [cell.verdict.reason] if cell.verdict.reason and cell.verdict.reason != "mini" else []
+    if cell.verdict.word == "measured" and cell.verdict.reason == "no reported number":
+        reasons = []
+    return {
+        "method": line.label + notes.mark(remarks),
+        "reported": values.reported(block, line) + notes.mark(_about_reported(table, line)),
+        "measured": values.sample(cell.measured),
+        "against": values.against(cell),
+        "verdict": shown + notes.mark(reasons),
+        "gain": values.sample(cell.gain, signed=True),
+        "times": values.times(cell),
+        "params": values.params(cell),
+        "gflops": values.gflops(cell),
+        "throughput": values.throughput(cell),
+        "step": values.step(cell),
+    }
+
+
+def _about_reported(table: Table, line: Line) -> list[str]:
+    """What the sources say about a reported number; left out at mini scale, where nothing is set against it."""
+    reported = line.cell.reported
+    if reported is None or line.cell.scale == "mini":
+        return []
+    quoted = f"reported by {reported.paper}" if reported.paper != table.paper else ""
+    weak = f"evidence: {reported.evidence}" if reported.evidence != "primary" else ""
+    return [text for text in (quoted, reported.note, weak) if text]

@@ -1,0 +1,118 @@
+"""Result rows on disk: one JSON file a run, written atomically; read into memory with every misfit reported."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from .errors import StoreError
+from .rows import SCHEMA, Row
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A file that is no result row, and why."""
+
+    path: Path
+    reason: str
+
+
+class Store:
+    """The folder of runs: `<root>/<id>/` holds one run's row, checkpoint and student."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, run_id: str) -> Path:
+        return self.root / run_id
+
+    def row_file(self, run_id: str) -> Path:
+        return self.folder(run_id) / "row.json"
+
+    def row(self, run_id: str) -> Row | None:
+        """The row of a run, or None when there is none that fits the schema."""
+        path = self.row_file(run_id)
+        if not path.exists():
+            return None
+        found = read_row(path)
+        return found if isinstance(found, Row) else None
+
+    def write(self, row: Row) -> Path:
+        """Keep a row; the file is whole or absent, whatever happens in between.
+
+        Raises:
+            StoreError: the folder cannot be written or the disk is full.
+        """
+        path = self.row_file(row.id)
+        write_atomically(path, row.model_dump_json(indent=1).encode())
+        return path
+
+
+def read_rows(roots: Iterable[Path]) -> tuple[list[Row], list[Misfit]]:
+    """Every row below `roots`, and every file that should be one and is not. Nothing is guessed."""
+    rows: dict[str, Row] = {}
+    misfits: list[Misfit] = []
+    for root in roots:
+        for path in sorted([*root.glob("*/row.json"), *root.glob("*/rows/*.json")]):
+            found = read_row(path)
+            if isinstance(found, Row):
+                rows.setdefault(found.id, found)
+            else:
+                misfits.append(found)
+    return list(rows.values()), misfits
+
+
+def read_row(path: Path) -> Row | Misfit:
+    try:
+        row = Row.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return Misfit(path, f"{where}: {first['msg']}" if where else str(first["msg"]))
+    except OSError as error:
+        return Misfit(path, str(error))
+    if row.schema_version != SCHEMA:
+        return Misfit(path, f"schema_version: {row.schema_version} is not {SCHEMA}, the one that this kdbench reads")
+    if row.run.id != row.id:
+        return Misfit(path, f"id {row.id} is not the hash of its spec ({row.run.id}); edited by hand?")
+    return row
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write through a temporary file in the same folder.
+
+    Raises:
+        StoreError: the folder cannot be written or the disk is full; a file that was there before is untouched.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed while writing
+            left.unlink(missing_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.fchmod(handle, 0o666 & ~_umask())
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = "free some space" if full else "make it writable, or choose another folder with --results"
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
