@@ -23,9 +23,11 @@ setup: $(READY) ## make the virtual environment in .venv
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "kdbench needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@# pip takes a package that was being installed when it was stopped for a whole one, so such a .venv is made anew.
+	test -x $(BIN)/python -a ! -e .venv/.unfinished || $(PYTHON) -m venv --clear .venv
+	touch .venv/.unfinished
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $(READY)
+	mv .venv/.unfinished $(READY)
 
 reproduce-coco: $(READY) ## train and evaluate every cell of the COCO tables, then print them
 	@$(BIN)/kdbench run akd/coco dist/coco $(OPTIONS); status=$$?; \

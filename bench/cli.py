@@ -56,6 +56,10 @@ def run(
     cohort: Annotated[
         int | None, typer.Option(min=1, help="Most students that train side by side. Default: 1, at mini scale 16.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes a job.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:0,cuda:1 for a job on each.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
@@ -64,7 +68,7 @@ def run(
 ) -> None:
     """Run every teacher, student and method of the tables that is not finished yet."""
     from . import grid
-    from .engines.local import LocalEngine
+    from .engines.local import LocalEngine, cores
     from .run import Job
 
     chosen = _tables(tables, "detection")
@@ -88,7 +92,8 @@ def run(
         teacher_file=teacher,
         workers=workers if workers is not None else (min(8, os.cpu_count() or 1) if at == "full" else 0),
     )
-    engine = LocalEngine(job, devices, 60 * timeout if timeout else None)
+    side_by_side = jobs or (min(4, cores()) if at == "mini" and devices == ["cpu"] else 1)
+    engine = LocalEngine(job, devices * side_by_side, 60 * timeout if timeout else None)
     _print_plan(plan, engine, found, at)
     if explain:
         return

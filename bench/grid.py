@@ -161,16 +161,21 @@ def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
     """Runs that share data, recipe, seed and teacher, in groups of at most `most`.
 
     A run without a teacher joins a cohort of the same student where there is one, and so costs no data stream.
+    Elsewhere networks stay apart: all that they could share is the data, and they can run at the same time.
     """
-    hosts: dict[tuple[str, int, str], str] = {}
+    hosts: dict[tuple[str, str, int, str], str] = {}
     every = list(runs)
+
+    def conditions(run: Run) -> tuple[str, str, int]:
+        return run.data.model_dump_json(), run.recipe.model_dump_json(), run.seed
+
     for run in every:
         if run.teacher:
-            hosts.setdefault((run.recipe.model_dump_json(), run.seed, run.student), _teacher_key(run))
+            hosts.setdefault((*conditions(run), run.student), _teacher_key(run))
 
-    def key(run: Run) -> tuple[str, int, str]:
-        recipe = run.recipe.model_dump_json()
-        return recipe, run.seed, _teacher_key(run) or hosts.get((recipe, run.seed, run.student), "")
+    def key(run: Run) -> tuple[str, str, int, str]:
+        where = conditions(run)
+        return *where, _teacher_key(run) or hosts.get((*where, run.student), run.student)
 
     groups = [list(group) for _, group in groupby(sorted(every, key=key), key)]
     return tuple(tuple(group[i : i + most]) for group in groups for i in range(0, len(group), most))

@@ -23,6 +23,7 @@ from .base import DataError
 
 Sample = tuple[Image.Image, NDArray[np.float32], NDArray[np.int64], int]
 _LAYOUT = "annotations/instances_train*.json and instances_val*.json with image folders train*/ and val*/ beside"
+KEPT_BYTES = 2**28  # a split that takes no more than this is decoded once and kept
 _STANDARD_IMAGES = {"train": 118_287, "val": 5_000}
 _STANDARD_CLASSES = 80
 
@@ -47,6 +48,8 @@ class CocoSplit:
         # dropped boxes stays, as pure background.
         keep = annotations.annotated if name == "train" else np.ones(self.counts.images, dtype=bool)
         self._rows: NDArray[np.int64] = np.flatnonzero(keep)
+        self._small = 3 * int(annotations.sizes[self._rows].prod(axis=1).sum()) <= KEPT_BYTES
+        self._kept: dict[int, Image.Image] = {}
         if not len(self._rows) or not self.counts.boxes:
             raise DataError(f"{self.annotation_file}: no object to use for {name}; add images with annotations")
 
@@ -70,7 +73,10 @@ class CocoSplit:
             DataError: the image cannot be decoded or has another size than its annotation file says.
         """
         boxes, labels = self.objects(i)
-        return self._decode(i), boxes, labels, int(self.annotations.image_ids[self._rows[i]])
+        image = self._kept[i] if i in self._kept else self._decode(i)
+        if self._small:
+            self._kept[i] = image
+        return image, boxes, labels, int(self.annotations.image_ids[self._rows[i]])
 
     def objects(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes [n, 4] and labels [n] of image `i` without decoding it; both are the caller's to change."""

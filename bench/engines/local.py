@@ -1,4 +1,4 @@
-"""Runs jobs on this machine: one process a job, one job a device, teachers before students."""
+"""Runs jobs on this machine: one process a job, a fixed number of jobs a device, a teacher before its students."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -33,12 +33,14 @@ class LocalEngine:
 
     Args:
         job: what every job has in common; `runs` and `device` are filled in.
-        devices: one job at a time on each.
+        devices: one job at a time on each; one that is named twice takes two.
         timeout: seconds after which a job is stopped, its unfinished runs ending as `timeout`.
     """
 
     def __init__(self, job: Job, devices: Sequence[str], timeout: float | None = None) -> None:
         self.job, self.devices, self.timeout = job, list(devices), timeout
+        # Jobs that share the CPU share its cores: more threads than cores would wait for each other.
+        self.threads = max(1, cores() // max(1, self.devices.count("cpu")))
         self.store = Store(job.results)
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
@@ -60,33 +62,34 @@ class LocalEngine:
 
     def _execute(self, plan: Plan) -> list[Row]:
         self._check_rows(plan)
-        done = sum(self.finished(run) for run in plan.runs)
-        free: SimpleQueue[str] = SimpleQueue()
-        for device in self.devices:
-            free.put(device)
-        with Display(len(plan.runs), done) as display:
-            for stage in plan.stages:
-                jobs = [left for cohort in stage if (left := [run for run in cohort if not self.finished(run)])]
-                with ThreadPoolExecutor(len(self.devices)) as pool:
-                    try:
-                        list(pool.map(lambda runs: self._guarded(runs, free, display), jobs))
-                    except BaseException:
-                        self._stop_all()
-                        pool.shutdown(cancel_futures=True)
-                        raise
+        cohorts = [cohort for stage in plan.stages for cohort in stage]
+        waiting = [left for cohort in cohorts if (left := [run for run in cohort if not self.finished(run)])]
+        running: dict[Future[None], tuple[list[Run], str]] = {}
+        free = list(self.devices)
+        display = Display(len(plan.runs), len(plan.runs) - sum(map(len, waiting)))
+        with display, ThreadPoolExecutor(len(self.devices)) as pool:
+            try:
+                while waiting or running:
+                    while free and (runs := _next(waiting, [runs for runs, _ in running.values()])):
+                        waiting.remove(runs)
+                        device = free.pop(0)
+                        running[pool.submit(self._guarded, runs, device, display)] = runs, device
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        free.append(running.pop(done)[1])
+                        done.result()
+            except BaseException:
+                self._stop_all()
+                raise
         rows = [self.store.row(run.id) for run in plan.runs]
         return [row for row in rows if row is not None]
 
-    def _guarded(self, runs: list[Run], free: SimpleQueue[str], display: Display) -> None:
-        """One job on the next free device; whatever goes wrong in it is the status of its runs alone."""
-        device = free.get()
+    def _guarded(self, runs: list[Run], device: str, display: Display) -> None:
+        """One job; whatever goes wrong in it is the status of its runs alone."""
         try:
             self._job(runs, device, display)
         except Exception as error:  # noqa: BLE001 - it becomes the runs' status
             for run in filter(self._unrecorded, runs):
                 self._record(run, "failed", f"{type(error).__name__}: {error}", device, display)
-        finally:
-            free.put(device)
 
     def _job(self, runs: list[Run], device: str, display: Display) -> None:
         """One cohort in one process; every run of it has a row afterwards."""
@@ -116,13 +119,12 @@ class LocalEngine:
         for run in runs:
             self.store.row_file(run.id).unlink(missing_ok=True)  # of an earlier try that failed
         command = [sys.executable, "-m", "bench.run", str(file)]
+        environment = {"OMP_NUM_THREADS": str(self.threads)} | os.environ | {"PYTHONUNBUFFERED": "1"}
         expired = threading.Event()
         failure: dict[str, Any] = {}
         with (
             log.open("w") as errors,
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-            ) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
             self._watched(process, expired),
         ):
             assert process.stdout is not None
@@ -219,6 +221,19 @@ def _event(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return event if isinstance(event, dict) and "event" in event else None
+
+
+def _next(waiting: Sequence[list[Run]], running: Sequence[list[Run]]) -> list[Run] | None:
+    """The job to start next: of those whose teachers' runs have ended, the one that most runs wait for or belong to."""
+    open_runs = {run.id for runs in (*waiting, *running) for run in runs}
+    taught = Counter(run.teacher.id for runs in waiting for run in runs if run.teacher)
+    ready = [runs for runs in waiting if not any(run.teacher and run.teacher.id in open_runs for run in runs)]
+    return max(ready, key=lambda runs: sum(1 + taught[run.id] for run in runs), default=None)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_devices() -> list[str]:
