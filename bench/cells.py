@@ -126,7 +126,12 @@ class _Seat:
         alone = next(other for other in table.entries(pair) if other.method == "none")
         options = methods.resolve(entry.method, entry.options_at(scale))
         own = methods.resolve("none", alone.options_at(scale))
-        key = (student, teacher if methods.needs_teacher(entry.method) else None, entry.method, options_key(options))
+        key = (
+            student,
+            teacher if methods.teacher_mode(entry.method, options) != "none" else None,
+            entry.method,
+            options_key(options),
+        )
         return cls(
             pair, entry, scale, recipe, teacher, student, options, key, (student, None, "none", options_key(own))
         )

@@ -99,12 +99,12 @@ def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> lis
                 "images; lower it with --set batch_size=N (for teachers --set teacher.batch_size=N)"
             )
     options = methods.resolve(entry.method, entry.options_at(choice.scale))
-    alone = not methods.needs_teacher(entry.method)
+    mode = methods.teacher_mode(entry.method, options)
     runs = []
     for seed in choice.seeds if choice.seeds is not None else table.seeds:
         source = _run(table, choice, teacher, "none", {}, teacher_recipe, 0)
         run = _run(table, choice, student, entry.method, options, recipe, seed)
-        if not alone:
+        if mode == "frozen":
             run = run.model_copy(update={"teacher": source, "teacher_file": choice.teacher_file})
         runs.append(run)
     return runs

@@ -1,6 +1,7 @@
 """Distillation methods, one a file.
 
-A file in this folder that defines a `Method` subclass is a method; its `name` is the file's. `a+b` composes: a
+A file in this folder that defines a `Method` subclass is a method; its `name` is the file's. Files that start with an
+underscore are shared by several methods. `a+b` composes: a
 wrapper (a class with `wraps`) takes the next term as its base, anything else is summed. So `akd+cwd` is AKD around
 CWD, `dist+mimic` is the sum of two losses, and `akd+maskd+box_l1` is a wrapped loss plus another.
 """
@@ -47,6 +48,8 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
     for part, method in methods.items():
         if setting.task not in method.tasks:
             raise MethodError(f"{part} has no form for {setting.task}; it covers {', '.join(sorted(method.tasks))}")
+        if setting.num_classes < method.min_classes:
+            raise MethodError(f"{part} needs at least {method.min_classes} classes; the data has {setting.num_classes}")
     return methods[name] if len(parts) == 1 else Sum(setting, methods)
 
 
@@ -68,9 +71,21 @@ def resolve(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return {part: _resolve_part(part, options.get(part, {})) for part in parts}
 
 
-def needs_teacher(name: str) -> bool:
-    """Whether any part of `name` reads a teacher."""
-    return any(method_class(part).needs_teacher for part in _parts(name))
+def teacher_mode(name: str, options: dict[str, Any]) -> str:
+    """Which teacher `name` wants under resolved `options`: "none", "frozen" or "online" (trained with the student)."""
+    parts = _parts(name)
+    modes = {method_class(part).mode(options[part] if len(parts) > 1 else options) for part in parts}
+    return next(mode for mode in ("online", "frozen", "none") if mode in modes)
+
+
+def bank_bytes(name: str, setting: Setting, options: dict[str, Any]) -> int:
+    """Memory of what `name` will keep for every training sample, in bytes, under resolved `options`."""
+    parts = _parts(name)
+    return sum(
+        method_class(stem).bank_bytes(setting, options[part] if len(parts) > 1 else options)
+        for part in parts
+        for stem in part.split("+")
+    )
 
 
 def method_class(name: str) -> type[Method]:
@@ -90,7 +105,8 @@ def method_class(name: str) -> type[Method]:
 @cache
 def _stems() -> tuple[str, ...]:
     hidden = {"__init__", "base", "sum", "functional"}
-    return tuple(sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in hidden))
+    stems = (path.stem for path in Path(__file__).parent.glob("*.py"))
+    return tuple(sorted(stem for stem in stems if stem not in hidden and not stem.startswith("_")))
 
 
 def _wraps(stem: str) -> tuple[str, ...]:

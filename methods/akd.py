@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Batch, FeatureMethod, Method, MethodError, Outputs, Setting, Teacher
+from .base import Batch, FeatureMethod, Method, MethodError, Outputs, Setting
 
 BATCHNORM_EPS = 1e-5
 FIGURE_EPS = 1e-2
@@ -77,10 +75,6 @@ class AKD(Method):
         self.base, self.chunk = base, chunk
         self.perturb, self.normalise, self.drop_rate, self.avatars = perturb, normalise, drop_rate, avatars
         self.cwd_raw_target, self.uncertainty = cwd_raw_target, uncertainty
-
-    def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
-        """The base's earlier phase, on the plain teacher."""
-        self.base.prepare(teacher, batches)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term, named after wrapper and base."""

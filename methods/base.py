@@ -26,12 +26,14 @@ class Outputs:
     Attributes:
         logits: classification [N, K]; segmentation [N, K, h, w]; dense detectors one [N, A*K, H, W] per pyramid
             level (A anchors a location); two-stage detectors the RPN's objectness, one [N, A, H, W] per level.
-        features: stage maps from shallow to deep, [N, C, H, W]; detectors show their pyramid levels.
+        features: maps from shallow to deep, [N, C, H, W]; classifiers show the stem and every stage, detectors their
+            pyramid levels.
         pooled: [N, D], what the classifier reads.
         boxes: dense detectors one [N, A*4, H, W] of box deltas per level; two-stage detectors the RPN's.
         extra: whatever else a family has to show. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
             `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, (K + 1) * 4]. FCOS:
-            `centerness`, one [N, 1, H, W] per level.
+            `centerness`, one [N, 1, H, W] per level. Classifiers: `pre_activations`, the stages (`features` without
+            the stem) before their last ReLU.
         losses: the network's own task losses, scalars by name, when it was given targets.
     """
 
@@ -66,11 +68,24 @@ class Outputs:
 
 @dataclass
 class Batch:
-    """What the data says: inputs [N, 3, H, W], the task's targets, and each sample's position in the training set."""
+    """What the data says about N samples.
+
+    Attributes:
+        inputs: normalised images [N, 3, H, W].
+        targets: the task's; classification int64 [N].
+        index: int64 [N], each sample's position in the training set.
+        full_inputs: what the teacher sees where the student sees less (low-resolution tables); else None.
+    """
 
     inputs: Tensor
     targets: Any
     index: Tensor
+    full_inputs: Tensor | None = None
+
+    @property
+    def teacher_inputs(self) -> Tensor:
+        """What the teacher sees, [N, 3, H', W']."""
+        return self.inputs if self.full_inputs is None else self.full_inputs
 
 
 @dataclass(frozen=True)
@@ -82,27 +97,41 @@ class NetworkInfo:
         strides: input pixels per feature pixel, for each feature.
         pooled_dim: length of `Outputs.pooled`.
         classifier: the final linear layer, where there is one.
+        norms: the BatchNorm that ends in each of `pre_activations`, where there is one.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...] = ()
     pooled_dim: int | None = None
     classifier: nn.Module | None = None
+    norms: tuple[nn.Module, ...] = ()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know when it is built. `task` is "classification", "detection" or "segmentation"."""
+    """What a method may know when it is built.
+
+    Attributes:
+        task: "classification", "detection" or "segmentation".
+        num_classes: K.
+        num_samples: training samples.
+        student: the student's shapes.
+        teacher: the teacher's.
+        train_targets: classification: label of every training sample, int64 [num_samples]; None where unknown.
+        steps_per_epoch: optimiser steps an epoch, for warm-ups that are counted in epochs; None where unknown.
+    """
 
     task: str
     num_classes: int
     num_samples: int
     student: NetworkInfo
     teacher: NetworkInfo
+    train_targets: Tensor | None = None
+    steps_per_epoch: int | None = None
 
 
 class Teacher(Protocol):
-    """What `Method.prepare` may ask of a frozen teacher."""
+    """What `Method.prepare` may ask of a frozen teacher; `losses_from` is answered by detectors alone."""
 
     def __call__(self, inputs: Tensor) -> Outputs: ...
 
@@ -122,26 +151,65 @@ class Method(nn.Module, ABC):
     name: ClassVar[str]
     citation: ClassVar[str]
     tasks: ClassVar[frozenset[str]]
-    teacher_mode: ClassVar[str] = "frozen"
     needs_teacher: ClassVar[bool] = True
+    min_classes: ClassVar[int] = 2
+    prepared: ClassVar[tuple[str, ...]] = ()  # how names in the state dict begin that `prepare` fills
+    teacher_mode: str = "frozen"
     task_weight: float = 1.0
+    initial_epochs: int = 0
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
 
+    @classmethod
+    def mode(cls, options: dict[str, Any]) -> str:
+        """Which teacher these resolved options want: "none", "frozen", or "online" (trained beside the student)."""
+        return cls.teacher_mode if cls.needs_teacher else "none"
+
+    @classmethod
+    def bank_bytes(cls, setting: Setting, options: dict[str, Any]) -> int:
+        """Memory that tensors kept for every training sample will take, in bytes; known before anything is built."""
+        return 0
+
+    @property
+    def preparation(self) -> str:
+        """Equal for methods whose `prepare` fills `prepared` with the very same values, which a cohort does once."""
+        return self.name
+
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
-        """An earlier phase, such as training teacher-side modules; `batches` never ends."""
+        """An earlier phase, such as training teacher-side modules; `batches` never ends.
+
+        What it leaves in `prepared` may depend on the teacher, the batches, the global random state and `preparation`
+        alone: what it trains is initialised in it.
+        """
+        for part in self.parts():
+            part.prepare(teacher, batches)
+
+    def initial(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Losses of the first `initial_epochs`, which come before the recipe's and know no task loss (AB, FSP)."""
+        raise NotImplementedError(f"{type(self).__name__} has no initial phase")
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of this method's own: "params", and "lr" (which then stays), "weight_decay", "momentum"."""
+        return [group for part in self.parts() for group in part.parameter_groups()]
+
+    def parts(self) -> list[Method]:
+        """The methods that this one is made of."""
+        inner = [m for child in self.children() for m in (child if isinstance(child, nn.ModuleList) else [child])]
+        return [part for part in inner if isinstance(part, Method)]
 
     @abstractmethod
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Named, weighted losses. A frozen teacher's outputs carry no gradient."""
 
-    def __call__(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, student: Outputs, teacher: Outputs, initial: bool = False) -> dict[str, Tensor]:
         # Ratios of norms and exponentials lose their meaning in half precision, so every term is float32.
-        teacher = teacher.detach() if self.teacher_mode == "frozen" else teacher
+        teacher = (teacher.detach() if self.teacher_mode == "frozen" else teacher).float()
         with torch.autocast(batch.inputs.device.type, enabled=False):
-            terms: dict[str, Tensor] = super().__call__(batch, student.float(), teacher.float())
+            if initial:
+                return self.initial(batch, student.float(), teacher)
+            terms: dict[str, Tensor] = super().__call__(batch, student.float(), teacher)
         return terms
 
 

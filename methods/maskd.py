@@ -16,12 +16,16 @@ class ReceptiveTokens(nn.Module):
 
     def __init__(self, channels: int, num_tokens: int) -> None:
         super().__init__()
-        self.mask_token = nn.Parameter(0.01 * torch.randn(num_tokens, channels))
+        self.mask_token = nn.Parameter(torch.empty(num_tokens, channels))
         self.prob = nn.Sequential(
             nn.Conv2d(channels, channels, kernel_size=3, padding=1),
             nn.AdaptiveAvgPool2d(1),
             nn.Conv2d(channels, num_tokens, kernel_size=1),
         )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.mask_token, std=0.01)
         for conv in self.prob:
             if isinstance(conv, nn.Conv2d):
                 fan_out = conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels
@@ -55,7 +59,7 @@ class MasKD(FeatureMethod):
         num_tokens: masks a level.
         custom_mask_warmup: training forwards before the student's mask joins: RetinaNet 7000 (X101 8500), Faster
             R-CNN 7330, FCOS 5000. The count is a buffer, so a resumed run goes on where it stopped.
-        mask_steps: iterations of `prepare`; with 0 the tokens stay at their initial draw.
+        mask_steps: iterations of `prepare`; with 0 the tokens stay as they were drawn.
         mask_lr: learning rate of `prepare`.
         align: "conv1x1" or None.
     """
@@ -66,6 +70,7 @@ class MasKD(FeatureMethod):
         "ICLR 2023. https://github.com/hunto/MasKD"
     )
     tasks = frozenset({"detection", "segmentation"})
+    prepared = ("tokens.",)
     forwards: Tensor
 
     def __init__(
@@ -82,9 +87,14 @@ class MasKD(FeatureMethod):
         if num_tokens < 1:
             raise MethodError(f"maskd: num_tokens is {num_tokens}; it must be at least 1")
         self.custom_mask_warmup, self.mask_steps, self.mask_lr = custom_mask_warmup, mask_steps, mask_lr
+        self.num_tokens = num_tokens
         self.tokens = nn.ModuleList(ReceptiveTokens(channels, num_tokens) for channels in setting.teacher.channels)
         self.tokens.requires_grad_(False)
         self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
+
+    @property
+    def preparation(self) -> str:
+        return f"maskd {self.num_tokens} tokens {self.mask_steps} steps lr {self.mask_lr}"
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
         """Learn the tokens: the teacher's own head must still work on masked features, and masks must differ.
@@ -92,6 +102,8 @@ class MasKD(FeatureMethod):
         Adam, lr mask_lr by cosine to 1e-6, weight decay 1e-3, mask_steps iterations of `mask_loss`. Gradients are
         taken for the tokens alone, so nothing of the teacher changes.
         """
+        for tokens in self.tokens:
+            tokens.reset_parameters()  # type: ignore[operator]
         if self.mask_steps == 0:
             return
         self.tokens.requires_grad_(True)

@@ -91,7 +91,9 @@ def _run(table: Table, pair: Pair, entry: MethodEntry, scale: Scale, seed: int, 
     return Run(
         **common,
         student=networks.student,
-        teacher=teacher if methods.needs_teacher(entry.method) else None,
+        teacher=teacher
+        if methods.teacher_mode(entry.method, methods.resolve(entry.method, entry.options_at(scale))) != "none"
+        else None,
         method=entry.method,
         options=options,
         seed=seed,

@@ -70,7 +70,11 @@ def make_run(digits: CocoFolder, short: Recipe) -> Any:
 
         if method == "teacher":
             return build(f"{family}_mini_teacher", "none")
-        teacher = build(f"{family}_mini_teacher", "none") if methods.needs_teacher(method) else None
+        teacher = (
+            build(f"{family}_mini_teacher", "none")
+            if methods.teacher_mode(method, methods.resolve(method, {})) != "none"
+            else None
+        )
         return build(f"{family}_mini_student", method, teacher=teacher)
 
     return make

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.base import Batch, NetworkInfo, Outputs, Setting
 
@@ -34,6 +34,8 @@ def make_sample(
     kind: str, widths: tuple[int, int] = (4, 6), sizes: tuple[tuple[int, int], ...] = SIZES, images: int = IMAGES
 ) -> Sample:
     """A sample of a kind in TASKS; every output is random and requires a gradient, the teacher's too."""
+    if kind == "classification":
+        return classifier_sample(widths)
     generator = torch.Generator().manual_seed(7)
 
     def outputs(width: int) -> Outputs:
@@ -41,8 +43,6 @@ def make_sample(
             return torch.randn(shape, generator=generator).requires_grad_()
 
         features = tuple(rand(images, width, *size) for size in sizes)
-        if kind == "classification":
-            return Outputs(rand(images, CLASSES), features, pooled=features[-1].mean(dim=(2, 3)))
         if kind == "segmentation":
             aux = rand(images, CLASSES, *sizes[0])
             return Outputs(rand(images, CLASSES, *sizes[0]), features, extra={"aux_logits": aux})
@@ -62,11 +62,43 @@ def make_sample(
     task = TASKS[kind]
     setting = Setting(task, CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
     targets: object = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)} for _ in range(images)]
-    if task == "classification":
-        targets = torch.arange(images) % CLASSES
-    elif task == "segmentation":
+    if task == "segmentation":
         targets = torch.randint(0, CLASSES, (images, 2 * sizes[0][0], 2 * sizes[0][1]), generator=generator)
     batch = Batch(torch.zeros(images, 3, 24, 20), targets, torch.arange(images))
+    return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
+
+
+def classifier_sample(widths: tuple[int, int] = (4, 6), images: int = 4, samples: int = 20_000) -> Sample:
+    """As `make_sample`, of two classifiers with a stem and three stages, as CIFAR's ResNets have them."""
+    generator = torch.Generator().manual_seed(7)
+    sizes = (8, 8, 4, 2)
+
+    def channels(width: int) -> tuple[int, ...]:
+        return width, width, 2 * width, 4 * width
+
+    def rand(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).requires_grad_()
+
+    def outputs(width: int) -> Outputs:
+        maps = [(images, c, size, size) for c, size in zip(channels(width), sizes, strict=True)]
+        features = tuple(rand(*shape) for shape in maps)
+        before = tuple(rand(*shape) for shape in maps[1:])
+        return Outputs(
+            rand(images, CLASSES), features, pooled=rand(images, 4 * width), extra={"pre_activations": before}
+        )
+
+    def info(width: int) -> NetworkInfo:
+        norms = tuple(nn.BatchNorm2d(c) for c in channels(width)[1:])
+        for norm in norms:
+            norm.weight.data = torch.rand(norm.weight.shape, generator=generator) + 0.5
+            norm.bias.data = torch.randn(norm.bias.shape, generator=generator)
+        classifier = nn.Linear(4 * width, CLASSES).requires_grad_(False)
+        return NetworkInfo(channels(width), (1, 1, 2, 4), 4 * width, classifier, norms)
+
+    torch.manual_seed(3)
+    targets = torch.arange(samples) % CLASSES
+    setting = Setting("classification", CLASSES, samples, info(widths[0]), info(widths[1]), targets, steps_per_epoch=5)
+    batch = Batch(torch.zeros(images, 3, 8, 8), targets[:images], torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
 
 
