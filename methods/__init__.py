@@ -39,17 +39,20 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
     Raises:
         MethodError: an unknown name or option (the nearest is suggested), or one the setting rules out.
     """
+    from ._sum import Sum
     from .base import MethodError
-    from .sum import Sum
 
     resolved = resolve(name, options)
     parts = _parts(name)
+    for part in parts:
+        classes = [method_class(stem) for stem in part.split("+")]
+        tasks = frozenset.intersection(*(cls.tasks for cls in classes))
+        least = max(cls.min_classes for cls in classes)
+        if setting.task not in tasks:
+            raise MethodError(f"{part} has no form for {setting.task}; it covers {', '.join(sorted(tasks))}")
+        if setting.num_classes < least:
+            raise MethodError(f"{part} needs at least {least} classes; the data has {setting.num_classes}")
     methods = {part: _build_part(part, setting, resolved[part] if len(parts) > 1 else resolved) for part in parts}
-    for part, method in methods.items():
-        if setting.task not in method.tasks:
-            raise MethodError(f"{part} has no form for {setting.task}; it covers {', '.join(sorted(method.tasks))}")
-        if setting.num_classes < method.min_classes:
-            raise MethodError(f"{part} needs at least {method.min_classes} classes; the data has {setting.num_classes}")
     return methods[name] if len(parts) == 1 else Sum(setting, methods)
 
 
@@ -104,7 +107,7 @@ def method_class(name: str) -> type[Method]:
 
 @cache
 def _stems() -> tuple[str, ...]:
-    hidden = {"__init__", "base", "sum", "functional"}
+    hidden = {"__init__", "base", "functional"}
     stems = (path.stem for path in Path(__file__).parent.glob("*.py"))
     return tuple(sorted(stem for stem in stems if stem not in hidden and not stem.startswith("_")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 import methods
 from methods.base import Batch, Method, NetworkInfo, Outputs, Setting
 from methods.dist import DIST, inter_class, intra_class
+from methods.reviewkd import hierarchical_context
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-5
@@ -138,3 +140,129 @@ def test_a_single_instance_leaves_the_intra_part_at_one() -> None:
 def dist(student: Tensor, teacher: Tensor, **options: Any) -> float:
     method = DIST(setting("classification"), **options)
     return method(batch(len(student)), Outputs(student, ()), Outputs(teacher, ()))["dist"].item()
+
+
+def granularity(name: str) -> tuple[Method, dict[str, Tensor], Batch, tuple[Outputs, Outputs]]:
+    """`mag+kd` or `mas+kd` with the recorded modules, of soft weight 1, and what both networks show."""
+    arrays = load("granularity")
+    infos = [NetworkInfo((), pooled_dim=dim) for dim in (16, 24)]
+    method = methods.build(name, Setting("classification", 20, 8, *infos), soft_weight=1.0)
+    for side in ("student", "teacher"):
+        module = method.get_submodule(f"{side}_modules")
+        for key, value in module.state_dict().items():
+            recorded = key.replace("abstract", "ak").replace("detailed", "dk").replace(".", "_")
+            value.copy_(arrays[f"{side}_{recorded}"])
+    student, teacher = (
+        Outputs(arrays[f"{side}_logits"], (), pooled=arrays[f"{side}_pooled"]) for side in ("student", "teacher")
+    )
+    return method, arrays, Batch(torch.zeros(8, 3, 8, 8), arrays["target"], torch.arange(8)), (student, teacher)
+
+
+@pytest.mark.parametrize("name", ["mag", "mas"])
+def test_granularity(name: str) -> None:
+    method, arrays, samples, (student, teacher) = granularity(f"{name}+kd")
+    expected = {
+        "soft_target": arrays[f"{name}_soft"].item(),
+        "abstract_code": arrays["loss_abstract_code"].item(),
+        "detailed_code": arrays["loss_detailed_code"].item(),
+    }
+    terms = {key: term.item() for key, term in method(samples, student, teacher).items()}
+    # An absolute floor, because float32 resolves little more of a code loss at temperature 8.
+    assert terms == pytest.approx(expected, rel=TOLERANCE, abs=3e-6)
+
+
+def test_granularity_phase_of_the_teachers_modules() -> None:
+    method, arrays, samples, (_, teacher) = granularity("mag+kd")
+    losses = {key: loss.item() for key, loss in method.module_losses(samples, teacher).items()}  # type: ignore[operator]
+    expected = {key: arrays[f"phase2_{key}"].item() for key in ("abstract", "detailed")}
+    assert losses == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("path", "recorded"),
+    [
+        ("soft_target", "soft_target"),
+        ("logits", "logits"),
+        ("attention", "attention"),
+        ("nst", "nst_gram"),
+        ("feature_map", "feature_map"),
+    ],
+)
+def test_ad_paths(path: str, recorded: str) -> None:
+    arrays = load("ad_paths")
+    widths = [arrays[name].shape[1] for name in ("raw_student_f", "teacher_f")]
+    infos = [NetworkInfo((1, width)) for width in widths]
+    method = methods.build("ad", Setting("classification", 20, 8, *infos), paths=f"{path}:1", aggregation="fixed")
+    raw = arrays["raw_student_f"]
+    if path in ("nst", "feature_map"):
+        raw = arrays["adapted_student_f"]
+        method.adapters["0"] = torch.nn.Identity()  # type: ignore[operator]
+    shown = [
+        Outputs(arrays[f"{side}_logits"], (feature, feature))
+        for side, feature in (("student", raw), ("teacher", arrays["teacher_f"]))
+    ]
+    (loss,) = method(batch(8), *shown).values()
+    assert loss.item() == pytest.approx(arrays[f"loss_{recorded}"].item(), rel=TOLERANCE)
+
+
+def test_ad_adaptive() -> None:
+    arrays = load("ad_adaptive")
+    infos = [NetworkInfo((1, width)) for width in (5, 8)]
+    method = methods.build("ad", Setting("classification", 20, 8, *infos), config="adaptive_all")
+    method.alphas.data.copy_(arrays["alphas"])  # type: ignore[operator, union-attr]
+    losses = dict(zip(("nst", "logits", "attention", "soft_target"), arrays["losses"].split(1), strict=True))
+    total = sum(term.item() for term in method.aggregate(losses).values())  # type: ignore[operator]
+    assert total == pytest.approx(arrays["total"].item(), rel=TOLERANCE)
+
+
+def check_classifier(name: str, student: dict[str, Any], teacher: dict[str, Any], **options: Any) -> None:
+    """The sum of a classification method's terms, and its gradient for every student array of the golden file.
+
+    `student` and `teacher` are the fields of `Outputs` as keys of the file.
+    """
+    arrays = load(name)
+    leaves = {key: arrays[key].requires_grad_() for key in arrays if key.startswith("student_")}
+
+    def outputs(fields: dict[str, Any]) -> Outputs:
+        values = {"logits": torch.zeros(4, 20), "features": ()} | {
+            field: tuple(arrays[key] for key in keys) if isinstance(keys, tuple) else arrays[keys]
+            for field, keys in fields.items()
+        }
+        return Outputs(**values)
+
+    own, other = outputs(student), outputs(teacher)
+    infos = [NetworkInfo(tuple(feature.shape[1] for feature in side.features)) for side in (own, other)]
+    method = methods.build(name, Setting("classification", 20, 8, infos[0], infos[1]), **options)
+    targets = arrays.get("target")
+    total = torch.stack(list(method(replace(batch(8), targets=targets), own, other).values())).sum()
+    assert total.item() == pytest.approx(arrays["loss"].item(), rel=TOLERANCE)
+    for key, found in zip(leaves, torch.autograd.grad(total, list(leaves.values())), strict=True):
+        expected = arrays[f"grad_{key}"]
+        assert (found - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+@pytest.mark.parametrize(("name", "options"), [("kd", {"weight": 1.0}), ("dkd", {"warmup_epochs": 0})])
+def test_logit_methods(name: str, options: dict[str, Any]) -> None:
+    check_classifier(name, {"logits": "student_logits"}, {"logits": "teacher_logits"}, **options)
+
+
+@pytest.mark.parametrize(("name", "options"), [("rkd", {}), ("pkt", {"weight": 1.0})])
+def test_pooled_methods(name: str, options: dict[str, Any]) -> None:
+    check_classifier(name, {"pooled": "student_pooled"}, {"pooled": "teacher_pooled"}, **options)
+
+
+# The first stage stands in for the stem, which these methods leave out.
+@pytest.mark.parametrize(("name", "stages"), [("at", ("f1", "f1", "f2")), ("sp", ("f", "f")), ("nst", ("f", "f"))])
+def test_stage_methods(name: str, stages: tuple[str, ...]) -> None:
+    student, teacher = (tuple(f"{who}_{stage}" for stage in stages) for who in ("student", "teacher"))
+    check_classifier(name, {"features": student}, {"features": teacher}, weight=1.0)
+
+
+def test_reviewkd_hierarchical_context() -> None:
+    arrays = load("reviewkd_hcl")
+    student = arrays["student_f"].clone().requires_grad_()
+    value = hierarchical_context(student, arrays["teacher_f"])
+    assert value.item() == pytest.approx(arrays["loss"].item(), rel=TOLERANCE)
+    (gradient,) = torch.autograd.grad(value, student)
+    expected = arrays["grad_student_f"]
+    assert (gradient - expected).abs().max() <= TOLERANCE * expected.abs().max()

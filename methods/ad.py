@@ -1,0 +1,247 @@
+"""AD: adaptive distillation, several paths at once with learned weights."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import _paths
+from .base import Batch, Method, MethodError, Outputs, Setting
+from .functional import kl_divergence, logits_pair
+
+STAGE_PATHS = {"attention": _paths.attention, "nst": _paths.nst, "feature_map": _paths.feature_map}
+"""Paths that compare every stage; their losses are summed over stages."""
+ADAPTED = ("nst", "feature_map", "softmax_regression")
+"""Paths that read the student's stages in the teacher's width."""
+DEFAULT_WEIGHTS = {
+    "soft_target": 0.1,
+    "logits": 1.0,
+    "attention": 1.0,
+    "nst": 1.0,
+    "feature_map": 1.0,
+    "softmax_regression": 1.0,
+}
+"""Every path, with the weight that the released class has where a configuration gives none."""
+AGGREGATIONS = ("fixed", "adaptive", "adaptive_layerwise")
+CONFIGS = {
+    "st": ("soft_target:0.1", "fixed"),
+    "logits": ("logits:0.1", "fixed"),
+    "at": ("attention:1000", "fixed"),
+    "nst": ("nst:10", "fixed"),
+    "equal": ("attention:1+soft_target:1", "fixed"),
+    "hand_tuned": ("attention:1000+soft_target:0.1", "fixed"),
+    "adaptive_at_st": ("attention:1+soft_target:1", "adaptive"),
+    "adaptive_nst_logits": ("nst:1+logits:1", "adaptive"),
+    "srrl_fm_equal": ("softmax_regression:1+feature_map:1", "fixed"),
+    "adaptive_srrl_fm": ("softmax_regression:1+feature_map:1", "adaptive"),
+    "adaptive_all": ("nst:1+logits:1+attention:1+soft_target:1", "adaptive"),
+    "adaptive_all_layer_wise": ("nst:1+logits:1+attention:1+soft_target:1", "adaptive_layerwise"),
+}
+"""The released configurations: paths with their weights, and how they are joined."""
+
+
+class AD(Method):
+    """Several paths between teacher and student, joined with fixed weights w_k or with learned ones.
+
+        fixed:    weight * sum_k w_k L_k
+        adaptive: weight * (sum_k exp(-a_k) w_k L_k + sum_k a_k), every a_k learned from 0
+
+    The path losses L_k, of stages S_i [N, c_i, H, W] and T_i [N, C_i, H, W] (`features` without the stem):
+        soft_target: temperature^2 * KL of the logits, mean over images
+        logits: mean squared difference of the logits
+        attention: sum over stages of the mean squared difference of attention maps (`_paths.attention`)
+        nst: the same of channel Grams (`_paths.nst`), on adapted stages
+        feature_map: the same of spatial means, on adapted stages
+        softmax_regression: mean squared difference of the teacher's logits and those of its classifier, frozen, on the
+            spatial mean of the last adapted stage
+    An adapted stage is BN(Conv1x1(S_i)), without bias and without ReLU. Once settled, a_k = log(w_k L_k): the sum of
+    log L_k is what is minimised, whatever the w_k. The total may fall below 0.
+
+    Args:
+        setting: the run's shapes; both networks show the same number of stages.
+        config: one of CONFIGS, the released configurations.
+        weight: factor on all of it (alpha_distill).
+        paths: overrides the config's: names joined by "+", each with its w_k after a colon or with the class's own, as
+            in "attention:1000+soft_target".
+        aggregation: overrides the config's: "fixed", "adaptive" (an a_k a path) or "adaptive_layerwise" (an a_k a
+            stage of a path that compares stages).
+        temperature: of soft_target.
+        safe: the a_k in an optimiser group of their own, with lr 0.01 and neither weight decay nor momentum. As
+            released (false) they train like any weight, and a path that begins with w_k L_k >= 100 is thrown out for
+            hundreds of steps.
+    """
+
+    name = "ad"
+    citation = (
+        "S. Chennupati, M. M. Kamani, Z. Cheng, L. Chen. Adaptive distillation: aggregating knowledge from multiple "
+        "paths for efficient distillation. BMVC 2021. https://github.com/wyze-AI/AdaptiveDistillation"
+    )
+    tasks = frozenset({"classification"})
+    classifier_weight: Tensor
+    classifier_bias: Tensor | None
+
+    def __init__(
+        self,
+        setting: Setting,
+        config: str = "adaptive_at_st",
+        weight: float = 1.0,
+        paths: str | None = None,
+        aggregation: str | None = None,
+        temperature: float = 4.0,
+        safe: bool = False,
+    ) -> None:
+        super().__init__(setting)
+        if config not in CONFIGS:
+            raise MethodError(f"ad: config is {config!r};{_nearest(config, list(CONFIGS))}")
+        self.paths = parse_paths(CONFIGS[config][0] if paths is None else paths)
+        self.aggregation = CONFIGS[config][1] if aggregation is None else aggregation
+        if self.aggregation not in AGGREGATIONS:
+            raise MethodError(f"ad: aggregation is {aggregation!r};{_nearest(self.aggregation, list(AGGREGATIONS))}")
+        if temperature <= 0:
+            raise MethodError(f"ad: temperature is {temperature}; it must be positive")
+        if safe and self.aggregation == "fixed":
+            raise MethodError("ad: safe is about learned weights, and this aggregation is fixed; leave safe false")
+        self.weight, self.temperature, self.safe = weight, temperature, safe
+        self._check_stages()
+        self._build_adapters()
+        self.alphas = nn.Parameter(torch.zeros(len(self.alpha_names()))) if self.aggregation != "fixed" else None
+
+    @property
+    def stages(self) -> int:
+        """How many stages are compared."""
+        return len(self.setting.teacher.channels) - 1
+
+    def _check_stages(self) -> None:
+        student, teacher = self.setting.student, self.setting.teacher
+        if len(student.channels) != len(teacher.channels) or self.stages < 1:
+            raise MethodError(
+                f"ad: the student shows {len(student.channels) - 1} stages and the teacher {self.stages}; choose a "
+                "teacher and a student with the same number, and at least one"
+            )
+        sized = [path for path in ("attention", "nst") if path in self.paths]
+        if sized and student.strides and teacher.strides and student.strides[1:] != teacher.strides[1:]:
+            raise MethodError(
+                f"ad: {sized[0]} compares maps of one size, and the stages' strides are {student.strides[1:]} in the "
+                f"student and {teacher.strides[1:]} in the teacher; leave that path out or choose another pair"
+            )
+
+    def _build_adapters(self) -> None:
+        """Adapters for the stages that a chosen path reads adapted, and the teacher's classifier if one reads that."""
+        widths = list(zip(self.setting.student.channels[1:], self.setting.teacher.channels[1:], strict=True))
+        needed: list[int] = []
+        if "nst" in self.paths or "feature_map" in self.paths:
+            needed = list(range(self.stages))
+        elif "softmax_regression" in self.paths:
+            needed = [self.stages - 1]
+        self.adapters = nn.ModuleDict({str(stage): adapter(*widths[stage]) for stage in needed})
+        if "softmax_regression" not in self.paths:
+            return
+        classifier = self.setting.teacher.classifier
+        if not isinstance(classifier, nn.Linear) or classifier.in_features != widths[-1][1]:
+            raise MethodError(
+                f"ad: softmax_regression needs a teacher whose classifier is linear on its last stage ({widths[-1][1]} "
+                "channels); leave that path out or choose another teacher"
+            )
+        # Buffers, so that they follow the method to its device; not persistent, because they are the teacher's.
+        bias = None if classifier.bias is None else classifier.bias.detach().clone()
+        self.register_buffer("classifier_weight", classifier.weight.detach().clone(), persistent=False)
+        self.register_buffer("classifier_bias", bias, persistent=False)
+
+    def alpha_names(self) -> list[str]:
+        """What each weight belongs to: a path, or `path:stage` with stages counted from 0."""
+        if self.aggregation != "adaptive_layerwise":
+            return list(self.paths)
+        return [
+            name
+            for path in self.paths
+            for name in ([f"{path}:{i}" for i in range(self.stages)] if path in STAGE_PATHS else [path])
+        ]
+
+    def weights(self) -> dict[str, float]:
+        """The current factor on each loss, exp(-a_k) * w_k, by `alpha_names`; waits for the device."""
+        names = self.alpha_names()
+        alphas = [0.0] * len(names) if self.alphas is None else self.alphas.tolist()
+        return {n: math.exp(-a) * self.paths[n.split(":")[0]] for n, a in zip(names, alphas, strict=True)}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        if self.alphas is None or not self.safe:
+            return []
+        return [{"params": [self.alphas], "lr": 0.01, "weight_decay": 0.0, "momentum": 0.0}]
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """A term a path; with learned weights also `alphas`, their sum."""
+        return self.aggregate(self.path_losses(student, teacher))
+
+    def path_losses(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Unweighted losses of every path, [stages] or [1]."""
+        adapted = {int(key): module(student.features[int(key) + 1]) for key, module in self.adapters.items()}
+        losses = {}
+        for path in self.paths:
+            if path in STAGE_PATHS:
+                own = adapted if path in ADAPTED else dict(enumerate(student.features[1:]))
+                pairs = [(own[stage], teacher.features[stage + 1]) for stage in range(self.stages)]
+                losses[path] = torch.stack([STAGE_PATHS[path](s, t) for s, t in pairs])
+            else:
+                losses[path] = self._on_logits(path, student, teacher, adapted)[None]
+        return losses
+
+    def _on_logits(self, path: str, student: Outputs, teacher: Outputs, adapted: dict[int, Tensor]) -> Tensor:
+        own, other = logits_pair(self.name, student, teacher)
+        if path == "soft_target":
+            return kl_divergence(own, other, self.temperature)
+        if path == "softmax_regression":
+            pooled = adapted[self.stages - 1].mean(dim=(2, 3))
+            own = F.linear(pooled, self.classifier_weight, self.classifier_bias)
+        return F.mse_loss(own, other)
+
+    def aggregate(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weighted terms of unweighted path losses, [stages] or [1] each, in the order of `paths`."""
+        if self.alphas is None:
+            return {path: self.weight * self.paths[path] * loss.sum() for path, loss in losses.items()}
+        sizes = [len(loss) if self.aggregation == "adaptive_layerwise" else 1 for loss in losses.values()]
+        factors = torch.exp(-self.alphas).split(sizes)
+        terms = {
+            path: self.weight * self.paths[path] * (factor * loss).sum()
+            for (path, loss), factor in zip(losses.items(), factors, strict=True)
+        }
+        return terms | {"alphas": self.weight * self.alphas.sum()}
+
+
+def adapter(inputs: int, outputs: int) -> nn.Sequential:
+    """Conv1x1 without bias, Kaiming-normal (fan out: our choice), and BatchNorm."""
+    conv = nn.Conv2d(inputs, outputs, kernel_size=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+def parse_paths(text: str) -> dict[str, float]:
+    """`attention:1000+soft_target` -> weights by path, in order.
+
+    Raises:
+        MethodError: an unknown path, one named twice, or a weight that is no positive number.
+    """
+    paths: dict[str, float] = {}
+    for term in text.split("+"):
+        path, colon, weight = (part.strip() for part in term.partition(":"))
+        if path not in DEFAULT_WEIGHTS:
+            raise MethodError(f"ad: paths names {path!r};{_nearest(path, list(DEFAULT_WEIGHTS))}")
+        if path in paths:
+            raise MethodError(f"ad: paths names {path} twice; name each path once")
+        try:
+            paths[path] = float(weight) if colon else DEFAULT_WEIGHTS[path]
+        except ValueError:
+            paths[path] = math.nan
+        if not 0 < paths[path] < math.inf:
+            raise MethodError(f"ad: the weight of {path} in paths is {weight!r}; write a positive number, as {path}:1")
+    return paths
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f" did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{hint} available: {', '.join(known)}"

@@ -1,0 +1,80 @@
+"""AFD: attentive feature distillation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .base import Batch, Method, MethodError, Outputs, Setting
+from .functional import check_stages, level_pairs
+
+EPS = 1e-6
+
+
+class AFD(Method):
+    """Squared error between maps whose channels have length 1, weighed by how much each of the teacher's matters.
+
+        u(x)[n,c] = x[n,c] / (||x[n,c]||_2 + 1e-6), norm over positions
+        rho(t) = a / sum_c a,  a = sigmoid(W2 relu(W1 mean_{h,w} t))                            [N, C], learned
+        loss = weight * mean over stages of mean_n sum_c rho(T)[n,c] mean_{h,w} (u(align(S)) - u(T))^2[n,c]
+
+    S, T: the stages without the stem, [N, C, h, w]. This is the AFD of Wang et al. (ICLR 2020; half of their AFDS) with
+    the squeeze-and-excitation attention of Knowledge-Distillation-Zoo in place of the paper's, which that repository
+    found unstable; the multi-granularity paper's code carries this form. It is not the AFD of Ji et al. (AAAI 2021).
+
+    Args:
+        setting: the run's shapes.
+        weight: 500, Knowledge-Distillation-Zoo's for CIFAR-10; the multi-granularity paper's is unknown.
+        att_f: channels of the attention's hidden layer per channel of the teacher.
+        align: "conv1x1" puts a 1x1 convolution on a student's stage where its width is not the teacher's (our choice;
+            the sources compare equal widths only); None refuses such pairs.
+    """
+
+    name = "afd"
+    citation = (
+        "K. Wang, X. Gao, Y. Zhao, X. Li, D. Dou, C. Xu. Pay attention to features, transfer learn faster CNNs. "
+        "ICLR 2020. As released in https://github.com/AberHu/Knowledge-Distillation-Zoo"
+    )
+    tasks = frozenset({"classification"})
+
+    def __init__(
+        self, setting: Setting, weight: float = 500.0, att_f: float = 1.0, align: str | None = "conv1x1"
+    ) -> None:
+        super().__init__(setting)
+        stages = check_stages(self.name, setting)
+        student, teacher = zip(*stages, strict=True)
+        if align not in ("conv1x1", None):
+            raise MethodError(f"afd: align is {align!r}; use 'conv1x1' or null")
+        if align is None and student != teacher:
+            raise MethodError(f"afd: align is null but widths differ ({student} and {teacher}); use 'conv1x1'")
+        if int(min(teacher) * att_f) < 1:
+            raise MethodError(f"afd: att_f is {att_f} and a stage of the teacher has {min(teacher)} channels; raise it")
+        self.weight = weight
+        self.align = nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, kernel_size=1) for s, t in stages)
+        self.attention = nn.ModuleList(_attention(width, int(width * att_f)) for width in teacher)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        own = tuple(align(feature) for align, feature in zip(self.align, student.features[1:], strict=False))
+        losses = []
+        pairs = level_pairs(self.name, own, teacher.features[1:], "stages")
+        for attention, (s, t) in zip(self.attention, pairs, strict=True):
+            score = attention(t.mean(dim=(2, 3))).sigmoid()
+            rho = score / score.sum(dim=1, keepdim=True)
+            error = (unit(s) - unit(t)).square().mean(dim=(2, 3))
+            losses.append((rho * error).sum(dim=1).mean())
+        return {self.name: self.weight * torch.stack(losses).mean()}
+
+
+def unit(feature: Tensor) -> Tensor:
+    """u of a map, [N, C, h, w]."""
+    length: Tensor = torch.linalg.vector_norm(feature, dim=(2, 3), keepdim=True)
+    return feature / (length + EPS)
+
+
+def _attention(width: int, hidden: int) -> nn.Sequential:
+    layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+    for layer in (layers[0], layers[2]):
+        assert isinstance(layer, nn.Linear)
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    return layers

@@ -1,0 +1,124 @@
+"""FT: factor transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Batch, Method, MethodError, Outputs, Setting, Teacher
+from .functional import attention_map, match_sizes
+
+SLOPE = 0.1
+
+
+class Paraphraser(nn.Module):
+    """An autoencoder of the teacher's last map, [N, C, h, w]; its code is the factor, [N, factors, h, w]."""
+
+    def __init__(self, channels: int, factors: int) -> None:
+        super().__init__()
+        self.encoder = _encoder(channels, factors, norm=False)
+        self.decoder = nn.Sequential(
+            *_block(nn.ConvTranspose2d(factors, factors, 3, padding=1)),
+            *_block(nn.ConvTranspose2d(factors, channels, 3, padding=1)),
+            *_block(nn.ConvTranspose2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """The reconstruction, [N, C, h, w]."""
+        reconstruction: Tensor = self.decoder(self.encoder(feature))
+        return reconstruction
+
+
+class FT(Method):
+    """The student's translated last map copies the teacher's paraphrased one.
+
+        q(f) = L2-normalised over positions: mean_c f[n,c,h,w]^2                                [N, h w]
+        loss = weight * mean_{n,hw} |q(translator(S)) - q(paraphraser(T))|
+
+    S, T: the last stage, [N, C, h, w]; the larger one's factor is average-pooled to the smaller's size. The factor has
+    k times the teacher's channels. `prepare` trains the paraphraser to reconstruct T (mean squared error, SGD with
+    momentum 0.9 and weight decay 5e-4); afterwards it is frozen. q is RepDistiller's, whose weight 200 is; the paper
+    normalises whole factors without the mean over channels.
+
+    Args:
+        setting: the run's shapes; needs steps_per_epoch.
+        weight: 200.
+        k: factor channels per teacher channel.
+        paraphraser_epochs: epochs of `prepare`; with 0 the paraphraser stays as it was drawn.
+        paraphraser_lr: learning rate of `prepare`. RepDistiller: 0.01 for ResNet and WRN students, for others the
+            student's (0.05 for VGG); one default, so that all students share a paraphraser, is our choice.
+    """
+
+    name = "ft"
+    citation = (
+        "J. Kim, S. Park, N. Kwak. Paraphrasing complex network: network compression via factor transfer. NeurIPS "
+        "2018. As released in https://github.com/HobbitLong/RepDistiller"
+    )
+    tasks = frozenset({"classification"})
+    prepared = ("paraphraser.",)
+
+    def __init__(
+        self,
+        setting: Setting,
+        weight: float = 200.0,
+        k: float = 0.5,
+        paraphraser_epochs: int = 30,
+        paraphraser_lr: float = 0.01,
+    ) -> None:
+        super().__init__(setting)
+        channels = setting.teacher.channels[-1]
+        factors = int(channels * k)
+        if factors < 1:
+            raise MethodError(f"ft: k is {k} and the teacher's last stage has {channels} channels; no factor is left")
+        if paraphraser_epochs < 0 or paraphraser_lr <= 0:
+            raise MethodError(
+                f"ft: paraphraser_epochs is {paraphraser_epochs} and paraphraser_lr {paraphraser_lr}; "
+                "they must be at least 0 and above 0"
+            )
+        if paraphraser_epochs and not setting.steps_per_epoch:
+            raise MethodError("ft: paraphraser_epochs needs Setting.steps_per_epoch, the optimiser steps of an epoch")
+        self.weight, self.k = weight, k
+        self.steps, self.lr = paraphraser_epochs * (setting.steps_per_epoch or 0), paraphraser_lr
+        self.paraphraser = Paraphraser(channels, factors).requires_grad_(False)
+        self.translator = _encoder(setting.student.channels[-1], factors, norm=True)
+
+    @property
+    def preparation(self) -> str:
+        return f"ft k {self.k} {self.steps} steps lr {self.lr}"
+
+    def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
+        """Train the paraphraser, from scratch, on the teacher's last map."""
+        for layer in self.paraphraser.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.reset_parameters()
+        if self.steps == 0:
+            return
+        self.paraphraser.requires_grad_(True)
+        parameters = list(self.paraphraser.parameters())
+        optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=5e-4)
+        for _, batch in zip(range(self.steps), batches, strict=False):
+            with torch.no_grad():
+                feature = teacher(batch.teacher_inputs).features[-1].detach().float()
+            optimizer.zero_grad()
+            F.mse_loss(self.paraphraser(feature), feature).backward()
+            optimizer.step()
+        optimizer.zero_grad()
+        self.paraphraser.requires_grad_(False)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        factors = self.translator(student.features[-1]), self.paraphraser.encoder(teacher.features[-1])
+        own, other = (attention_map(factor) for factor in match_sizes(*factors))
+        return {self.name: self.weight * F.l1_loss(own, other)}
+
+
+def _encoder(channels: int, factors: int, norm: bool) -> nn.Sequential:
+    """Three 3x3 convolutions from `channels` to `factors`, each with LeakyReLU and, with `norm`, a BatchNorm."""
+    widths = ((channels, channels), (channels, factors), (factors, factors))
+    return nn.Sequential(*(layer for i, o in widths for layer in _block(nn.Conv2d(i, o, 3, padding=1), norm)))
+
+
+def _block(conv: nn.Conv2d | nn.ConvTranspose2d, norm: bool = False) -> list[nn.Module]:
+    return [conv, *([nn.BatchNorm2d(conv.out_channels)] if norm else []), nn.LeakyReLU(SLOPE)]
