@@ -30,15 +30,15 @@ def files_in(folder: Path) -> Iterator[str]:
                     yield f"{prefix}{entry.name}"
 
 
-def decode(file: Path, width: int, height: int) -> Image.Image:
+def decode(file: Path, width: int | None = None, height: int | None = None) -> Image.Image:
     """The image in `file` in RGB, as stored: an orientation tag is not applied, since COCO's boxes do not know it.
 
     Raises:
-        DataError: the file cannot be decoded, or is not `width` x `height` pixels.
+        DataError: the file cannot be decoded, or is not `width` x `height` pixels where these are given.
     """
     try:
         with Image.open(file) as image:
-            if image.size == (width, height):
+            if (width is None or image.width == width) and (height is None or image.height == height):
                 return _rgb(image)
             found = f"{image.size[0]}x{image.size[1]}"
     except _UNDECODABLE as error:
@@ -50,7 +50,7 @@ def decode(file: Path, width: int, height: int) -> Image.Image:
 
 
 def looks_whole(file: Path) -> bool:
-    """Whether the file is not empty and, for JPEG and PNG, ends as it should; only both ends of it are read.
+    """Whether the file is not empty and, for JPEG, PNG, WebP and BMP, ends as it should; only its ends are read.
 
     Raises:
         DataError: the file cannot be read.
@@ -58,7 +58,8 @@ def looks_whole(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             head = stream.read(8)
-            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - _TAIL))
             tail = stream.read()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); copy or download the image again") from error
@@ -66,6 +67,10 @@ def looks_whole(file: Path) -> bool:
         return tail.rstrip(b"\0").endswith(b"\xff\xd9")
     if head.startswith(b"\x89PNG"):
         return b"IEND\xae\x42\x60\x82" in tail
+    if head.startswith(b"RIFF"):
+        return size >= 8 + int.from_bytes(head[4:8], "little")
+    if head.startswith(b"BM"):
+        return size >= int.from_bytes(head[2:6], "little")
     return bool(head)
 
 

@@ -73,13 +73,15 @@ def what_is_missing(folder: Path, wanted: dict[str, Any]) -> str:
 
 
 def _inventory(folder: Path) -> dict[str, list[int]]:
-    """Number of files and their bytes, for each folder directly inside."""
+    """Number of files and their bytes, for each folder and file directly inside."""
     inventory = {}
     for part in sorted(folder.iterdir()):
         if part.is_dir():
             with os.scandir(part) as entries:
                 sizes = [entry.stat().st_size for entry in entries if entry.is_file()]
             inventory[part.name] = [len(sizes), sum(sizes)]
+        elif part.is_file() and part.name != MANIFEST:
+            inventory[part.name] = [1, part.stat().st_size]
     return inventory
 
 

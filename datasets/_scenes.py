@@ -164,12 +164,12 @@ def _scrambled(rng: Generator, source: Strokes) -> NDArray[np.uint8]:
     return np.block([[bottom[4:, 4:], top[4:, :4]], [top[:4, 4:], bottom[:4, :4]]])
 
 
-def _glyph(levels: NDArray[np.uint8], height: float, rng: Generator) -> Pixels:
+def _glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: float = ANGLE) -> Pixels:
     """Opacity 0 to 1 of a digit scaled to `height` pixels, turned and sheared at random; cut tightly to its ink."""
     padded = np.pad(levels, BLANK)
     written = _extent(levels > 255 * INK[0], 0)
     scale = height / max(1, written.stop - written.start)
-    turn = math.radians(rng.uniform(-ANGLE, ANGLE))
+    turn = math.radians(rng.uniform(-angle, angle))
     rotate = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
     shear = np.array([[rng.uniform(*STRETCH), rng.uniform(-SHEAR, SHEAR)], [0.0, 1.0]])
     forward = scale * rotate @ shear
@@ -219,7 +219,9 @@ def _free_spot(rng: Generator, alpha: Pixels, owner: NDArray[np.int64], inks: li
     return None
 
 
-def _paint(canvas: Pixels, alpha: Pixels, x: int, y: int, hue: float, rng: Generator) -> None:
+def _paint(
+    canvas: Pixels, alpha: Pixels, x: int, y: int, hue: float, rng: Generator, contrast: float = CONTRAST
+) -> None:
     """Lay a digit over the canvas in a colour of about this hue (0 to 1), bright on dark or dark on bright."""
     if not alpha.size:
         return
@@ -229,9 +231,9 @@ def _paint(canvas: Pixels, alpha: Pixels, x: int, y: int, hue: float, rng: Gener
     bright = beneath < 110 or (beneath < 145 and rng.random() < 0.5)
     colour = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*SATURATION), 1.0))
     if bright:
-        goal = rng.uniform(min(BRIGHTEST, beneath + CONTRAST), BRIGHTEST)
+        goal = rng.uniform(min(BRIGHTEST, beneath + contrast), BRIGHTEST)
     else:
-        goal = rng.uniform(DARKEST, max(DARKEST, beneath - CONTRAST))
+        goal = rng.uniform(DARKEST, max(DARKEST, beneath - contrast))
     # Shifting the brightness to the goal can leave the range of a channel; the next turns make up for what was cut.
     for _ in range(3):
         colour = np.clip(colour + (goal - float(colour @ weights)), 0, 255)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+if TYPE_CHECKING:  # importing the package stays cheap
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
 
 
 class DataError(ValueError):
     """Data is missing, broken or contradicts itself; the message names the file and how to mend it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArraySplit:
     """Small images in memory.
 
@@ -30,7 +33,7 @@ class ArraySplit:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FileSplit:
     """Image files and their labels, decoded when they are asked for.
 
@@ -56,7 +59,7 @@ class FileSplit:
         return _images.decode(self.files[i])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     """A classification data set.
 

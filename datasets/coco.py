@@ -171,6 +171,11 @@ class CocoFolder:
         return images == _STANDARD_IMAGES and len(self.classes) == _STANDARD_CLASSES
 
 
+def present(root: Path) -> Path | None:
+    """`root/coco`; None if it is not there."""
+    return root / "coco" if (root / "coco").is_dir() else None
+
+
 def open_coco(root: Path) -> CocoFolder:
     """COCO 2017 at `root/coco`.
 

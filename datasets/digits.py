@@ -1,26 +1,33 @@
-"""The embedded data set: scenes of handwritten digits, written as a COCO folder.
+"""The embedded data set: handwritten digits, as scenes in a COCO folder and as small pictures in arrays.
 
 It is made from what scikit-learn brings along, so it needs no download, and it lies on disk in the format of COCO
-2017, so the loader and the evaluator that read it are those that read the real set. `_scenes.py` draws the scenes and
-holds the constants that make them harder or easier.
+2017 and of CIFAR's .npz file, so the loaders and the evaluator that read it are those that read the real sets.
+`_scenes.py` and `_pictures.py` draw and hold the constants that make the views harder or easier.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from . import _preparation, _scenes
+from . import _arrays, _pictures, _preparation, _scenes
+from ._arrays import Channels
 from ._scenes import VERSION, Box
+from .base import DataError, ImageSet
 from .coco import CocoFolder, open_folder
 
 TRAIN, VAL = 2_000, 500  # images
 SPLITS = ("train", "val")
+TRAIN_PICTURES, VAL_PICTURES = 4_000, 1_000
+PICTURE_STREAM = 2  # sets the pictures' draws apart from the scenes'
+MEAN: Channels = (0.3220, 0.3348, 0.3206)  # of the default training pictures, kept for every seed
+STD: Channels = (0.2510, 0.2465, 0.2587)
 _HUFFMAN_ONLY = 2  # noise leaves nothing to match: this is zlib's fastest way here and gives the smallest files
 
 
@@ -35,6 +42,50 @@ def open_coco(root: Path, *, seed: int = 0, train: int = TRAIN, val: int = VAL, 
     folder = root / (f"digits-v{VERSION}-coco" if default else f"digits-v{VERSION}-coco-{wanted['identity']}")
     notices = prepare(folder, seed, train, val, size)
     return open_folder(folder, "digits", "train2017", "val2017", identity=wanted["identity"], preparation=notices)
+
+
+def open_images(root: Path, *, seed: int = 0, train: int = TRAIN_PICTURES, val: int = VAL_PICTURES) -> ImageSet:
+    """Pictures of one digit each, 32x32 RGB in ten classes, written under `root` first if they are not there and whole.
+
+    Args:
+        root: where data sets lie.
+        seed: 0 or more; another seed gives other pictures of the same digits.
+        train: number of training images, 10 or more; every class as often as the next, give or take one.
+        val: number of validation images, drawn from digits that training never sees.
+
+    Raises:
+        DataError: an argument is out of range, or the folder cannot be written.
+    """
+    for option, value, least in (("seed", seed, 0), ("train", train, 10), ("val", val, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise DataError(f"data option {option}={value!r} of 'digits': must be a whole number, {least} or more")
+    facts = {"dataset": "digits", "view": "arrays", "version": VERSION, "seed": seed, "train": train, "val": val}
+    default = (seed, train, val) == (0, TRAIN_PICTURES, VAL_PICTURES)
+    suffix = "" if default else "-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    folder = root / f"digits-v{VERSION}-arrays{suffix}"
+    file = folder / "arrays.npz"
+    notices = _preparation.prepare(folder, facts, lambda new: write_arrays(new, seed, train, val))
+    return _arrays.open_npz(file, "digits", tuple("0123456789"), MEAN, STD, notices)
+
+
+def write_arrays(folder: Path, seed: int = 0, train: int = TRAIN_PICTURES, val: int = VAL_PICTURES) -> str:
+    """Write `arrays.npz` into `folder`; identical bytes for identical arguments and version.
+
+    Returns:
+        sha256 over all pixels and labels, hex.
+    """
+    digest = hashlib.sha256()
+    arrays = {"class_names": np.array(list("0123456789"))}
+    for split, stored, count in zip(SPLITS, ("train", "test"), (train, val), strict=True):
+        key = (seed, VERSION, PICTURE_STREAM + SPLITS.index(split))
+        images, labels = _pictures.pictures(key, _scenes.strokes(split), count)
+        digest.update(images.tobytes() + labels.astype("<i8").tobytes())
+        arrays |= {f"x_{stored}": images, f"y_{stored}": labels.astype(np.uint8)}
+    with (folder / "arrays.npz").open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+        stream.flush()
+        os.fsync(stream.fileno())
+    return digest.hexdigest()
 
 
 def identity(seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -11,16 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 import datasets
 from datasets import DataError
+from datasets._cifar import Cifar
+from datasets.base import ArraySplit, ImageSet
 from datasets.coco import CocoFolder, CocoSplit
 
 REAL = "KDBENCH_TEST_DATA"  # a folder that holds coco_mini/, a small real COCO folder
+VIEWS = {name: importlib.import_module(f"datasets.{name}") for name in datasets.names()}
+SMALL_IMAGES = {"train": 40, "val": 20}
 
 
-@pytest.fixture(scope="module", params=[*datasets.names(), REAL])
+@pytest.fixture(scope="module", params=[*(name for name in VIEWS if hasattr(VIEWS[name], "open_coco")), REAL])
 def folder(
     request: pytest.FixtureRequest, open_small: Callable[[str], CocoFolder], tmp_path_factory: pytest.TempPathFactory
 ) -> CocoFolder:
@@ -32,6 +38,32 @@ def folder(
         return open_small(request.param)
     except DataError as error:
         pytest.skip(f"not on this disk: {error}")
+
+
+@pytest.fixture(scope="module", params=[name for name in VIEWS if hasattr(VIEWS[name], "open_images")])
+def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    name, root = request.param, tmp_path_factory.mktemp("images")
+    if hasattr(VIEWS[name], "present") and datasets.present(name, root) is None:
+        return made(name, root)
+    return datasets.open_images(name, root, **SMALL_IMAGES)
+
+
+def made(name: str, root: Path) -> ImageSet:
+    """The data set `name`, from files of its form with two random images a class and split."""
+    rng = np.random.default_rng(0)
+    cifar = next((facts for facts in vars(VIEWS[name]).values() if isinstance(facts, Cifar)), None)
+    if cifar is not None:
+        labels = np.arange(2 * len(cifar.classes)) // 2
+        pixels = rng.integers(0, 256, (2, len(labels), 32, 32, 3), dtype=np.uint8)
+        np.savez(root / f"{name}.npz", x_train=pixels[0], y_train=labels, x_test=pixels[1], y_test=labels)
+    elif name == "imagenet":
+        for folder in (root / name / split / label for split in ("train", "val") for label in "ab"):
+            folder.mkdir(parents=True)
+            for i in range(2):
+                Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / f"{i}.JPEG")
+    else:
+        pytest.skip(f"{name} is not on this disk")
+    return datasets.open_images(name, root)
 
 
 @pytest.fixture(params=["train", "val"])
@@ -90,9 +122,67 @@ def test_fingerprint_is_16_hex_digits(folder: CocoFolder) -> None:
     assert len(folder.fingerprint) == 16 and int(folder.fingerprint, 16) >= 0
 
 
+def test_images_and_labels_have_the_promised_types(images: ImageSet) -> None:
+    sizes = set()
+    for split in (images.train, images.val):
+        assert split.labels.dtype == np.int64 and split.labels.shape == (len(split),) and len(split) > 0
+        if isinstance(split, ArraySplit):
+            assert split.images.dtype == np.uint8 and split.images.shape[::3] == (len(split), 3)
+            sizes.add(split.images.shape[1:])
+        else:
+            assert split.load(len(split) - 1).mode == "RGB" and len(split.files) == len(split)
+    assert len(sizes) <= 1
+
+
+def test_every_class_has_a_name_and_training_images(images: ImageSet) -> None:
+    assert len(set(images.classes)) == len(images.classes) >= 2
+    assert set(images.train.labels) == set(range(len(images.classes)))
+    assert set(images.val.labels) <= set(range(len(images.classes)))
+
+
+def test_an_image_set_knows_its_statistics_and_identity(images: ImageSet) -> None:
+    assert all(0 < value < 1 for value in (*images.mean, *images.std))
+    assert len(images.fingerprint) == 16 and int(images.fingerprint, 16) >= 0
+    assert images.epoch_images == len(images.train) and images.path.exists() and images.resolution is None
+    assert images.name in datasets.names()
+
+
+def test_an_image_set_travels_to_worker_processes(images: ImageSet) -> None:
+    copy = pickle.loads(pickle.dumps(images))  # noqa: S301 - our own bytes
+    assert copy.fingerprint == images.fingerprint and np.array_equal(copy.val.labels, images.val.labels)
+
+
+def test_a_fraction_of_every_image_set_keeps_every_class(images: ImageSet) -> None:
+    root = images.path.parents[images.name == "digits"]
+    own = SMALL_IMAGES if images.name == "digits" else {}
+    half = datasets.open_images(images.name, root, fraction=0.5, **own)
+    assert np.array_equal(np.bincount(half.train.labels) * 2, np.bincount(images.train.labels))
+    assert half.fingerprint == images.fingerprint and half.epoch_images == images.epoch_images
+
+
+@pytest.mark.parametrize("name", datasets.names())
+def test_nothing_is_present_in_an_empty_folder(tmp_path: Path, name: str) -> None:
+    assert datasets.present(name, tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_coco_is_present_where_its_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "coco").mkdir()
+    assert datasets.present("coco", tmp_path) == tmp_path / "coco"
+
+
 def test_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"unknown data set: 'digit'\. Did you mean 'digits'\? Available: coco, digits"):
-        datasets.open_coco("digit", tmp_path)
+    message = r"unknown data set: 'digit'\. Did you mean 'digits'\? Available: cifar10, cifar100, coco, digits"
+    for function in (datasets.open_coco, datasets.open_images, datasets.present):
+        with pytest.raises(DataError, match=message):
+            function("digit", tmp_path)
+
+
+def test_a_data_set_without_the_view_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data set 'cifar10' has no detection boxes; give a COCO folder with --data"):
+        datasets.open_coco("cifar10", tmp_path)
+    with pytest.raises(DataError, match=r"data set 'coco' has no image classes; give an \.npz file or an image folder"):
+        datasets.open_images("coco", tmp_path)
 
 
 def test_missing_coco_says_what_to_put_where(tmp_path: Path) -> None:

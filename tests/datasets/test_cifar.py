@@ -1,0 +1,278 @@
+"""Small images from an .npz file or from CIFAR's own pickles: the same data set, and one error for each fault."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torchvision
+
+import datasets
+from datasets import DataError, _arrays
+from datasets.base import ArraySplit
+from datasets.cifar10 import CIFAR10
+from datasets.cifar100 import CIFAR100
+
+REAL = Path(os.environ.get("KDBENCH_TEST_DATA", "nowhere")) / "cifar100"
+Arrays = dict[str, Any]
+
+
+def arrays(classes: int = 3, train: int = 12, val: int = 6, seed: int = 0) -> Arrays:
+    rng = np.random.default_rng(seed)
+    content: Arrays = {}
+    for split, count in (("train", train), ("test", val)):
+        content[f"x_{split}"] = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+        content[f"y_{split}"] = (np.arange(count) % classes).astype(np.uint8)
+    return content
+
+
+def write(file: Path, content: Arrays) -> Path:
+    np.savez(file, **content)
+    return file
+
+
+def open_npz(folder: Path, content: Arrays) -> datasets.base.ImageSet:
+    return datasets.open_images("", folder, write(folder / "mine.npz", content))
+
+
+def test_an_npz_file_is_a_data_set_called_after_it(tmp_path: Path) -> None:
+    content = arrays()
+    data = open_npz(tmp_path, content)
+    assert data.name == "mine" and data.path == tmp_path / "mine.npz" and data.classes == ("0", "1", "2")
+    for split, stored in ((data.train, "train"), (data.val, "test")):
+        assert isinstance(split, ArraySplit)
+        assert split.images.dtype == np.uint8 and np.array_equal(split.images, content[f"x_{stored}"])
+        assert split.labels.dtype == np.int64 and np.array_equal(split.labels, content[f"y_{stored}"])
+    assert data.epoch_images == len(data.train) == 12 and data.resolution is None
+    pixels = content["x_train"].reshape(-1, 3) / 255
+    assert np.allclose(data.mean, pixels.mean(axis=0), rtol=1e-12)
+    assert np.allclose(data.std, pixels.std(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("array", ["class_names", "fine_names"])
+def test_class_names_are_read_where_there_are_any(tmp_path: Path, array: str) -> None:
+    assert open_npz(tmp_path, arrays() | {array: np.array(["ant", "bee", "cat"])}).classes == ("ant", "bee", "cat")
+
+
+def test_the_fingerprint_knows_every_pixel_and_label_but_not_the_order(tmp_path: Path) -> None:
+    whole = open_npz(tmp_path, arrays()).fingerprint
+    assert len(whole) == 16 and int(whole, 16) >= 0
+    turned = arrays()
+    for array in ("x_train", "y_train"):
+        turned[array] = turned[array][::-1]
+    assert open_npz(tmp_path, turned).fingerprint == whole
+    assert open_npz(tmp_path, arrays() | {"y_train": arrays()["y_train"].astype(np.int32)}).fingerprint == whole
+    others = []
+    for array in ("x_train", "y_train", "x_test", "y_test"):
+        changed = arrays()
+        changed[array].flat[0] = (int(changed[array].flat[0]) + 1) % 3
+        others.append(open_npz(tmp_path, changed).fingerprint)
+    swapped = arrays()
+    swapped["y_test"][[0, 1]] = swapped["y_test"][[1, 0]]
+    others.append(open_npz(tmp_path, swapped).fingerprint)
+    assert len({whole, *others}) == 6
+
+
+def without(array: str) -> Callable[[Arrays], Any]:
+    return lambda content: content.pop(array)
+
+
+def putting(**changes: Any) -> Callable[[Arrays], Any]:
+    return lambda content: content.update(changes)
+
+
+ZEROS = np.zeros((12, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without("x_test"), r"array x_test is missing; an \.npz file holds x_train"),
+        (without("y_train"), r"array y_train is missing"),
+        (putting(x_train=np.zeros((12, 8, 8, 3))), r"x_train is float64 but must be uint8"),
+        (putting(x_test=np.zeros((6, 3, 8, 8), np.uint8)), r"x_test has shape \[6, 3, 8, 8\] .*\[N, H, W, 3\]"),
+        (putting(x_test=np.zeros((6, 8, 8), np.uint8)), r"x_test has shape \[6, 8, 8\]"),
+        (putting(x_test=np.zeros((6, 8, 0, 3), np.uint8)), r"x_test has shape \[6, 8, 0, 3\]"),
+        (putting(x_test=np.zeros((6, 4, 8, 3), np.uint8)), r"x_test holds 4x8 images but x_train 8x8"),
+        (putting(y_train=np.zeros(12)), r"y_train is float64 but must hold whole numbers"),
+        (putting(y_train=np.zeros((12, 1), int)), r"y_train has shape \[12, 1\] .*flatten"),
+        (putting(y_train=np.zeros(11, int)), r"x_train holds 12 images but y_train 11 labels"),
+        (putting(x_test=ZEROS[:0], y_test=np.zeros(0, int)), r"x_test holds no image"),
+        (putting(y_test=np.array([0, 1, 2, 3, 0, 1])), r"y_test holds label 3 at position 3 but there are 3 classes"),
+        (putting(y_test=np.array([0, 1, 2, -1, 0, 1])), r"y_test holds label -1 at position 3"),
+        (putting(y_train=np.array([-1, 1, 2] * 4)), r"y_train holds label -1 at position 0"),
+        (putting(y_train=np.array([0, 2, 2] * 4)), r"y_train has no image of class 1 \(1\), one of 1 such"),
+        (putting(y_train=np.array([0, 1, 2**40] * 4)), r"y_train holds label 1099511627776"),
+        (putting(y_train=np.zeros(12, int)), r"y_train knows one class alone"),
+        (putting(class_names=np.array(["a", "b"])), r"y_train holds label 2 .* but there are 2 classes"),
+        (putting(class_names=np.array(list("abcd"))), r"y_train has no image of class 3 \(d\)"),
+        (putting(class_names=np.array(["a", "b", "a"])), r"class_names is .* must hold a different string"),
+        (putting(class_names=np.arange(3)), r"class_names is int64 \[3\]"),
+        (putting(x_train=ZEROS), r"x_train has one value in all pixels of a channel"),
+        (putting(y_train=np.array([None] * 12)), r"array y_train cannot be read \(Object arrays"),
+    ],
+)
+def test_a_fault_names_the_file_and_the_array(tmp_path: Path, damage: Callable[[Arrays], Any], message: str) -> None:
+    content = arrays()
+    damage(content)
+    with pytest.raises(DataError, match=rf"mine\.npz: {message}"):
+        open_npz(tmp_path, content)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.npz"
+    file.write_bytes(b"no zip")
+    with pytest.raises(DataError, match=r"mine\.npz: is no readable \.npz file"):
+        datasets.open_images("", tmp_path, file)
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros(3))
+    with pytest.raises(DataError, match=r"mine\.npz: is no \.npz file but a single array"):
+        datasets.open_images("", tmp_path, file)
+
+
+def test_a_damaged_array_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.npz", arrays())
+    content = bytearray(file.read_bytes())
+    content[600] ^= 1  # a pixel of the first array, x_train
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"mine\.npz: array x_train cannot be read \(Bad CRC-32"):
+        datasets.open_images("", tmp_path, file)
+    file.write_bytes(content[:-40])
+    with pytest.raises(DataError, match=r"mine\.npz: is no readable \.npz file"):
+        datasets.open_images("", tmp_path, file)
+
+
+@pytest.mark.parametrize(("path", "message"), [("no.npz", "does not exist"), ("a.txt", "is neither an .npz file nor")])
+def test_a_path_that_is_neither_file_nor_folder_of_images_is_refused(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(DataError, match=message):
+        datasets.open_images("", tmp_path, tmp_path / path)
+
+
+class OldType:
+    """A NumPy type as the pickles of CIFAR's time hold it, with numbers for booleans."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.dtype, ("u1", 0, 1)
+
+
+@pytest.fixture
+def pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Arrays:
+    """CIFAR-100's archive with 200 + 100 images, its folder not yet unpacked; the content in return."""
+    rng = np.random.default_rng(0)
+    content: Arrays = {}
+    folder = tmp_path / "away" / "cifar-100-python"
+    folder.mkdir(parents=True)
+    md5 = {}
+    for split, count in (("train", 200), ("test", 100)):
+        rows = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+        labels = (np.arange(count) % 100).tolist()
+        content[f"x_{split}"] = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        content[f"y_{split}"] = np.array(labels)
+        (folder / split).write_bytes(pickle.dumps({"data": rows, "fine_labels": labels, "type": OldType()}))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": list(CIFAR100.classes)}))
+    md5 = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+    archive = tmp_path / CIFAR100.archive
+    with tarfile.open(archive, "w:gz") as stream:
+        stream.add(folder, folder.name)
+    reader = torchvision.datasets.CIFAR100
+    monkeypatch.setattr(reader, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr(reader, "train_list", [["train", md5["train"]]])
+    monkeypatch.setattr(reader, "test_list", [["test", md5["test"]]])
+    monkeypatch.setattr(reader, "meta", reader.meta | {"md5": md5["meta"]})
+    return content
+
+
+def test_pickles_and_npz_hold_the_same_data_set(tmp_path: Path, pickled: Arrays) -> None:
+    assert datasets.present("cifar100", tmp_path) == tmp_path / "cifar-100-python.tar.gz"
+    first = datasets.open_images("cifar100", tmp_path)
+    assert datasets.present("cifar100", tmp_path) == first.path == tmp_path / "cifar-100-python"
+    write(tmp_path / "cifar100.npz", pickled)
+    second = datasets.open_images("cifar100", tmp_path)
+    assert datasets.present("cifar100", tmp_path) == second.path == tmp_path / "cifar100.npz"
+    for data in (first, second):
+        assert isinstance(data.train, ArraySplit) and isinstance(data.val, ArraySplit)
+        assert data.name == "cifar100" and data.classes == CIFAR100.classes and not data.notices
+        assert (data.mean, data.std) == (CIFAR100.mean, CIFAR100.std)
+        assert np.array_equal(data.train.images, pickled["x_train"]) and data.train.images.flags.c_contiguous
+        assert np.array_equal(data.val.labels, pickled["y_test"])
+    assert first.fingerprint == second.fingerprint
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_without_data_and_network_the_error_says_what_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.cifar, "download_and_extract_archive", refuse)
+    assert datasets.present(name, tmp_path) is None
+    message = rf"missing or broken there .*no network.* fetch https://\S*-python\.tar\.gz .*/{name}\.npz"
+    with pytest.raises(DataError, match=message):
+        datasets.open_images(name, tmp_path)
+
+
+def test_a_download_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickled: Arrays) -> None:
+    root = tmp_path / "away"  # where the unpacked folder is
+    unpacked = root / "cifar-100-python"
+    unpacked.rename(tmp_path / "server")
+
+    def download(*_: object, **__: object) -> None:
+        (tmp_path / "server").rename(unpacked)
+
+    monkeypatch.setattr(torchvision.datasets.cifar, "download_and_extract_archive", download)
+    assert datasets.open_images("cifar100", root).notices == (f"{unpacked}: downloaded",)
+    assert datasets.open_images("cifar100", root).notices == ()
+
+
+def test_an_npz_with_other_classes_is_not_taken_for_cifar(tmp_path: Path) -> None:
+    content = arrays(classes=10, train=20, val=10)
+    write(tmp_path / "cifar10.npz", content | {"class_names": np.array([*CIFAR10.classes[:9], "lorry"])})
+    with pytest.raises(DataError, match=r"cifar10\.npz: class_names holds 10 names and differs .* from name 9 on"):
+        datasets.open_images("cifar10", tmp_path)
+    write(tmp_path / "cifar10.npz", arrays(classes=9, train=20, val=10))
+    with pytest.raises(DataError, match=r"cifar10\.npz: y_train has no image of class 9 \(truck\)"):
+        datasets.open_images("cifar10", tmp_path)
+    write(tmp_path / "cifar10.npz", content)
+    assert datasets.open_images("cifar10", tmp_path).classes == CIFAR10.classes
+
+
+def test_class_names_are_complete() -> None:
+    assert len(CIFAR10.classes) == 10 and len(CIFAR100.classes) == 100
+    for cifar in (CIFAR10, CIFAR100):
+        assert list(cifar.classes) == sorted(set(cifar.classes))  # both are numbered alphabetically
+
+
+def test_mean_and_deviation_are_exact_over_many_chunks() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2300, 4, 4, 3), dtype=np.uint8)
+    images[..., 2] //= 50
+    mean, std = _arrays.mean_and_std(Path("mine.npz"), images)
+    pixels = images.reshape(-1, 3) / 255
+    assert np.allclose(mean, pixels.mean(axis=0), rtol=1e-9) and np.allclose(std, pixels.std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="KDBENCH_TEST_DATA names no folder with cifar100/")
+def test_real_cifar100_has_the_published_statistics_and_names(tmp_path: Path) -> None:
+    file = tmp_path / "cifar100.npz"
+    subprocess.run([sys.executable, str(REAL / "unpack.py"), str(file)], check=True)
+    data = datasets.open_images("cifar100", tmp_path)
+    assert isinstance(data.train, ArraySplit) and isinstance(data.val, ArraySplit)
+    assert data.train.images.shape == (50_000, 32, 32, 3) and data.val.images.shape == (10_000, 32, 32, 3)
+    assert np.array_equal(np.bincount(data.train.labels), np.full(100, 500))
+    assert np.array_equal(np.bincount(data.val.labels), np.full(100, 100))
+    mean, std = _arrays.mean_and_std(file, data.train.images)
+    assert np.allclose(mean, data.mean, atol=2e-4)
+    assert np.allclose(std, data.std, atol=2e-4)
+    assert data.fingerprint == "c69ce114e4663d4f"
+    assert datasets.open_images("cifar100", tmp_path, fraction=0.25).train.labels.shape == (12_500,)
