@@ -1,67 +1,65 @@
-"""Teachers and students by name. `build(name, num_classes)` is a network; `network(x)` its `Outputs` in one forward."""
+"""Teachers and students by name. `build(name, num_classes)` is a network; `network(x)` its `Outputs` in one forward.
+
+Each family is a module with `NAMES` and `build`; it is imported when one of its networks is built.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.errors import unknown
+from bench.errors import SpecError, unknown
+
+from . import cifar, detectors, imagenet
 
 if TYPE_CHECKING:
     from .base import Network
 
-PAPER_SIZE = tuple(
-    f"{family}_{depth}_fpn" for family in ("retinanet", "fcos", "faster_rcnn") for depth in ("r50", "r101", "x101")
-)
-MINI = tuple(
-    f"{family}_mini_{role}" for family in ("retinanet", "fcos", "faster_rcnn") for role in ("teacher", "student")
-)
-
 
 def names() -> list[str]:
-    return sorted([*PAPER_SIZE, *MINI])
+    return sorted([*cifar.NAMES, *imagenet.NAMES, *detectors.NAMES])
+
+
+def task(name: str) -> str:
+    """The task that a network is for.
+
+    Raises:
+        SpecError: an unknown name; the nearest is suggested.
+    """
+    if name not in names():
+        raise unknown("network", name, names())
+    return "detection" if name in detectors.NAMES else "classification"
 
 
 def family(name: str) -> str:
-    """ "retinanet", "fcos" or "faster_rcnn": what teacher and student must have in common."""
-    if name not in names():
-        raise unknown("network", name, names())
+    """What teacher and student must have in common: a detector's head ("retinanet", ...), "classifier" for the rest.
+
+    Raises:
+        SpecError: an unknown name; the nearest is suggested.
+    """
+    if task(name) == "classification":
+        return "classifier"
     return re.split(r"_(?:r50|r101|x101|mini)_", name)[0]
 
 
 def build(name: str, num_classes: int, init: str = "random") -> Network:
-    """A network with `num_classes` foreground classes.
+    """A network for `num_classes` classes, a detector's background not counted.
 
     Args:
         name: one of `names()`.
-        num_classes: classes without the background.
-        init: "random", or "imagenet" for a paper-size network's backbone (see `backbones.ResNetPyramid`).
+        num_classes: K.
+        init: "random"; "imagenet" for a paper-size detector's backbone (see `backbones.ResNetPyramid`); "published"
+            for a whole ImageNet network.
 
     Raises:
-        SpecError: an unknown name; the nearest is suggested.
+        SpecError: an unknown name (the nearest is suggested), or an `init` that the network does not know.
         CheckpointError: weights are needed and cannot be had.
     """
-    kind = family(name)
-    from . import detection
-    from .backbones import MiniPyramid, ResNetPyramid
-
-    detector: Callable[..., Network] = {
-        "retinanet": detection.RetinaNetDetector,
-        "fcos": detection.FCOSDetector,
-        "faster_rcnn": detection.FasterRCNNDetector,
-    }[kind]
-    if name in PAPER_SIZE:
-        depth = name.removesuffix("_fpn").rsplit("_", 1)[1]
-        top = {"retinanet": "c5", "fcos": "p5", "faster_rcnn": "pool"}[kind]
-        return detector(ResNetPyramid(depth, init, top), num_classes)
-    if name.endswith("_teacher"):
-        pyramid = MiniPyramid(widths=(32, 64, 128, 160), blocks=(1, 2, 2, 2), out_channels=128)
-    else:
-        pyramid = MiniPyramid(widths=(16, 32, 64, 80), blocks=(1, 1, 1, 1), out_channels=64)
-    small: dict[str, dict[str, Any]] = {
-        "retinanet": {"head_convs": 2, "anchor_size": 3.0, "ratios": (0.7, 1.4, 2.2)},
-        "fcos": {"head_convs": 2},
-        "faster_rcnn": {"small": True},
-    }
-    return detector(pyramid, num_classes, **small[kind])
+    known = {"random", "imagenet"} if task(name) == "detection" else {"random", "published"}
+    if init not in known - ({"published"} if name in cifar.NAMES else set()):
+        raise SpecError(f"{name} has no weights {init!r} to start from; set init to random")
+    if name in cifar.NAMES:
+        return cifar.build(name, num_classes)
+    if name in imagenet.NAMES:
+        return imagenet.build(name, num_classes, init)
+    return detectors.build(name, num_classes, init)

@@ -17,6 +17,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from bench import checkpoints, networks
 from bench.errors import CheckpointError, SpecError
+from bench.networks import detectors
 from methods.base import Batch, Outputs
 
 K = 5
@@ -93,8 +94,9 @@ def levels(network: Any) -> list[tuple[int, int]]:
     return [(-(-HEIGHT // stride), -(-WIDTH // stride)) for stride in network.info.strides]
 
 
-mini = pytest.mark.parametrize("name", networks.MINI)
-two_stage = pytest.mark.parametrize("name", [name for name in networks.MINI if name.startswith("faster")])
+MINI = tuple(name for name in detectors.NAMES if "_mini_" in name)
+mini = pytest.mark.parametrize("name", MINI)
+two_stage = pytest.mark.parametrize("name", [name for name in MINI if name.startswith("faster")])
 
 
 @mini
@@ -269,7 +271,7 @@ def test_rows_of_the_answer_stay_with_their_image() -> None:
 
 
 def test_bfloat16_losses_are_float32_and_near_those_of_float32() -> None:
-    for name in networks.MINI[1::2]:
+    for name in MINI[1::2]:
         network = build(name).eval()
         truth = targets(3, 1, 4)
         torch.manual_seed(5)

@@ -1,0 +1,142 @@
+"""ImageNet classifiers by name: torchvision's and timm's networks, and MobileNetV1.
+
+DIST (NeurIPS 2022, github.com/hunto/image_classification_sota) trains and distils torchvision's ResNets and MobileNetV2
+(with their dropout), timm's `tf_efficientnet_b0` (without) and Swin, and a plain MobileNetV1; DKD and torchdistill use
+the same ResNets and MobileNetV1. All show the stem and four stages as `features`. Nothing is imported before a network
+is built, so that other families need no timm.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench.errors import SpecError, unknown
+
+if TYPE_CHECKING:
+    from .base import Network
+
+NAMES: tuple[str, ...] = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet50_sb",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "efficientnet_b0",
+    "swin_t",
+    "swin_l",
+)
+
+
+class Published(NamedTuple):
+    """Weights that others trained on ImageNet-1k, and what they are said to reach.
+
+    Attributes:
+        library: "torchvision" or "timm".
+        weights: torchvision's name of the weights, or timm's `architecture.tag`.
+        top1: percent on the 50,000 validation images at 224 pixels, ImageNet mean and standard deviation.
+        crop: 224 divided by the length that the shorter side was resized to when `top1` was measured.
+        interpolation: of that resize.
+        source: who measured it.
+    """
+
+    library: str
+    weights: str
+    top1: float
+    crop: float
+    interpolation: str
+    source: str
+
+
+def _torchvision(top1: float) -> Published:
+    return Published("torchvision", "IMAGENET1K_V1", top1, 0.875, "bilinear", "torchvision's weight metadata")
+
+
+_TIMM = "timm results/results-imagenet.csv @4e5207c"
+
+PUBLISHED: dict[str, Published] = {
+    "resnet18": _torchvision(69.758),
+    "resnet34": _torchvision(73.314),
+    "resnet50": _torchvision(76.130),
+    "resnet101": _torchvision(77.374),
+    "resnet152": _torchvision(78.312),
+    "mobilenet_v2": _torchvision(71.878),
+    # timm's default for `resnet50` from October 2021 until after DIST. timm itself prints 80.382 for it, at crop 0.95
+    # and bicubic (and 80.1 for no ResNet-50 tag); DIST's code evaluates with Resize(256), CenterCrop(224), bilinear.
+    "resnet50_sb": Published("timm", "resnet50.a1_in1k", 80.1, 0.875, "bilinear", "hunto/DIST_KD README @2418f18"),
+    # timm's default for `tf_efficientnet_b0` in the same years.
+    "efficientnet_b0": Published("timm", "tf_efficientnet_b0.aa_in1k", 76.882, 0.875, "bicubic", _TIMM),
+    "swin_t": Published("timm", "swin_tiny_patch4_window7_224.ms_in1k", 81.388, 0.9, "bicubic", _TIMM),
+    "swin_l": Published("timm", "swin_large_patch4_window7_224.ms_in22k_ft_in1k", 86.320, 0.9, "bicubic", _TIMM),
+}
+"""By network; MobileNetV1 has none that the papers used."""
+
+PUBLISHED_CLASSES = 1000
+
+OPTIONS = {"swin_t": ("drop_path",), "swin_l": ("drop_path",)}
+
+
+def build(name: str, num_classes: int, init: str = "random", **options: Any) -> Network:
+    """A network for 3-channel images; the Swins take 224x224 alone, the others any size.
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: K.
+        init: "random" for the libraries' own initialisation, "published" for the weights in `PUBLISHED`.
+        options: `drop_path` for the Swins: rate of the last block's stochastic depth, 0.2 by default as in Microsoft's
+            configurations of both.
+
+    Raises:
+        SpecError: an unknown name, init or option, or published weights that do not exist for this network or number
+            of classes.
+        CheckpointError: the published weights are neither there nor to be had, or are another network's.
+    """
+    if name not in NAMES:
+        raise unknown("network", name, NAMES)
+    if init not in ("random", "published"):
+        raise SpecError(f"{name} has no weights {init!r} to start from; set init to random or published")
+    for option in options:
+        if option not in OPTIONS.get(name, ()):
+            raise unknown(f"option of {name}", option, OPTIONS.get(name, ()))
+    drop_path = options.get("drop_path", 0.0)
+    if isinstance(drop_path, bool) or not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
+        raise SpecError(f"{name}: drop_path is {drop_path!r}; use a number from 0 to below 1")
+    if init == "published":
+        _check_published(name, num_classes)
+    from . import _imagenet_networks
+
+    network = _imagenet_networks.make(name, num_classes, **options)
+    if init == "published":
+        load_published(network, name)
+    return network
+
+
+def load_published(network: Network, name: str) -> None:
+    """Fill a network that `build(name, 1000)` made with its published weights.
+
+    torchvision's are downloaded once where that is possible; timm's are read from `$KDBENCH_DATA/weights`.
+
+    Raises:
+        SpecError: there are no published weights for this network or number of classes.
+        CheckpointError: they are neither there nor to be had, or are another network's.
+    """
+    _check_published(name, network.num_classes)
+    from . import _timm_weights, weights
+
+    body: Any = network.model
+    if PUBLISHED[name].library == "torchvision":
+        weights.load_imagenet(body, name)
+    else:
+        _timm_weights.load(body, PUBLISHED[name].weights)
+
+
+def _check_published(name: str, num_classes: int) -> None:
+    if name not in PUBLISHED:
+        raise SpecError(f"{name} has no published weights; set init to random, or give a checkpoint of your own")
+    if num_classes != PUBLISHED_CLASSES:
+        raise SpecError(
+            f"{name}: the published weights are for {PUBLISHED_CLASSES} classes and the data has {num_classes}; "
+            "set init to random"
+        )
