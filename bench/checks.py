@@ -7,10 +7,11 @@ from pathlib import Path
 
 import datasets
 
-from . import grid
+from . import grid, tasks
 from .errors import USER_ERRORS
+from .recipe import load_recipe, recipe_names
 from .reported import load_reported, reported_names
-from .specs import load_recipe, load_table, recipe_names, table_names
+from .specs import load_table, table_names
 from .store import read_rows
 
 
@@ -22,8 +23,8 @@ def problems(data_root: Path, data: Path | None, results: list[Path]) -> Iterato
         yield _attempt(f"table {name}", lambda name=name: _table(name))  # type: ignore[misc]
     for name in reported_names():
         yield _attempt(f"reported {name}", lambda name=name: f"{len(load_reported(name))} numbers")  # type: ignore[misc]
-    for name, path in _folders(data_root, data):
-        yield _attempt(f"data {path or name}", lambda n=name, p=path: _data(n, data_root, p))  # type: ignore[misc]
+    for task, name, path in _sets(data_root, data):
+        yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p))  # type: ignore[misc]
     rows, misfits = read_rows(results)
     yield f"results: {len(rows)} rows", False
     for misfit in misfits:
@@ -45,19 +46,22 @@ def _table(name: str) -> str:
     return f"{len(table.pairs)} pairs, {sum(len(table.entries(pair)) for pair in table.pairs)} cells"
 
 
-def _folders(data_root: Path, data: Path | None) -> Iterator[tuple[str, Path | None]]:
-    """The data sets that are on disk, or the one that was named."""
+def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path | None]]:
+    """The data sets of all tables that are on disk or embedded, or the one that was named."""
     if data is not None:
-        yield "coco", data
+        is_coco = (data / "annotations").is_dir()
+        yield ("detection" if is_coco else "classification"), data.name, data
         return
-    if (data_root / "coco").is_dir():
-        yield "coco", None
-    yield "digits", None
+    tables = [load_table(name) for name in table_names()]
+    wanted = {(table.task, name) for table in tables for name in (table.dataset.full, table.dataset.mini)}
+    for task, name in sorted(wanted):
+        if name == "digits" or datasets.present(name, data_root):
+            yield task, name, None
 
 
-def _data(name: str, root: Path, path: Path | None) -> str:
-    folder = datasets.open_coco(name, root, path)
-    folder.train.verify(full=True)
-    folder.val.verify(full=True)
-    counts = f"{len(folder.train)} + {len(folder.val)} images, {len(folder.classes)} classes, {folder.fingerprint}"
-    return "; ".join((counts, *folder.notices))
+def _data(task: str, name: str, root: Path, path: Path | None) -> str:
+    data = tasks.open_data(task, name, root, path, {})
+    tasks.verify(data, full=True)
+    size = tasks.describe(data)
+    counts = f"{size.train_images} + {size.val_images} images, {size.classes} classes, {size.fingerprint}"
+    return "; ".join((counts, *data.notices))

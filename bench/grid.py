@@ -13,11 +13,13 @@ from methods.base import NetworkInfo, Setting
 
 from . import networks
 from .errors import SpecError, unknown
+from .recipe import Recipe, load_recipe
 from .reported import load_reported
-from .specs import Data, MethodEntry, Pair, Recipe, Run, Scale, Table, load_recipe
+from .specs import Data, MethodEntry, Pair, Run, Scale, Table
+from .tasks import METRICS
 
-METRICS = {"detection": ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")}
-"""What a table of a task can be about."""
+STUDENT_ONLY = ("resolution", "noise")
+"""Options of a data set that concern what the student sees, or the test alone; its teacher is trained without them."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ def plan(tables: Sequence[Table], choice: Choice) -> Plan:
             if reason := skip_reason(pair, choice.scale):
                 skipped.append(Skipped(table.name, f"{pair.teacher} -> {pair.student}", reason))
                 continue
-            _check_pair(f"{table.name}: pairs[{i}]", *pair_at(pair, choice.scale))
+            _check_pair(f"{table.name}: pairs[{i}]", *pair_at(pair, choice.scale), table.task)
             for entry in table.entries(pair):
-                if _wanted(entry, choice.methods):
+                if reason := entry.skipped_at(choice.scale):
+                    skipped.append(Skipped(table.name, f"{pair.teacher} -> {pair.student} {entry.shown}", reason))
+                elif _wanted(entry, choice.methods):
                     for run in runs_of(table, pair, entry, choice):
                         students.setdefault(run.id, run)
     teachers = {run.teacher.id: run.teacher for run in students.values() if run.teacher and not run.teacher_file}
@@ -99,13 +103,18 @@ def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> lis
                 "images; lower it with --set batch_size=N (for teachers --set teacher.batch_size=N)"
             )
     options = methods.resolve(entry.method, entry.options_at(choice.scale))
+    data = choice.data.model_copy(update={"options": pair.data if choice.scale == "full" else pair.mini_data})
+    shared = {name: value for name, value in data.options.items() if name not in STUDENT_ONLY}
     mode = methods.teacher_mode(entry.method, options)
     runs = []
     for seed in choice.seeds if choice.seeds is not None else table.seeds:
-        source = _run(table, choice, teacher, "none", {}, teacher_recipe, 0)
-        run = _run(table, choice, student, entry.method, options, recipe, seed)
+        run = _run(table, choice, data, student, entry.method, options, recipe, seed)
         if mode == "frozen":
+            seen = data.model_copy(update={"options": shared})
+            source = _run(table, choice, seen, teacher, "none", {}, teacher_recipe, 0)
             run = run.model_copy(update={"teacher": source, "teacher_file": choice.teacher_file})
+        elif mode == "online":
+            run = run.model_copy(update={"online_teacher": teacher})
         runs.append(run)
     return runs
 
@@ -120,8 +129,9 @@ def recipes_of(table: Table, pair: Pair, scale: Scale, changes: dict[str, Any]) 
     for name, value in changes.items():
         field = name.removeprefix("teacher.")
         (own if field == name else teachers)[field] = value
-    recipe = load_recipe(getattr(table.recipe, scale), own)
-    teacher_recipe = load_recipe(getattr(table.teacher_recipe, scale), teachers)
+    names = (pair.base_recipe, pair.base_teacher_recipe) if scale == "full" else (None, None)
+    recipe = load_recipe(names[0] or getattr(table.recipe, scale), own)
+    teacher_recipe = load_recipe(names[1] or getattr(table.teacher_recipe, scale), teachers)
     for one in (recipe, teacher_recipe):
         if one.task != table.task:
             raise SpecError(f"{table.name}: recipe {one.name} is for {one.task}, the table for {table.task}")
@@ -129,12 +139,19 @@ def recipes_of(table: Table, pair: Pair, scale: Scale, changes: dict[str, Any]) 
 
 
 def _run(
-    table: Table, choice: Choice, student: str, method: str, options: dict[str, Any], recipe: Recipe, seed: int
+    table: Table,
+    choice: Choice,
+    data: Data,
+    student: str,
+    method: str,
+    options: dict[str, Any],
+    recipe: Recipe,
+    seed: int,
 ) -> Run:
     return Run(
         task=table.task,
         scale=choice.scale,
-        data=choice.data,
+        data=data,
         student=student,
         method=method,
         options=options,
@@ -145,9 +162,8 @@ def _run(
 
 def pair_at(pair: Pair, scale: Scale) -> tuple[str, str]:
     """The names of the networks that a pair runs at a scale: teacher, student."""
-    if scale == "mini" and pair.mini is not None:
-        return pair.mini.teacher, pair.mini.student
-    return pair.teacher, pair.student
+    stand_in = pair.mini if scale == "mini" else pair.networks
+    return (stand_in.teacher, stand_in.student) if stand_in else (pair.teacher, pair.student)
 
 
 def skip_reason(pair: Pair, scale: Scale) -> str:
@@ -181,18 +197,17 @@ def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
     return tuple(tuple(group[i : i + most]) for group in groups for i in range(0, len(group), most))
 
 
-def check(tables: Sequence[Table], names: tuple[str, ...], scale: Scale, changes: dict[str, Any]) -> None:
+def check(tables: Sequence[Table], scale: Scale, changes: dict[str, Any]) -> None:
     """Everything that can be wrong about a request before its data is opened.
 
     Raises:
-        SpecError or MethodError: a table, a recipe change, or a `--methods` name that no table has.
+        SpecError or MethodError: a table, or a recipe change.
     """
     for table in tables:
         validate(table)
         for pair in table.pairs:
             if not skip_reason(pair, scale):
                 recipes_of(table, pair, scale, changes)
-    _check_names(tables, names)
 
 
 def validate(table: Table) -> None:
@@ -216,19 +231,26 @@ def validate(table: Table) -> None:
             if skip_reason(pair, scale):
                 continue
             where = f"{table.name}: pairs[{i}]" + (".mini" if scale == "mini" else "")
-            _check_pair(where, *pair_at(pair, scale))
+            _check_pair(where, *pair_at(pair, scale), table.task)
             for j, entry in enumerate(table.entries(pair)):
                 try:
                     (run,) = runs_of(table, pair, entry, Choice(scale, data, seeds=(0,)))
-                    methods.build(entry.method, _any_setting(table), **run.options)
+                    size = table.data_size.train_images if scale == "full" else 2_000
+                    methods.build(entry.method, any_setting(table.task, size, 10), **run.options)
                 except (ValueError, TypeError) as error:
                     raise SpecError(f"{where}, method {j} ({entry.shown}): {error}") from error
 
 
-def _any_setting(table: Table) -> Setting:
-    """Shapes to build a method on, to see whether its options are possible."""
-    network = NetworkInfo(channels=(8, 8), strides=(8, 16))
-    return Setting(table.task, num_classes=10, num_samples=1000, student=network, teacher=network)
+def any_setting(task: str, samples: int, classes: int) -> Setting:
+    """Shapes to build a method on, to see whether its options are possible on so many samples and classes."""
+    if task != "classification":
+        network = NetworkInfo(channels=(8, 8), strides=(8, 16))
+        return Setting(task, classes, samples, student=network, teacher=network)
+    import torch
+
+    norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
+    network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
+    return Setting(task, classes, samples, network, network, torch.arange(samples) % classes, steps_per_epoch=10)
 
 
 def _check_reported(table: Table) -> None:
@@ -245,11 +267,14 @@ def _check_reported(table: Table) -> None:
                 raise unknown(f"reported method of {table.name}: pairs[{i}]", entry.reported, printed)
 
 
-def _check_pair(where: str, teacher: str, student: str) -> None:
+def _check_pair(where: str, teacher: str, student: str, task: str) -> None:
     try:
         families = networks.family(teacher), networks.family(student)
     except SpecError as error:
         raise SpecError(f"{where}: {error}") from error
+    for name in (teacher, student):
+        if networks.task(name) != task:
+            raise SpecError(f"{where}: {name} is for {networks.task(name)}, the table for {task}; choose another")
     if families[0] != families[1]:
         raise SpecError(
             f"{where}: {teacher} cannot teach {student}: a {families[0]} head and a {families[1]} head do not answer "
@@ -261,7 +286,8 @@ def _wanted(entry: MethodEntry, names: tuple[str, ...]) -> bool:
     return not names or entry.method == "none" or entry.method in names or entry.shown in names
 
 
-def _check_names(tables: Sequence[Table], names: tuple[str, ...]) -> None:
+def check_names(tables: Sequence[Table], names: tuple[str, ...]) -> None:
+    """Refuse a `--methods` name that no table has."""
     entries = [entry for table in tables for pair in table.pairs for entry in table.entries(pair)]
     known = {entry.method for entry in entries} | {entry.shown for entry in entries}
     for name in names:

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import methods
 from methods.base import Batch, Method, MethodError, NetworkInfo, Outputs, Setting
 
-from . import checkpoints, networks
+from . import checkpoints, networks, optimisers
+from .models import digest
 from .networks.base import Network
 from .randomness import RandomState
+from .recipe import Recipe
 from .rows import Epoch, Status
 from .schedules import learning_rate
-from .specs import Recipe, Run, digest
+from .specs import Run, init_seed
 from .tasks.base import Task, autocast
 
 CHECKPOINT = "checkpoint.pt"
 STUDENT = "student.pt"
+TEACHER = "teacher.pt"
+
+Prepared = dict[str, tuple[dict[str, Tensor], float]]
+"""By `Method.preparation`: what a method's earlier phase left, and the seconds it took."""
 
 
 class DivergedError(ArithmeticError):
@@ -43,16 +52,16 @@ class Member:
     def __init__(self, run: Run, task: Task, teacher: NetworkInfo | None, folder: Path, device: torch.device) -> None:
         self.run, self.task, self.folder, self.device = run, task, folder, device
         torch.manual_seed(run.init_seed)
-        self.student: Network = networks.build(run.student, task.num_classes, run.recipe.init)
+        self.student: Network = networks.build(run.student, len(task.classes), run.recipe.init)
+        self.teacher = self._online_teacher()
         info = self.student.info
-        setting = Setting(run.task, task.num_classes, task.num_samples, info, teacher or info)
-        self.method: Method = methods.build(run.method, setting, **run.options)
-        if self.method.teacher_mode != "frozen":
-            raise MethodError(f"{run.method} trains its teacher, and kdbench runs methods with a frozen teacher only")
-        self.student.to(device)
-        if run.recipe.channels_last:
-            self.student.to(memory_format=torch.channels_last)
+        self.method: Method = methods.build(run.method, self._setting(info, teacher or info), **run.options)
+        for module in filter(None, (self.student, self.teacher)):
+            module.to(device)
+            if run.recipe.channels_last:
+                module.to(memory_format=torch.channels_last)
         self.method.to(device)
+        self.averaged = _averaged(self.student, run.recipe)
         self.trained: list[nn.Parameter] = []
         self.optimiser: torch.optim.Optimizer | None = None
         self.random = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
@@ -70,32 +79,104 @@ class Member:
         self.step_seconds: list[float] = []
         self.answer_seconds: list[float] = []
 
+    def _online_teacher(self) -> Network | None:
+        """The teacher that this run trains beside its student, from initial weights that do not depend on either."""
+        name = self.run.online_teacher
+        if name is None:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(init_seed(self.run.data.fingerprint, name, self.run.seed))
+            return networks.build(name, len(self.task.classes), self.run.recipe.init)
+
+    def _setting(self, student: NetworkInfo, teacher: NetworkInfo) -> Setting:
+        return Setting(
+            self.run.task,
+            len(self.task.classes),
+            self.task.num_samples,
+            student,
+            self.teacher.info if self.teacher is not None else teacher,
+            self.task.train_targets,
+            self.task.steps_per_epoch,
+        )
+
     @property
     def active(self) -> bool:
         return self.status is None
 
-    def prepare(self, teacher: Network | None) -> None:
-        """The method's earlier phase; a resumed run has it behind it."""
-        begin = time.perf_counter()
-        if teacher is not None and self.epoch == 0:
-            with self.random.current():
-                self.method.prepare(teacher, self.task.endless(self.device, "prepare"))  # type: ignore[arg-type]
-            self.prepare_seconds = time.perf_counter() - begin
+    @property
+    def wants_frozen(self) -> bool:
+        """Whether the method reads a teacher that the cohort shares."""
+        return self.method.needs_teacher and self.method.teacher_mode == "frozen"
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is evaluated and saved: the student, or the running mean of its weights."""
+        return self.student if self.averaged is None else cast(Network, self.averaged.module)
+
+    def prepare(self, teacher: Network | None, shared: Prepared) -> None:
+        """The method's earlier phases; a resumed run has them behind it.
+
+        `shared` holds what members of the cohort prepared already, with the seconds it took; each phase has a random
+        state of its own, so it does not matter who was first.
+        """
+        if teacher is None or self.epoch > 0:
+            return
+        for part in (m for m in self.method.modules() if isinstance(m, Method)):
+            if type(part).prepare is Method.prepare:
+                continue
+            if part.preparation not in shared:
+                begin = time.perf_counter()
+                seed = int(digest([self.run.init_seed, "prepare", part.preparation]), 16) % 2**63
+                with RandomState(seed, self.device).current():
+                    part.prepare(teacher, self._teacher_view())  # type: ignore[arg-type]
+                state = {n: v.clone() for n, v in part.state_dict().items() if n.startswith(part.prepared)}
+                shared[part.preparation] = state, time.perf_counter() - begin
+            state, seconds = shared[part.preparation]
+            part.load_state_dict(part.state_dict() | state)
+            self.prepare_seconds += seconds
+        if self.method.initial_epochs:
+            begin = time.perf_counter()
+            self._begin(teacher)
+            self.prepare_seconds += time.perf_counter() - begin
+
+    def _teacher_view(self) -> Iterator[Batch]:
+        for batch in self.task.endless(self.device, "prepare"):
+            yield replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
+
+    def _begin(self, teacher: Network) -> None:
+        """The method's first epochs on the student, at the recipe's rate and without the task's loss."""
+        recipe = self.run.recipe
+        optimiser = optimisers.make(recipe, [self.student], self.method)
+        self.student.train()
+        self.method.train()
+        steps = min(self.method.initial_epochs * self.task.steps_per_epoch, recipe.max_steps or 2**62)
+        for step, batch in zip(range(steps), self.task.endless(self.device, "initial"), strict=False):
+            with self.random.current(), autocast(recipe, self.device):
+                with torch.no_grad():
+                    own = teacher(batch.teacher_inputs)
+                outputs = self.task.outputs(self.student, batch)
+                terms = self.method(batch, outputs, own, initial=True)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+            optimiser.step()
+            for name, value in terms.items():
+                if (step + 1) % self.task.steps_per_epoch == 0 and not value.isfinite():
+                    raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
 
     def step(self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock) -> None:
-        """Forward, losses, backward, update. `own` is the teacher's outputs for the batch."""
+        """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch."""
         answered = 0.0
         begin = clock.now()
         self.student.train()
         self.method.train()
         optimiser = self._optimiser()
-        rate = learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        optimisers.set_rate(optimiser, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
         with self.random.current():
             with autocast(self.run.recipe, self.device):
                 outputs = self.task.outputs(self.student, batch)
-                if own is not None and teacher is not None:
+                if self.teacher is not None:
+                    own = self.teacher.train()(batch.teacher_inputs)
+                elif own is not None and teacher is not None:
                     asked = clock.now()
                     with torch.no_grad():
                         own = teacher.answer(own, outputs, batch)
@@ -108,6 +189,8 @@ class Member:
         if self.run.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.trained, self.run.recipe.clip_norm)
         optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.student)
         self._terms.append((list(terms), torch.stack([value.detach().float() for value in terms.values()])))
         self.steps += 1
         if clock.exact:
@@ -157,6 +240,8 @@ class Member:
             {
                 "run": self.run.id,
                 "student": self.student.state_dict(),
+                "teacher": self.teacher.state_dict() if self.teacher is not None else {},
+                "averaged": self.averaged.state_dict() if self.averaged is not None else {},
                 "method": self.method.state_dict(),
                 "optimiser": self._optimiser().state_dict(),
                 "random": self.random.state_dict(),
@@ -177,6 +262,10 @@ class Member:
         kept: dict[str, Any] = checkpoints.read(path)
         checkpoints.load_strictly(self.student, kept["student"], path)
         checkpoints.load_strictly(self.method, kept["method"], path)
+        if self.teacher is not None:
+            checkpoints.load_strictly(self.teacher, kept["teacher"], path)
+        if self.averaged is not None:
+            checkpoints.load_strictly(self.averaged, kept["averaged"], path)
         self._optimiser().load_state_dict(kept["optimiser"])
         self.random.load_state_dict(kept["random"])
         self.epoch, self.steps = kept["epoch"], kept["steps"]
@@ -185,11 +274,20 @@ class Member:
         self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
         return True
 
-    def save_student(self, classes: tuple[str, ...]) -> str:
+    def save_student(self) -> str:
         """Write the student alone, without heads and adapters of the method; returns the file's sha256."""
-        content = {"network": self.run.student, "classes": list(classes), "run": self.run.id}
-        state = {name: value.cpu().contiguous() for name, value in self.student.state_dict().items()}
-        return checkpoints.write(self.folder / STUDENT, content | {"state": state})
+        return self._save(STUDENT, self.run.student, self.evaluated)
+
+    def save_teacher(self) -> str:
+        """Likewise the teacher that was trained beside it."""
+        assert self.teacher is not None
+        assert self.run.online_teacher is not None
+        return self._save(TEACHER, self.run.online_teacher, self.teacher)
+
+    def _save(self, file: str, name: str, network: Network) -> str:
+        content = {"network": name, "classes": list(self.task.classes), "run": self.run.id}
+        state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        return checkpoints.write(self.folder / file, content | {"state": state})
 
     def drop_checkpoint(self) -> None:
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
@@ -197,10 +295,9 @@ class Member:
     def _optimiser(self) -> torch.optim.Optimizer:
         """Made when first needed: what a method trains is settled only after `prepare`."""
         if self.optimiser is None:
-            recipe = self.run.recipe
-            parameters = [*self.student.parameters(), *self.method.parameters()]
-            self.trained = [parameter for parameter in parameters if parameter.requires_grad]
-            self.optimiser = make_optimiser(recipe, self.trained)
+            trained = [self.student] if self.teacher is None else [self.student, self.teacher]
+            self.optimiser = optimisers.make(self.run.recipe, trained, self.method)
+            self.trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
         return self.optimiser
 
 
@@ -227,10 +324,8 @@ def joined(task: dict[str, Tensor], method: dict[str, Tensor]) -> dict[str, Tens
     return task | method
 
 
-def make_optimiser(recipe: Recipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """What a recipe trains with; weight decay acts on every parameter, as in the detection papers' code."""
-    if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, recipe.lr, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        parameters, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-    )
+def _averaged(student: Network, recipe: Recipe) -> AveragedModel | None:
+    """The running mean of weights and buffers that the recipe asks for."""
+    if recipe.ema is None:
+        return None
+    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)

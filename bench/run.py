@@ -16,18 +16,16 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict
 
-import datasets
 from datasets.base import DataError
 
-from . import checkpoints, environment, networks
+from . import checkpoints, environment, networks, tasks
 from .errors import CheckpointError, TeacherError
-from .member import STUDENT, Member
+from .member import STUDENT, TEACHER, Member
 from .networks.base import Network
 from .rows import Cost, Epoch, Metrics, Row, Status, StudentRecord, TeacherRecord
 from .specs import Run
 from .store import Store
 from .tasks.base import Task
-from .tasks.detection import DetectionTask
 from .training import Report, status_of, train
 
 TEACHER_TOLERANCE = 0.5  # points; a re-measured teacher further from its record than this is another teacher
@@ -57,10 +55,7 @@ def execute(job: Job, report: Report) -> list[Row]:
     device = torch.device(job.device)
     store = Store(job.results)
     first = job.runs[0]
-    data = datasets.open_coco(first.data.name, job.data_root, job.data_path)
-    if data.fingerprint != first.data.fingerprint:
-        raise DataError(f"{data.path} changed since the runs were planned; give the same command again")
-    task = DetectionTask(data, first.recipe, first.data_seed, job.workers)
+    task = _task(job, first)
     runs = job.runs
     failed: list[Row] = []
     teacher = record = None
@@ -90,6 +85,18 @@ def execute(job: Job, report: Report) -> list[Row]:
     rows = [_finish(member, task, store, record, len(members), device, report) for member in members]
     report({"event": "finished", "seconds": time.perf_counter() - begin})
     return failed + rows
+
+
+def _task(job: Job, run: Run) -> Task:
+    """A run's data, prepared for its recipe.
+
+    Raises:
+        DataError: the data changed since the run was planned.
+    """
+    data = tasks.open_data(run.task, run.data.name, job.data_root, job.data_path, run.data.options)
+    if data.fingerprint != run.data.fingerprint:
+        raise DataError(f"{data.path} changed since the runs were planned; give the same command again")
+    return tasks.build(data, run.recipe, run.data_seed, job.workers)
 
 
 def row_without_result(run: Run, status: Status, reason: str, device: torch.device) -> Row:
@@ -127,9 +134,9 @@ def load_network(file: Path, name: str, classes: tuple[str, ...], device: torch.
 
 
 def _teacher(
-    job: Job, task: DetectionTask, store: Store, device: torch.device, report: Report
+    job: Job, task: Task, store: Store, device: torch.device, report: Report
 ) -> tuple[Network | None, TeacherRecord | None]:
-    """The job's teacher, loaded strictly and measured again.
+    """The job's teacher, loaded strictly and measured again, on the data that it was trained on.
 
     Raises:
         TeacherError: there is none, its file changed, or its score is off its record.
@@ -155,10 +162,11 @@ def _teacher(
                 f"{file} is not the file that was measured (its sha256 differs from the one in row.json); "
                 f"delete {file.parent} and the teacher is trained again"
             )
-    network = load_network(file, spec.student, task.data.classes, device).eval().requires_grad_(False)
+    network = load_network(file, spec.student, task.classes, device).eval().requires_grad_(False)
     if job.runs[0].recipe.channels_last:
         network.to(memory_format=torch.channels_last)
-    measured = task.evaluate(network, device, reference=True)[task.headline]
+    own = task if spec.data == job.runs[0].data else _task(job, spec)
+    measured = own.evaluate(network, device, reference=True)[task.headline]
     if recorded is not None and abs(measured - recorded) > TEACHER_TOLERANCE:
         raise TeacherError(
             f"teacher {spec.student} scores {measured:.2f} {task.headline} and {recorded:.2f} is on record: the data, "
@@ -170,7 +178,7 @@ def _teacher(
 
 def _finish(
     member: Member,
-    task: DetectionTask,
+    task: Task,
     store: Store,
     teacher: TeacherRecord | None,
     cohort: int,
@@ -195,15 +203,17 @@ def _finish(
     return row
 
 
-def _result(
-    member: Member, task: DetectionTask, teacher: TeacherRecord | None, cohort: int, device: torch.device
-) -> Row:
-    sha256 = member.save_student(task.data.classes)
+def _result(member: Member, task: Task, teacher: TeacherRecord | None, cohort: int, device: torch.device) -> Row:
+    sha256 = member.save_student()
     begin = time.perf_counter()
-    saved = load_network(member.folder / STUDENT, member.run.student, task.data.classes, device)
+    saved = load_network(member.folder / STUDENT, member.run.student, task.classes, device)
     last = task.evaluate(saved, device, reference=True)
+    if member.run.online_teacher is not None:
+        teacher = _online_record(member, member.run.online_teacher, task, device)
     member.wall_seconds += time.perf_counter() - begin
-    history = [*member.history[:-1], member.history[-1].model_copy(update={"metrics": last})]
+    untrained = Epoch(epoch=0, steps=0, lr=0.0, losses={}, metrics={})  # published weights, taken as they are
+    history = list(member.history) or [untrained]
+    history[-1] = history[-1].model_copy(update={"metrics": last})
     return Row(
         id=member.run.id,
         run=member.run,
@@ -216,6 +226,14 @@ def _result(
         environment=environment.describe(device),
         finished=_now(),
     )
+
+
+def _online_record(member: Member, name: str, task: Task, device: torch.device) -> TeacherRecord:
+    """What became of a teacher that was trained beside its student: it is measured on what it sees."""
+    sha256 = member.save_teacher()
+    network = load_network(member.folder / TEACHER, name, task.classes, device)
+    measured = task.evaluate(network, device, reference=True, full=True)[task.headline]
+    return TeacherRecord(network=name, sha256=sha256, recorded=None, measured=measured)
 
 
 def _metrics(history: list[Epoch], task: Task) -> Metrics:
@@ -233,7 +251,7 @@ def _metrics(history: list[Epoch], task: Task) -> Metrics:
     )
 
 
-def _cost(member: Member, task: DetectionTask, network: Network, cohort: int, device: torch.device) -> Cost:
+def _cost(member: Member, task: Task, network: Network, cohort: int, device: torch.device) -> Cost:
     parts = {name: sum(medians) / len(medians) if medians else 0.0 for name, medians in member.seconds.items()}
     step = sum(parts.values())
     return Cost(
@@ -245,7 +263,7 @@ def _cost(member: Member, task: DetectionTask, network: Network, cohort: int, de
         teacher_seconds=parts["teacher"],
         student_seconds=parts["student"],
         prepare_seconds=member.prepare_seconds,
-        images_per_second=task.batch_size / step,
+        images_per_second=task.batch_size / step if step else 0.0,
         peak_memory=environment.peak_memory(device),
         wall_seconds=member.wall_seconds,
         cohort=cohort,

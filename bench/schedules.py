@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 
-from .specs import Recipe
+from .recipe import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """Learning rate of optimiser step `step`, counted from 0.
 
     Linear warm-up from `warmup_factor`, multiplied with the schedule: "step" drops by `gamma` at each milestone
-    epoch, "cosine" falls to 0 at the end of the last epoch. A run cut short by `max_steps` keeps the whole schedule.
+    epoch, "exponential" by `gamma` once every `decay_epochs`, "cosine" falls to `min_lr` at the end of the last epoch.
+    A run cut short by `max_steps` keeps the whole schedule.
     """
     if recipe.schedule == "cosine":
-        factor = 0.5 * (1 + math.cos(math.pi * step / (recipe.epochs * steps_per_epoch)))
+        least = recipe.min_lr / recipe.lr
+        factor = least + (1 - least) * 0.5 * (1 + math.cos(math.pi * step / (recipe.epochs * steps_per_epoch)))
+    elif recipe.schedule == "exponential":
+        factor = recipe.gamma ** ((step // steps_per_epoch) // recipe.decay_epochs)
     else:
         factor = recipe.gamma ** sum(step >= milestone * steps_per_epoch for milestone in recipe.milestones)
-    if step < recipe.warmup_steps:
-        factor *= recipe.warmup_factor + (1 - recipe.warmup_factor) * step / recipe.warmup_steps
+    warmup = recipe.warmup_steps or recipe.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        factor *= recipe.warmup_factor + (1 - recipe.warmup_factor) * step / warmup
     return recipe.lr * factor

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from methods.base import MethodError
+
 from .errors import USER_ERRORS
-from .member import Clock, DivergedError, Member
+from .member import Clock, DivergedError, Member, Prepared
 from .networks.base import Network
 from .rows import Status
 from .tasks.base import Task, autocast
@@ -32,10 +34,11 @@ def train(members: list[Member], task: Task, teacher: Network | None, device: to
 
     Every member is saved at the end of every epoch. All share one recipe's data stream; `teacher` is frozen.
     """
+    shared: Prepared = {}
     for member in members:
         report({"event": "phase", "text": f"preparing {member.run.method}"})
         with leaving(member):
-            member.prepare(teacher if member.method.needs_teacher else None)
+            member.prepare(teacher if member.wants_frozen else None, shared)
     recipe = members[0].run.recipe
     for epoch in range(min(member.epoch for member in members), recipe.epochs):
         # A member that was saved later than the others waits until they have caught up.
@@ -59,15 +62,15 @@ def _train_epoch(
         reached += 1
         clock = Clock(device, exact=reached % READ_EVERY == 0)
         own = None
-        if teacher is not None and any(m.active and m.method.needs_teacher for m in members):
+        if teacher is not None and any(m.active and m.wants_frozen for m in members):
             asked = clock.now()
             with torch.no_grad(), autocast(recipe, device):
-                own = teacher(batch.inputs)
+                own = teacher(batch.teacher_inputs)
             if clock.exact:
                 teacher_seconds.append(clock.now() - asked)
         for member in filter(lambda m: m.active, members):
             with leaving(member):
-                member.step(batch, own if member.method.needs_teacher else None, teacher, clock)
+                member.step(batch, own if member.wants_frozen else None, teacher, clock)
         last = reached == (epoch + 1) * task.steps_per_epoch or reached == recipe.max_steps
         if last or reached % READ_EVERY == 0:
             _report_step(members, epoch, reached, task, report)
@@ -79,8 +82,8 @@ def _train_epoch(
         with leaving(member):
             # The last epoch is evaluated from the saved file, by the reference evaluator.
             due = (epoch + 1) % recipe.eval_every == 0 and not whole
-            metrics = task.evaluate(member.student, device, reference=False) if due else {}
-            member.end_epoch(metrics, data_seconds, teacher_seconds if member.method.needs_teacher else [])
+            metrics = task.evaluate(member.evaluated, device, reference=False) if due else {}
+            member.end_epoch(metrics, data_seconds, teacher_seconds if member.wants_frozen else [])
             if whole:
                 member.epoch = recipe.epochs
             member.wall_seconds += time.perf_counter() - begin
@@ -114,7 +117,7 @@ def status_of(error: Exception) -> tuple[Status, str]:
         return "diverged", str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "out-of-memory", f"{_first_line(error)}; try --cohort 1, or a smaller batch or image with --set"
-    if isinstance(error, USER_ERRORS):
+    if isinstance(error, (*USER_ERRORS, MethodError)):
         return "failed", str(error)
     where = traceback.extract_tb(error.__traceback__)[-1]
     return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"

@@ -19,10 +19,11 @@ import torch
 
 from bench.errors import StoreError
 from bench.grid import Plan
+from bench.models import digest
 from bench.progress import Display, JobDisplay
 from bench.rows import Row, Status
 from bench.run import Job, row_without_result
-from bench.specs import Run, digest
+from bench.specs import Run
 from bench.store import Misfit, Store, read_row, write_atomically
 
 FINISHED = ("done", "diverged")  # what is not tried again

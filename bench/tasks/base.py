@@ -6,20 +6,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from bench.networks.base import Network
-from bench.specs import Recipe
+from bench.recipe import Recipe
 from methods.base import Batch, Outputs
+
+BATCHES = {"train": 0, "prepare": 1, "initial": 2}
+"""The streams of batches: the recipe's epochs, and a method's earlier phases without and with the student."""
 
 
 class Task(ABC):
-    """One data set, prepared for one recipe and one seed of the data order."""
+    """One data set, prepared for one recipe and one seed of the data order.
+
+    Attributes:
+        headline: name of the metric that decides.
+        classes: K names.
+        num_samples: size of the training set.
+        batch_size: samples a step.
+        steps_per_epoch: optimiser steps.
+        image_size: height and width that FLOPs are quoted at, pixels.
+        train_targets: classification: label of every training sample, int64 [num_samples].
+    """
 
     headline: str
-    num_classes: int
+    classes: tuple[str, ...]
     num_samples: int
+    batch_size: int
     steps_per_epoch: int
     image_size: tuple[int, int]
+    train_targets: Tensor | None = None
 
     @abstractmethod
     def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
@@ -33,8 +49,15 @@ class Task(ABC):
         """The student's forward, with the task's weighted losses in `Outputs.losses`."""
 
     @abstractmethod
-    def evaluate(self, network: Network, device: torch.device, reference: bool) -> dict[str, float]:
-        """Metrics in percent on the validation set; `reference` uses the evaluator that final numbers come from."""
+    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+        """Metrics in percent on the validation set.
+
+        Args:
+            network: what is evaluated.
+            device: where.
+            reference: use the evaluator that final numbers come from.
+            full: show it what a teacher sees, where the data's variant shows the student less.
+        """
 
     @abstractmethod
     def evaluator(self, reference: bool) -> str:

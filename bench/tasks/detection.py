@@ -17,18 +17,17 @@ from torchvision.transforms.v2 import functional as tvf
 from bench.errors import SpecError
 from bench.networks.base import Network
 from bench.networks.detection import Detector, Target
-from bench.specs import Recipe
+from bench.recipe import Recipe, Resize
 from methods.base import Batch, Outputs
 
 from . import coco_eval
-from .base import Task, autocast
+from .base import BATCHES, Task, autocast
 
 if TYPE_CHECKING:
     from datasets.coco import CocoFolder, CocoSplit
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as torchvision's weights expect
 MULTIPLE = 32  # inputs are padded at the right and bottom to a multiple of this
-BATCHES = {"train": 0, "prepare": 1}
 
 Sample = tuple[Tensor, Target]
 
@@ -50,7 +49,7 @@ class DetectionTask(Task):
 
     def __init__(self, data: CocoFolder, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
         self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
-        self.num_classes = len(data.classes)
+        self.classes = data.classes
         self.num_samples = len(data.train)
         self.batch_size = recipe.batch_size
         if self.batch_size > self.num_samples:
@@ -73,7 +72,7 @@ class DetectionTask(Task):
         outputs: Outputs = network(batch.inputs, batch.targets)
         return outputs
 
-    def evaluate(self, network: Network, device: torch.device, reference: bool) -> dict[str, float]:
+    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
         detections = self.detections(network, device)
         return coco_eval.evaluate(
             self.data.val.annotation_file, [int(i) for i in self.data.val.image_ids], detections, reference
@@ -168,6 +167,7 @@ class _Split(Dataset[Sample]):
 
 def _transform(recipe: Recipe, flip: float) -> v2.Compose:
     image = recipe.image
+    assert isinstance(image, Resize)  # a detection recipe has no other
     shorter = [image.shorter] if image.shorter < image.longer else None  # None: bring the longer side to max_size
     resize = v2.Resize(shorter, max_size=image.longer, antialias=True)
     return v2.Compose([resize, v2.RandomHorizontalFlip(flip)])

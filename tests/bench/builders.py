@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import methods
+from bench.recipe import Recipe, load_recipe
 from bench.rows import Cost, Environment, Epoch, Metrics, Row, StudentRecord, TeacherRecord
-from bench.specs import Data, MethodEntry, Pair, Recipe, Run, Scale, Table, load_recipe
+from bench.specs import Data, MethodEntry, Pair, Run, Scale, Table
 
 COCO = Data(name="coco", fingerprint="c0c0", train_images=118287, val_images=5000, classes=80)
 DIGITS = Data(name="digits", fingerprint="d161", train_images=2000, val_images=500, classes=10)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from bench.recipe import Recipe, load_recipe
 from bench.run import Job
-from bench.specs import Data, Recipe, Run, load_recipe
+from bench.specs import Data, Run
 from datasets import open_coco
 from datasets.coco import CocoFolder
 from datasets.digits import write_coco

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 import methods
-from bench.cells import Cell, collect, options_key
+from bench.cells import Cell, collect
+from bench.recipe import load_recipe
 from bench.reported import load_reported
 from bench.rows import Metrics, Row
-from bench.specs import MethodEntry, Pair, Scale, Table, load_recipe, load_table
+from bench.seats import options_key
+from bench.specs import MethodEntry, Pair, Scale, Table, load_table
 from tests.bench.builders import COCO, DIGITS, expand, full_truth, make_row, mini_truth
 
 

@@ -172,7 +172,7 @@ BAD_WORDS = {
     "seeds": (["run", "--scale", "mini", "--data", "small", "--seeds", "many"], "--seeds many"),
     "kind": (["list", "method"], "Did you mean 'methods'"),
     "data": (["run", "--data", "nowhere"], "nowhere"),
-    "real COCO": (["run", "--scale", "full"], "data/coco"),
+    "real COCO": (["run", "dist/coco", "--scale", "full"], "data/coco"),
     "seed": (["run", "--scale", "mini", "--data", "small", "--seeds", "0"], "--seeds 0"),
     "device": (["run", "--scale", "mini", "--data", "small", "--device", "gpu"], "there is: cpu"),
     "batch": (["run", "--scale", "mini", "--data", "small", "--set", "batch_size=500"], "above the 12 training images"),

@@ -10,8 +10,9 @@ import pytest
 import methods
 from bench import networks
 from bench.errors import SpecError
-from bench.grid import Choice, Plan, check, cohorts, plan, runs_of, skip_reason, validate
-from bench.specs import Data, MethodEntry, MiniPair, Pair, Table, load_recipe, load_table, table_names
+from bench.grid import Choice, Plan, check, check_names, cohorts, plan, runs_of, skip_reason, validate
+from bench.recipe import load_recipe
+from bench.specs import Data, MethodEntry, Networks, Pair, Table, load_table, table_names
 
 DIGITS = Data(name="digits", fingerprint="d161", train_images=2000, val_images=500, classes=10)
 COCO = Data(name="coco", fingerprint="c0c0", train_images=118287, val_images=5000, classes=80)
@@ -33,7 +34,7 @@ def pair_of(teacher: str, student: str, *entries: str | MethodEntry, **more: Any
     """A pair of small networks that stand for themselves at both scales."""
     shown = tuple(entry if isinstance(entry, MethodEntry) else MethodEntry(method=entry) for entry in entries)
     return Pair(
-        teacher=teacher, student=student, mini=MiniPair(teacher=teacher, student=student), methods=shown, **more
+        teacher=teacher, student=student, mini=Networks(teacher=teacher, student=student), methods=shown, **more
     )
 
 
@@ -144,16 +145,16 @@ def test_without_distilled_methods_no_teacher_is_trained(tables: list[Table]) ->
 
 
 def test_a_method_that_no_table_names_is_refused_with_the_nearest(tables: list[Table]) -> None:
-    check(tables, ("none", "mimic", "akd+maskd, perturb"), "mini", {})
+    check_names(tables, ("none", "mimic", "akd+maskd, perturb"))
     with pytest.raises(SpecError, match="unknown method of these tables: 'mimik'. Did you mean 'mimic'"):
-        check(tables, ("none", "mimik"), "mini", {})
+        check_names(tables, ("none", "mimik"))
 
 
 def test_an_unknown_change_is_refused_before_the_data_is_opened(tables: list[Table]) -> None:
-    check(tables, (), "full", {"lr": 0.1, "teacher.epochs": 30})
+    check(tables, "full", {"lr": 0.1, "teacher.epochs": 30})
     for field in ("lrr", "teacher.lrr"):
         with pytest.raises(SpecError, match="unknown recipe field: 'lrr'. Did you mean 'lr'"):
-            check(tables, (), "full", {field: 0.1})
+            check(tables, "full", {field: 0.1})
 
 
 def test_a_batch_larger_than_the_data_set_is_refused(tables: list[Table]) -> None:
@@ -205,7 +206,7 @@ def test_a_pair_of_two_families_is_refused_with_its_place(scale: Any) -> None:
 
 def test_an_unknown_network_is_refused_with_its_place_and_the_nearest() -> None:
     pair = pair_of(*FCOS, "none").model_copy(
-        update={"mini": MiniPair(teacher="fcos_mini_teacher", student="fcos_mini_studnt")}
+        update={"mini": Networks(teacher="fcos_mini_teacher", student="fcos_mini_studnt")}
     )
     with pytest.raises(SpecError, match=r"pairs\[0\]\.mini: unknown network.*Did you mean 'fcos_mini_student'"):
         validate(table_of(pair))

@@ -11,9 +11,9 @@ import torch
 
 from bench import checkpoints, run, training
 from bench.errors import StoreError
+from bench.recipe import load_recipe
 from bench.rows import Row
 from bench.run import execute
-from bench.specs import load_recipe
 from bench.store import Store, read_rows
 from datasets import DataError, open_coco
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+from bench.recipe import load_recipe
 from bench.schedules import learning_rate
-from bench.specs import load_recipe
 
 STEPS = 7330  # an epoch of COCO at batch 16
 COCO = load_recipe("coco_2x")

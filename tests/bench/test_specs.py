@@ -9,23 +9,9 @@ import pytest
 import yaml
 
 from bench.errors import SpecError
-from bench.specs import (
-    RECIPES,
-    TABLES,
-    Data,
-    Image,
-    MethodEntry,
-    Recipe,
-    Run,
-    digest,
-    load_recipe,
-    load_table,
-    merged,
-    parse,
-    read_yaml,
-    recipe_names,
-    table_names,
-)
+from bench.models import digest, merged, parse, read_yaml
+from bench.recipe import RECIPES, Recipe, Resize, load_recipe, recipe_names
+from bench.specs import TABLES, Data, MethodEntry, Run, load_table, table_names
 
 
 @pytest.mark.parametrize("name", table_names())
@@ -218,9 +204,12 @@ def test_a_run_never_holds_a_recipe_that_is_not_finite() -> None:
         ({"milestones": [30]}, r"milestones \[30\] must lie before"),
         ({"epochs": 22}, r"milestones \[16, 22\] must lie before the last of 22 epochs"),
         ({"milestones": [0]}, r"milestones\[0\]: Input should be greater than 0"),
-        ({"image.shorter": 1334}, "image.shorter 1334 is above image.longer 1333"),
+        ({"image.shorter": 1334}, "image: shorter 1334 is above longer 1333"),
         ({"image.flip": 1.5}, "image.flip: Input should be less than or equal to 1"),
-        ({"image.short": 800}, "image.short: unknown key: 'short'. Did you mean 'shorter'.* Available: flip, longer"),
+        (
+            {"image.short": 800},
+            "image.short: unknown key: 'short'. Did you mean 'shorter'.* Available: flip, kind, longer",
+        ),
         ({"image": {"shorter": 800, "hight": 2}}, "image.hight: unknown key"),
         ({"image": 800}, "image: Input should be"),
         ({"lr.value": 0.1}, "lr: Input should be a valid number"),
@@ -249,7 +238,7 @@ def test_changes_reach_inside_and_leave_the_rest_and_their_source_alone() -> Non
     image = {"shorter": 64, "longer": 96}
     changes = {"lr": 0.5, "image": image, "image.shorter": 32}
     changed = load_recipe("coco_2x", changes)
-    assert changed.image == Image(shorter=32, longer=96, flip=plain.image.flip)
+    assert changed.image == Resize(shorter=32, longer=96, flip=plain.image.flip)
     assert changed == plain.model_copy(update={"lr": 0.5, "image": changed.image})
     assert changes == {"lr": 0.5, "image": {"shorter": 64, "longer": 96}, "image.shorter": 32}
     assert load_recipe("coco_2x") == plain
@@ -289,7 +278,7 @@ def test_merged_lays_dicts_inside_dicts_over_each_other_and_replaces_everything_
 
 RECIPE = Recipe(
     name="fixed", source="a test", task="detection", epochs=24, batch_size=16, lr=0.01, milestones=(16, 22),
-    init="random", image=Image(shorter=800, longer=1333),
+    init="random", image=Resize(shorter=800, longer=1333),
 )  # fmt: skip
 DATA = Data(name="coco", fingerprint="c0c0", train_images=100, val_images=10, classes=80)
 TEACHER = Run(
@@ -312,6 +301,7 @@ OTHER_RUN: dict[str, Any] = {
     "options": {"dist": {"tau": 1.0, "beta": 2}, "mimic": {"align": None}},
     "recipe": RECIPE.model_copy(update={"lr": 0.02}),
     "seed": 2,
+    "online_teacher": "resnet56",
 }
 OTHER_RECIPE: dict[str, Any] = {
     "name": "other",
@@ -334,8 +324,23 @@ OTHER_RECIPE: dict[str, Any] = {
     "precision": "bfloat16",
     "channels_last": True,
     "init": "imagenet",
-    "image": Image(shorter=800, longer=1333, flip=0.0),
+    "image": Resize(shorter=800, longer=1333, flip=0.0),
     "eval_every": 2,
+    "drop_last": False,
+    "decay_all": False,
+    "decay_epochs": 2.4,
+    "min_lr": 1e-5,
+    "warmup_epochs": 3,
+    "label_smoothing": 0.1,
+    "ema": 0.9999,
+}
+OTHER_DATA: dict[str, Any] = {
+    "name": "other",
+    "fingerprint": "c0c1",
+    "train_images": 101,
+    "val_images": 11,
+    "classes": 81,
+    "options": {"fraction": 0.25},
 }
 
 
@@ -355,8 +360,7 @@ def test_any_field_of_the_recipe_but_prose_is_part_of_its_identity_and_of_its_te
 
 @pytest.mark.parametrize("field", Data.model_fields)
 def test_any_field_of_the_data_is_part_of_its_identity(field: str) -> None:
-    value = getattr(DATA, field)
-    other = DATA.model_copy(update={field: value + ("x" if isinstance(value, str) else 1)})
+    other = DATA.model_copy(update={field: OTHER_DATA[field]})
     assert RUN.model_copy(update={"data": other}).id != RUN.id
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from bench.errors import SpecError
 from bench.networks.base import Network
-from bench.specs import Recipe, load_recipe
+from bench.recipe import Recipe, load_recipe
 from bench.tasks.detection import DetectionTask
 from datasets import open_coco
 from datasets.coco import CocoFolder

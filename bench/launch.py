@@ -1,0 +1,254 @@
+"""What `kdbench run` does with what was asked: tables by data set, plans, and their execution."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import methods
+
+from . import checkpoints, grid, tasks
+from .engines.local import LocalEngine, default_devices
+from .errors import SpecError
+from .run import Job, load_network
+from .specs import Data, Scale, Table
+
+if TYPE_CHECKING:
+    from datasets.base import ImageSet
+    from datasets.coco import CocoFolder
+
+    from .rows import Row
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, over what the tables say. `scale` None: full where the data is there, else mini."""
+
+    root: Path
+    data: Path | None
+    scale: Scale | None
+    seeds: tuple[int, ...] | None
+    methods: tuple[str, ...]
+    changes: dict[str, Any]
+    teacher: Path | None
+    cohort: int | None
+    jobs: int | None
+    workers: int | None
+    devices: tuple[str, ...]
+    timeout: float | None
+    results: Path
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One data set's share of a request, ready to be carried out."""
+
+    plan: grid.Plan
+    engine: LocalEngine
+
+
+def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list[Launch]:
+    """Plan every table, those of one data set together; each plan is printed.
+
+    Raises:
+        SpecError, MethodError, DataError, CheckpointError: whatever is wrong with the request, before any work.
+    """
+    if asked.data is not None:
+        tables = _fitting(tables, asked.data)
+    groups: dict[tuple[str, str], list[Table]] = {}
+    for table in tables:
+        groups.setdefault((table.task, table.dataset.full), []).append(table)
+    scales = {name: _scale(name, asked, say) for _, name in groups}
+    for (_, name), group in groups.items():
+        grid.check(group, scales[name], asked.changes)
+    grid.check_names(tables, asked.methods)
+    return [_launch(group, scales[name], asked, cores, say) for (_, name), group in groups.items()]
+
+
+def _fitting(tables: Sequence[Table], data: Path) -> list[Table]:
+    """The tables whose task a data set of one's own is for: a COCO folder has `annotations/`.
+
+    Raises:
+        SpecError: the data is not there, or no table is for it.
+    """
+    if not data.exists():
+        raise SpecError(f"--data {data}: is not there; give a COCO-format folder, an image folder or an .npz of images")
+    task = "detection" if (data / "annotations").is_dir() else "classification"
+    fitting = [table for table in tables if table.task == task]
+    if not fitting:
+        raise SpecError(f"--data {data} looks like a {task} set; {', '.join(t.name for t in tables)}: of other tasks")
+    return fitting
+
+
+def carry_out(launch: Launch, say: Say) -> bool:
+    """Run what is not finished; whether every run is done."""
+    rows = launch.engine.execute(launch.plan)
+    return _summary(launch.plan, rows, say)
+
+
+def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: Say) -> Launch:
+    data = tasks.open_data(tables[0].task, getattr(tables[0].dataset, at), asked.root, asked.data, {})
+    tasks.verify(data)
+    for notice in data.notices:
+        say(f"data: {notice}")
+    described = tasks.describe(data)
+    most = asked.cohort or (1 if at == "full" else 16)
+    choice = grid.Choice(at, described, asked.seeds, asked.methods, asked.changes, _sha256(asked.teacher), most)
+    plan = grid.plan(tables, choice)
+    _check_variants(plan, asked)
+    _check_teacher(asked.teacher, plan, data)
+    job = Job(
+        runs=(),
+        data_root=asked.root,
+        data_path=asked.data,
+        results=asked.results,
+        teacher_file=asked.teacher,
+        workers=asked.workers if asked.workers is not None else (min(8, os.cpu_count() or 1) if at == "full" else 0),
+    )
+    jobs = asked.jobs or (min(4, cores) if at == "mini" and asked.devices == ("cpu",) else 1)
+    engine = LocalEngine(job, asked.devices * jobs, asked.timeout)
+    _show(plan, engine, described, at, say)
+    return Launch(plan, engine)
+
+
+def _scale(name: str, asked: Asked, say: Say) -> Scale:
+    """The scale asked for; else full when the data set `name` is on disk, and the choice is printed."""
+    if asked.scale:
+        return asked.scale
+    if asked.data is not None:
+        say("scale full, because --data names a data set (--scale mini uses small networks on it)")
+        return "full"
+    if found := datasets.present(name, asked.root):
+        say(f"scale full, because {found} is there")
+        return "full"
+    say(f"scale mini (embedded data): {name} is not in {asked.root}; --data PATH names a data set")
+    return "mini"
+
+
+def changes(settings: Iterable[str]) -> dict[str, Any]:
+    """`["lr=0.1"]` -> `{"lr": 0.1}`, values read as YAML.
+
+    Raises:
+        SpecError: a setting is not FIELD=VALUE.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting}: write FIELD=VALUE, as in --set epochs=1")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SpecError(f"--set {setting}: the value is not valid YAML") from error
+        if isinstance(found[name], str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
+            found[name] = float(value)  # YAML wants 1.0e-2 where people write 1e-2
+    return found
+
+
+def devices(text: str | None) -> list[str]:
+    """Names of devices that work.
+
+    Raises:
+        SpecError: one does not exist here.
+    """
+    import torch
+
+    names = text.split(",") if text else default_devices()
+    for name in names:
+        try:
+            torch.zeros(1, device=name)
+        except (RuntimeError, AssertionError) as error:
+            there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+            raise SpecError(f"--device {name}: {str(error).splitlines()[0]}; there is: {there}") from error
+    return names
+
+
+def seeds(text: str | None) -> tuple[int, ...] | None:
+    """From "3" (0, 1, 2), from "0,4" (0, 4).
+
+    Raises:
+        SpecError: anything else.
+    """
+    if not text:
+        return None
+    usage = f"--seeds {text}: give how many (3), or which, separated by commas (0,4)"
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SpecError(usage) from error
+    found = tuple(range(numbers[0])) if len(numbers) == 1 else numbers
+    if not found or min(found) < 0:
+        raise SpecError(usage)
+    return found
+
+
+def _sha256(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    checkpoints.read(file)  # a broken file is refused before any work
+    return checkpoints.sha256(file)
+
+
+def _check_variants(plan: grid.Plan, asked: Asked) -> None:
+    """Every variant of the data set can be made, and every method can be built on as many samples as it has."""
+    seen = set()
+    for run in plan.runs:
+        variant = run.data.model_dump_json()
+        if variant not in seen and run.data.options:
+            tasks.open_data(run.task, run.data.name, asked.root, asked.data, run.data.options)
+        key = (variant, run.method, str(run.options))
+        if key not in seen:
+            samples = int(float(run.data.options.get("fraction", 1)) * run.data.train_images)
+            methods.build(run.method, grid.any_setting(run.task, samples, run.data.classes), **run.options)
+        seen |= {variant, key}
+
+
+def _check_teacher(file: Path | None, plan: grid.Plan, data: CocoFolder | ImageSet) -> None:
+    """A given teacher file fits every teacher that it stands in for."""
+    import torch
+
+    if file is not None:
+        for name in sorted({run.teacher.student for run in plan.runs if run.teacher}):
+            load_network(file, name, data.classes, torch.device("cpu"))
+
+
+def _show(plan: grid.Plan, engine: LocalEngine, data: Data, scale: str, say: Say) -> None:
+    done = sum(engine.finished(run) for run in plan.runs)
+    jobs = sum(len(stage) for stage in plan.stages)
+    say(
+        f"{len(plan.runs)} runs in {jobs} jobs at scale {scale} on {data.name} ({data.train_images} + "
+        f"{data.val_images} images, {data.classes} classes, {data.fingerprint}); {done} finished before"
+    )
+    for number, stage in enumerate(plan.stages):
+        for cohort in stage:
+            left = sum(not engine.finished(run) for run in cohort)
+            names = ", ".join(run.student if run.method == "none" else run.method for run in cohort)
+            variant = cohort[0].data.shown.removeprefix(data.name)
+            say(f"  stage {number + 1}: {cohort[-1].student}{variant} seed {cohort[0].seed}, {left} to do: {names}")
+    for run in {run.method: run for run in plan.runs}.values():
+        setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
+        if size := methods.bank_bytes(run.method, setting, run.options):
+            say(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB for the training samples of each student")
+    for skipped in plan.skipped:
+        say(f"  skipped: {skipped.table} {skipped.cell}: {skipped.reason}")
+
+
+def _summary(plan: grid.Plan, rows: list[Row], say: Say) -> bool:
+    """Counts by status; whether every run is done."""
+    bad = [row for row in rows if row.status != "done"]
+    missing = len(plan.runs) - len(rows)
+    say(f"{len(rows) - len(bad)} of {len(plan.runs)} runs done; `kdbench table` shows them")
+    for row in bad:
+        say(f"  {row.status}: {row.run.shown}: {row.reason}")
+    if missing:
+        say(f"  {missing} runs left no row; run the same command again")
+    return not bad and not missing

@@ -1,0 +1,132 @@
+"""Where each cell of a table stands before any row is looked at, and which rows belong to it.
+
+A row belongs to a cell when scale, student, teacher, method, fully resolved options and the data's variant are the
+cell's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import methods
+
+from .recipe import Recipe, load_recipe
+from .reported import Reported
+from .rows import Row
+from .specs import MethodEntry, Pair, Scale, Table
+
+Key = tuple[str, str | None, str, str, str]  # student, teacher, method, resolved options, options of the data
+Index = dict[Key, list[Row]]
+Printed = Sequence[tuple[str, list[Reported]]]
+
+
+@dataclass(frozen=True)
+class Seat:
+    """One cell's place.
+
+    Attributes:
+        pair: of the table.
+        entry: the method.
+        scale: "full" or "mini".
+        recipe: the table's for this pair.
+        teacher: network that runs; None where none stands in.
+        student: likewise.
+        options: resolved; None for a cell that is skipped.
+        key: of the rows that belong here.
+        rivals: keys of the rows that gains are over: "none", "kd" and "base" (the entry that `against` names).
+        skip: why it cannot run.
+    """
+
+    pair: Pair
+    entry: MethodEntry
+    scale: Scale
+    recipe: Recipe
+    teacher: str | None
+    student: str | None
+    options: dict[str, Any] | None = None
+    key: Key | None = None
+    rivals: dict[str, Key] = field(default_factory=dict)
+    skip: str = ""
+
+
+def seats_of(table: Table, scale: Scale, printed: Printed) -> list[Seat]:
+    """Every cell of the table in its own order."""
+    return [seat for pair in table.pairs for seat in _seats(table, pair, scale, printed)]
+
+
+def index(rows: Iterable[Row], scale: Scale, seats: Sequence[Seat]) -> Index:
+    """The rows that any of the seats asks for, by key; in time linear in the number of rows."""
+    keys = {key for seat in seats for key in (seat.key, *seat.rivals.values()) if key}
+    coarse = {key[:3] for key in keys}
+    found: Index = defaultdict(list)
+    for row in rows:
+        run = row.run
+        kind = (run.student, run.teacher_network, run.method)
+        if run.scale == scale and kind in coarse:
+            key = (*kind, options_key(run.options), options_key(run.data.options))
+            if key in keys:
+                found[key].append(row)
+    return found
+
+
+def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed) -> list[Seat]:
+    networks = pair.mini if scale == "mini" else pair.networks or pair
+    name = pair.base_recipe or table.recipe.full
+    recipe = load_recipe(name, pair.recipe) if scale == "full" else load_recipe(table.recipe.mini)
+    skip = pair.skip if scale == "full" else "" if networks else pair.skip or "no small networks stand in for it"
+    teacher, student = (networks.teacher, networks.student) if networks else (None, None)
+    entries = _entries(table, pair, printed)
+    data = options_key(pair.data if scale == "full" else pair.mini_data)
+    seats: list[Seat] = []
+    for entry in entries:
+        reason = skip or entry.skipped_at(scale)
+        if reason or student is None:
+            seats.append(Seat(pair, entry, scale, recipe, teacher, student, skip=reason))
+            continue
+        options = methods.resolve(entry.method, entry.options_at(scale))
+        shown = teacher if methods.teacher_mode(entry.method, options) != "none" else None
+        key = (student, shown, entry.method, options_key(options), data)
+        seats.append(Seat(pair, entry, scale, recipe, teacher, student, options, key))
+    return [replace(seat, rivals=_rivals(seat, seats)) for seat in seats]
+
+
+def _rivals(seat: Seat, seats: Sequence[Seat]) -> dict[str, Key]:
+    if seat.entry.method == "none":
+        return {}
+    others = [(other.entry, other.key) for other in seats if other.entry is not seat.entry and other.key]
+    found = {
+        "none": [key for entry, key in others if entry.method == "none"],
+        "kd": [key for entry, key in others if entry.method == "kd"],
+        "base": [key for entry, key in others if entry.shown == seat.entry.against],
+    }
+    return {name: keys[0] for name, keys in found.items() if keys}
+
+
+def options_key(options: dict[str, Any]) -> str:
+    """Equal for equal options: tuples count as lists and 1.0 as 1, as they do after a trip through JSON or YAML."""
+    return json.dumps(_plain(options), sort_keys=True, separators=(",", ":"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _entries(table: Table, pair: Pair, printed: Printed) -> tuple[MethodEntry, ...]:
+    """The pair's methods; for one that cannot run and names none, those that the paper reports."""
+    if entries := table.entries(pair):
+        return entries
+    names = [
+        row.method
+        for name, rows in printed
+        for row in rows
+        if (row.table, row.teacher, row.student) == (name, pair.teacher, pair.student) and row.method != "teacher"
+    ]
+    return tuple(MethodEntry(method=name) for name in dict.fromkeys(["none", *names]))

@@ -1,0 +1,82 @@
+"""Augmentation of small images in whole batches, on the device that holds them.
+
+The draws of an epoch are made at once, from one NumPy generator, in this order: the order of the samples, then every
+sample's crop row, crop column and flip. They are part of what a run is, so the order never changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What an epoch of n samples draws, on one device: positions in the training set, crop offsets, flips; each [n]."""
+
+    index: Tensor
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+
+def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: float, device: torch.device) -> Draws:
+    """The draws of one epoch.
+
+    Args:
+        seed: of this epoch; equal seeds give equal draws on every device.
+        samples: size of the training set.
+        count: how many samples the epoch takes; more than `samples` goes round the set again, in another order.
+        padding: pixels added on each side, so offsets are 0 to twice that.
+        flip: probability of a mirrored image.
+        device: where the draws go.
+    """
+    rng = np.random.default_rng(seed)
+    rounds = -(-count // samples)
+    index = np.concatenate([rng.permutation(samples) for _ in range(rounds)])[:count]
+    top, left = rng.integers(0, 2 * padding + 1, size=(2, count))
+    mirrored = rng.random(count) < flip
+    return Draws(*(torch.from_numpy(values).to(device) for values in (index, top, left, mirrored)))
+
+
+def pad(images: Tensor, padding: int) -> Tensor:
+    """uint8 [N, H, W, 3] -> [N, H + 2 padding, W + 2 padding, 3], zeros around."""
+    return F.pad(images, (0, 0, padding, padding, padding, padding))
+
+
+def crop(padded: Tensor, draws: Draws, chosen: slice, height: int, width: int) -> Tensor:
+    """The samples `chosen` of an epoch, cropped and mirrored: uint8 [B, 3, H, W] in channels-last order.
+
+    Equal to torchvision's `RandomCrop` with that padding followed by `RandomHorizontalFlip`, for the same draws.
+
+    Args:
+        padded: the padded training set, uint8 [N, H + 2p, W + 2p, 3].
+        draws: of the epoch.
+        chosen: which of them.
+        height: H of the images as stored.
+        width: W likewise.
+    """
+    device = padded.device
+    rows = draws.top[chosen, None] + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(len(rows), width)
+    columns = draws.left[chosen, None] + torch.where(draws.flip[chosen, None], width - 1 - columns, columns)
+    images = padded[draws.index[chosen, None, None], rows[:, :, None], columns[:, None, :]]
+    return images.permute(0, 3, 1, 2)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 [N, 3, H, W] -> float32, (x / 255 - mean) / std per channel, as torchvision's `Normalize`."""
+    shape = (1, 3, 1, 1)
+    offset = torch.tensor(mean, device=images.device).view(shape)
+    scale = torch.tensor(std, device=images.device).view(shape)
+    return images.float().div(255).sub(offset).div(scale)
+
+
+def reduce_resolution(images: Tensor, resolution: int) -> Tensor:
+    """Averaged down to `resolution` pixels a side and brought back bilinearly: [N, 3, H, W] -> [N, 3, H, W]."""
+    small = F.adaptive_avg_pool2d(images, resolution)
+    return F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)

@@ -1,0 +1,192 @@
+"""Image classification: batches from arrays on the device or from files, cross-entropy, top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.errors import SpecError
+from bench.networks.base import Network
+from bench.recipe import PaddedCrop, Recipe, ResizedCrop
+from datasets.base import ArraySplit, FileSplit, ImageSet
+from methods.base import Batch, Outputs
+
+from . import augment, image_files
+from .base import BATCHES, Task
+
+EVALUATED = 250  # images a batch when evaluating
+
+
+class ClassificationTask(Task):
+    """Classification on one image set.
+
+    Args:
+        data: arrays, which are held on the device as uint8 and augmented there, or image files.
+        recipe: batch size, augmentation and label smoothing.
+        data_seed: of the data order and the augmentation.
+        workers: loader processes for image files; the batches do not depend on it.
+
+    Raises:
+        SpecError: the recipe's augmentation does not fit the data, or the batch is larger than the training set.
+    """
+
+    headline = "top1"
+
+    def __init__(self, data: ImageSet, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
+        self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
+        self.classes = data.classes
+        self.num_samples = len(data.train)
+        self.train_targets = torch.from_numpy(data.train.labels)
+        self.batch_size = recipe.batch_size
+        wanted = PaddedCrop if isinstance(data.train, ArraySplit) else ResizedCrop
+        if not isinstance(recipe.image, wanted):
+            kind = wanted.model_fields["kind"].default
+            raise SpecError(
+                f"recipe {recipe.name}: image.kind {recipe.image.kind} does not fit {data.path}, "
+                f"which needs {kind}; choose a recipe for such data"
+            )
+        if self.batch_size > self.num_samples:
+            raise SpecError(
+                f"recipe {recipe.name}: batch_size {self.batch_size} is above the {self.num_samples} training images "
+                f"of {data.path}; lower it with --set batch_size=N"
+            )
+        rounding = data.epoch_images if recipe.drop_last else data.epoch_images + self.batch_size - 1
+        self.steps_per_epoch = rounding // self.batch_size
+        self.image_size = _image_size(data, recipe)
+        self._kept: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
+        seed = (self.data_seed, BATCHES[stream], epoch)
+        count = min(self.steps_per_epoch * self.batch_size, self.data.epoch_images)
+        ends = [min(start + self.batch_size, count) for start in range(0, count, self.batch_size)]
+        groups = [slice(i * self.batch_size, end) for i, end in enumerate(ends)]
+        if isinstance(self.data.train, FileSplit):
+            yield from self._from_files(self.data.train, seed, groups, device)
+        else:
+            yield from self._from_arrays(seed, count, groups, device)
+
+    def outputs(self, network: Network, batch: Batch) -> Outputs:
+        outputs: Outputs = network(batch.inputs)
+        assert isinstance(outputs.logits, Tensor)
+        with torch.autocast(batch.inputs.device.type, enabled=False):
+            smoothing = self.recipe.label_smoothing
+            loss = F.cross_entropy(outputs.logits.float(), batch.targets, label_smoothing=smoothing)
+        outputs.losses = {"cross_entropy": loss}
+        return outputs
+
+    @torch.inference_mode()
+    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+        network.eval()
+        ranks = []
+        for images, labels in self._val_batches(device, full):
+            # In float32 whatever the recipe: in bfloat16 the two best classes often round to one number.
+            logits = network(images).logits
+            own = logits.gather(1, labels[:, None])
+            # Whatever is not below the true class counts against it: ties, and logits that are no numbers.
+            ranks.append((~(logits < own)).sum(dim=1))
+        rank = torch.cat(ranks)
+        metrics = {"top1": (rank <= 1).double().mean().item() * 100}
+        if len(self.classes) > 5:
+            metrics["top5"] = (rank <= 5).double().mean().item() * 100
+        return metrics
+
+    def evaluator(self, reference: bool) -> str:
+        return f"torch {torch.__version__}"
+
+    def flops(self, network: Network) -> float:
+        image = torch.zeros(1, 3, *self.image_size, device=next(network.parameters()).device)
+        training = network.training
+        counter = FlopCounterMode(display=False)
+        with counter, torch.inference_mode():
+            network.eval()(image)
+        network.train(training)
+        return float(counter.get_total_flops())
+
+    def _from_arrays(self, seed: tuple[int, ...], count: int, groups: list[slice], device: torch.device) -> Any:
+        assert isinstance(self.recipe.image, PaddedCrop)
+        padding, flip = self.recipe.image.padding, self.recipe.image.flip
+        padded, labels = self._on(device, padding)
+        draws = augment.draw(seed, self.num_samples, count, padding, flip, device)
+        for group in groups:
+            images = self._finished(augment.crop(padded, draws, group, *self.image_size))
+            index = draws.index[group]
+            yield self._batch(images, labels[index], index)
+
+    def _from_files(self, split: FileSplit, seed: tuple[int, ...], groups: list[slice], device: torch.device) -> Any:
+        assert isinstance(self.recipe.image, ResizedCrop)
+        order = np.random.default_rng(seed).permutation(self.num_samples)
+        lists = [order[group].tolist() for group in groups]
+        transform = image_files.training(self.data, self.recipe.image)
+        mix = self._mix()
+        for number, (images, labels, index) in enumerate(image_files.load(split, transform, seed, lists, self.workers)):
+            inputs, targets = images.to(device), labels.to(device)
+            if mix is not None and len(inputs) % 2 == 0:
+                with image_files.drawing((*seed, self.num_samples + number)):
+                    inputs, targets = mix(inputs, targets)
+            yield self._batch(self._laid_out(inputs), targets, index.to(device))
+
+    def _mix(self) -> Any:
+        """timm's Mixup and CutMix, which make targets [N, K] of labels [N]; None where the recipe has neither."""
+        image = self.recipe.image
+        if not isinstance(image, ResizedCrop) or not (image.mixup or image.cutmix):
+            return None
+        from timm.data.mixup import Mixup
+
+        return Mixup(image.mixup, image.cutmix, label_smoothing=0.0, num_classes=len(self.classes))
+
+    def _batch(self, images: Tensor, targets: Tensor, index: Tensor) -> Batch:
+        if self.data.resolution is None:
+            return Batch(images, targets, index)
+        return Batch(augment.reduce_resolution(images, self.data.resolution), targets, index, full_inputs=images)
+
+    def _val_batches(self, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        val = self.data.val
+        groups = [list(range(i, min(i + EVALUATED, len(val)))) for i in range(0, len(val), EVALUATED)]
+        if isinstance(val, FileSplit):
+            assert isinstance(self.recipe.image, ResizedCrop)
+            transform = image_files.validation(self.data, self.recipe.image)
+            for images, labels, _ in image_files.load(val, transform, (0,), groups, self.workers):
+                yield self._laid_out(images.to(device)), labels.to(device)
+            return
+        pixels, labels = self._val_arrays
+        for group in groups:
+            chosen = slice(group[0], group[-1] + 1)
+            images = self._finished(pixels[chosen].to(device).permute(0, 3, 1, 2))
+            if self.data.resolution is not None and not full:
+                images = augment.reduce_resolution(images, self.data.resolution)
+            yield images, labels[chosen].to(device)
+
+    @cached_property
+    def _val_arrays(self) -> tuple[Tensor, Tensor]:
+        assert isinstance(self.data.val, ArraySplit)
+        return torch.from_numpy(self.data.val.images), torch.from_numpy(self.data.val.labels)
+
+    def _on(self, device: torch.device, padding: int) -> tuple[Tensor, Tensor]:
+        """The padded training set and its labels, brought to the device once."""
+        if device not in self._kept:
+            assert isinstance(self.data.train, ArraySplit)
+            images = augment.pad(torch.from_numpy(self.data.train.images).to(device), padding)
+            self._kept[device] = images, torch.from_numpy(self.data.train.labels).to(device)
+        return self._kept[device]
+
+    def _finished(self, images: Tensor) -> Tensor:
+        return self._laid_out(augment.normalise(images, self.data.mean, self.data.std))
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout)
+
+
+def _image_size(data: ImageSet, recipe: Recipe) -> tuple[int, int]:
+    """Height and width of the network's input."""
+    if isinstance(data.train, ArraySplit):
+        return data.train.images.shape[1], data.train.images.shape[2]
+    assert isinstance(recipe.image, ResizedCrop)
+    return recipe.image.size, recipe.image.size
