@@ -50,6 +50,18 @@ class Cell:
     notes: tuple[str, ...] = ()  # on our side; what the paper's side is worth stands in `reported`
 
     @property
+    def data(self) -> dict[str, Any]:
+        """Options of the data set: which variant of it this cell is about."""
+        return self.pair.data if self.scale == "full" else self.pair.mini_data
+
+    @property
+    def worth(self) -> float | None:
+        """Points gained over `none` for each training time of `none` that the method costs on top."""
+        if self.gain is None or self.cost is None or self.cost.factor is None or self.cost.factor < 1.02:
+            return None
+        return self.gain.mean / (self.cost.factor - 1)
+
+    @property
     def label(self) -> str:
         return self.entry.shown
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 
 from . import grid, tasks
+from .coverage import coverage, idle
 from .errors import USER_ERRORS
 from .recipe import load_recipe, recipe_names
 from .reported import load_reported, reported_names
@@ -21,14 +22,27 @@ def problems(data_root: Path, data: Path | None, results: list[Path]) -> Iterato
         yield _attempt(f"recipe {name}", lambda name=name: load_recipe(name).source)  # type: ignore[misc]
     for name in table_names():
         yield _attempt(f"table {name}", lambda name=name: _table(name))  # type: ignore[misc]
-    for name in reported_names():
-        yield _attempt(f"reported {name}", lambda name=name: f"{len(load_reported(name))} numbers")  # type: ignore[misc]
+    yield from _reported()
     for task, name, path in _sets(data_root, data):
         yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p))  # type: ignore[misc]
     rows, misfits = read_rows(results)
     yield f"results: {len(rows)} rows", False
     for misfit in misfits:
         yield f"{misfit.path}: {misfit.reason}", True
+
+
+def _reported() -> Iterator[tuple[str, bool]]:
+    """Whether every printed number stands for a run of some table, or is given up there with a reason."""
+    try:
+        tables = [load_table(name) for name in table_names()]
+        numbers = {name: load_reported(name) for name in reported_names()}
+    except USER_ERRORS as error:
+        yield f"reported: {error}", True
+        return
+    for one in coverage(tables, numbers):
+        yield one.line, bool(one.problems)
+    for text in idle(tables, numbers):
+        yield text, True
 
 
 def _attempt(what: str, look: Callable[[], str]) -> tuple[str, bool]:

@@ -53,7 +53,7 @@ def run(
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="A checkpoint to use in place of trained teachers.")] = None,
     cohort: Annotated[
-        int | None, typer.Option(min=1, help="Most students that train side by side. Default: 1, at mini scale 16.")
+        int | None, typer.Option(min=1, help="Most students that train side by side. Default: 1, at mini scale 12.")
     ] = None,
     jobs: Annotated[
         int | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import datasets
@@ -43,7 +43,7 @@ class Choice:
     methods: tuple[str, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
     teacher_file: str | None = None
-    cohort: int = 16
+    cohort: int = 12
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,14 @@ def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
         return *where, _teacher_key(run) or hosts.get((*where, run.student), run.student)
 
     groups = [list(group) for _, group in groupby(sorted(every, key=key), key)]
-    return tuple(tuple(group[i : i + most]) for group in groups for i in range(0, len(group), most))
+    return tuple(part for group in groups for part in _split(sorted(group, key=lambda run: run.method), most))
+
+
+def _split(group: list[Run], most: int) -> list[tuple[Run, ...]]:
+    """Parts of nearly equal size, so that none is left waiting for a larger one."""
+    parts = -(-len(group) // most)
+    ends = [len(group) * i // parts for i in range(parts + 1)]
+    return [tuple(group[start:end]) for start, end in pairwise(ends)]
 
 
 def check(tables: Sequence[Table], scale: Scale, changes: dict[str, Any]) -> None:
@@ -225,6 +232,7 @@ def validate(table: Table) -> None:
         raise unknown(f"dataset of {table.name}", wrong, datasets.names())
     _check_reported(table)
     data = Data(name=table.dataset.mini, fingerprint="", train_images=0, val_images=0, classes=0)  # unknown
+    built = set()
     scales: tuple[Scale, Scale] = ("full", "mini")
     for scale in scales:
         for i, pair in enumerate(table.pairs):
@@ -236,7 +244,9 @@ def validate(table: Table) -> None:
                 try:
                     (run,) = runs_of(table, pair, entry, Choice(scale, data, seeds=(0,)))
                     size = table.data_size.train_images if scale == "full" else 2_000
-                    methods.build(entry.method, any_setting(table.task, size, 10), **run.options)
+                    if (key := (entry.method, str(run.options), size)) not in built:
+                        methods.build(entry.method, any_setting(table.task, size, 10), **run.options)
+                        built.add(key)
                 except (ValueError, TypeError) as error:
                     raise SpecError(f"{where}, method {j} ({entry.shown}): {error}") from error
 

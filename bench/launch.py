@@ -99,7 +99,7 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
     for notice in data.notices:
         say(f"data: {notice}")
     described = tasks.describe(data)
-    most = asked.cohort or (1 if at == "full" else 16)
+    most = asked.cohort or (1 if at == "full" else 12)
     choice = grid.Choice(at, described, asked.seeds, asked.methods, asked.changes, _sha256(asked.teacher), most)
     plan = grid.plan(tables, choice)
     _check_variants(plan, asked)

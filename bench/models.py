@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,14 +45,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: it cannot be read, is not valid YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _parsed(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
-    return values
+    return copy.deepcopy(values)
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, changed: int) -> Any:
+    """A file as YAML; asked for again only when it `changed`. Recipes are read once a cell, and YAML is slow."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def parse(model: type[Model], values: dict[str, Any], path: Path) -> Model:

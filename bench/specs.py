@@ -135,6 +135,9 @@ class Table(Spec):
             labels = [entry.shown for entry in entries]
             if doubled := {label for label in labels if labels.count(label) > 1}:
                 raise ValueError(f"pairs[{i}]: {', '.join(sorted(doubled))} stands twice; give one a label")
+            for entry in entries:
+                if entry.against is not None and entry.against not in set(labels) - {entry.shown}:
+                    raise ValueError(f"pairs[{i}]: {entry.shown} is set against {entry.against!r}, which is no entry")
             if entries and not any(entry.method == "none" for entry in entries):
                 raise ValueError(f"pairs[{i}]: add the method 'none', gains are quoted against our own student alone")
         return self

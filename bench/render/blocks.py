@@ -43,7 +43,9 @@ class Block:
     def shown(self) -> str:
         """The networks that run, or the paper's where none do."""
         pair = self.pairs[0]
-        return f"{self.teacher or pair.teacher} -> {self.student or pair.student}"
+        data = self.lines[0].cell.data if self.lines else {}
+        variant = "".join(f", {name} {value}" for name, value in sorted(data.items()))
+        return f"{self.teacher or pair.teacher} -> {self.student or pair.student}{variant}"
 
     @property
     def papers(self) -> list[str]:
@@ -66,8 +68,10 @@ def blocks(cells: Sequence[Cell]) -> list[Block]:
     """`cells` by pair, pairs that share their mini networks together."""
     found: dict[object, Block] = {}
     for cell in cells:
+        if cell.entry.skipped_at(cell.scale):
+            continue  # said below the table
         shared = cell.scale == "mini" and cell.student is not None
-        key = (cell.teacher, cell.student) if shared else id(cell.pair)
+        key = (cell.teacher, cell.student, options_key(cell.data)) if shared else id(cell.pair)
         block = found.get(key) or Block((), cell.teacher, cell.student, ())
         found[key] = _with(block, cell)
     return list(found.values())

@@ -18,6 +18,9 @@ HEADERS = {
     "against": "diff /\ntolerance",
     "verdict": "verdict",
     "gain": "gain over\nnone",
+    "gain_kd": "gain over\nkd",
+    "gain_base": "gain over\nX+kd",
+    "worth": "gain per\n+100 % time",
     "times": "time",
     "params": "params\nM",
     "gflops": "GFLOPs",
@@ -26,7 +29,7 @@ HEADERS = {
 }
 """Columns in order; a narrow terminal breaks headings at the line feed."""
 
-COSTS = ("times", "params", "gflops", "throughput", "step")
+COSTS = ("worth", "times", "params", "gflops", "throughput", "step")
 
 
 @dataclass
@@ -72,7 +75,11 @@ def sheet(table: Table, cells: Sequence[Cell], scale: Scale) -> Sheet:
     notes = Footnotes()
     found = blocks(cells)
     parts = tuple(_part(table, block, notes) for block in found)
-    columns = tuple(name for name in HEADERS if name != "against" or scale == "full")
+    idle = {"against"} if scale == "mini" else set()
+    for name in ("gain_kd", "gain_base"):
+        if all(getattr(cell, name) is None for cell in cells):
+            idle.add(name)
+    columns = tuple(name for name in HEADERS if name not in idle)
     title = f"{table.name}: {table.title} ({scale} scale)"
     top, bottom = header(table, cells, scale), footer(table, cells, found, scale)
     return Sheet(table, scale, tuple(cells), title, tuple(top), columns, parts, tuple(notes.texts), tuple(bottom))
@@ -114,6 +121,9 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
         "against": values.against(cell),
         "verdict": shown + notes.mark(reasons),
         "gain": values.sample(cell.gain, signed=True),
+        "gain_kd": values.sample(cell.gain_kd, signed=True),
+        "gain_base": values.sample(cell.gain_base, signed=True),
+        "worth": values.worth(cell),
         "times": values.times(cell),
         "params": values.params(cell),
         "gflops": values.gflops(cell),

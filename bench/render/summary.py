@@ -47,6 +47,8 @@ def footer(table: Table, cells: Sequence[Cell], parts: Sequence[Block], scale: S
     exercised = _exercised(table, cells)
     if not rows:
         return ["Nothing is measured yet; the reported numbers stand alone.", *exercised[1:]]
+    if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.entry.skipped_at(scale))):
+        exercised.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")
     gaps = [text for block in parts if (text := _gap(block, table.metric))]
     cost = (
         "Gains are over our own `none` at equal optimiser steps, paired by seed; `time` is what they cost: training "

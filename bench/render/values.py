@@ -71,6 +71,11 @@ def step(cell: Cell) -> str:
     return BLANK if cell.cost is None else f"{cell.cost.step_seconds * 1e3:.0f}"
 
 
+def worth(cell: Cell) -> str:
+    """Points for each training time of `none` spent on top: +1.20."""
+    return BLANK if cell.worth is None else f"{cell.worth:+.2f}"
+
+
 def times(cell: Cell) -> str:
     """Training cost over that of `none`: ×1.35."""
     return BLANK if cell.cost is None or cell.cost.factor is None else f"×{cell.cost.factor:.2f}"

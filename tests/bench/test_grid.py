@@ -87,7 +87,7 @@ def frozen(run: Any) -> Any:
 def test_no_cohort_is_larger_than_asked_and_nothing_is_lost(most: int, tables: list[Table]) -> None:
     whole, split = plan(tables, MINI), plan(tables, replace(MINI, cohort=most))
     sizes = [len(cohort) for stage in split.stages for cohort in stage]
-    assert max(sizes) == most
+    assert max(sizes) <= most
     assert {run.id for run in split.runs} == {run.id for run in whole.runs} and len(split.runs) == len(whole.runs)
     assert len(split.stages[1]) == sum(-(-len(cohort) // most) for cohort in whole.stages[1])
 
