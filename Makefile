@@ -12,11 +12,11 @@ OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco table plots check clean
+.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet table plots check clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  %-19s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make the virtual environment in .venv
 
@@ -29,9 +29,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	mv .venv/.unfinished $(READY)
 
+# Runs the tables of a data set, then prints them; what could not be run at all is said and prints nothing.
+reproduce = @$(BIN)/kdbench run $(1) $(OPTIONS); status=$$?; \
+	test $$status -ge 2 || $(BIN)/kdbench table $(1) $(if $(SCALE),--scale $(SCALE)); exit $$status
+
 reproduce-coco: $(READY) ## train and evaluate every cell of the COCO tables, then print them
-	@$(BIN)/kdbench run akd/coco dist/coco $(OPTIONS); status=$$?; \
-	test $$status -ge 2 || $(BIN)/kdbench table akd/coco dist/coco $(if $(SCALE),--scale $(SCALE)); exit $$status
+	$(call reproduce,akd/coco dist/coco)
+
+reproduce-cifar100: $(READY) ## the same for CIFAR-100: six papers
+	$(call reproduce,$(addsuffix /cifar100,crd dkd dist granularity ad ekd))
+
+reproduce-imagenet: $(READY) ## the same for ImageNet
+	$(call reproduce,$(addsuffix /imagenet,dist dkd torchdistill))
 
 table: $(READY) ## every reported number beside the measured one, with a verdict
 	$(BIN)/kdbench table $(if $(SCALE),--scale $(SCALE))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .comparable import data_differences, obstacles, one_line, recipe_differences
+from .equal_cost import factor_of, stretched
 from .gains import CellCost, cost, gain
 from .reported import Reported, find, load_reported, student_alone
 from .rows import Row
@@ -46,6 +47,7 @@ class Cell:
     gain: Sample | None = None  # over our own `none`, paired by seed
     gain_kd: Sample | None = None  # over our own plain KD
     gain_base: Sample | None = None  # over the entry that `against` names
+    gain_equal: Sample | None = None  # over our own `none` trained as long as this costs
     cost: CellCost | None = None
     notes: tuple[str, ...] = ()  # on our side; what the paper's side is worth stands in `reported`
 
@@ -149,6 +151,7 @@ def _filled(blank: Cell, seat: Seat, table: Table, taken: Sequence[Row], aside: 
             name: [row for row in found.get(key, []) if _same_conditions(row, counted[0])]
             for name, key in seat.rivals.items()
         }
+    paid = cost(counted, rivals.get("none", []) if seat.rivals else counted)
     changes: dict[str, Any] = {
         "rows": counted,
         "troubled": troubled,
@@ -158,10 +161,22 @@ def _filled(blank: Cell, seat: Seat, table: Table, taken: Sequence[Row], aside: 
         "gain": gain(blank.value, counted, rivals.get("none", [])),
         "gain_kd": gain(blank.value, counted, rivals.get("kd", [])),
         "gain_base": gain(blank.value, counted, rivals.get("base", [])),
-        "cost": cost(counted, rivals.get("none", []) if seat.rivals else counted),
+        "gain_equal": _gain_equal(blank, seat, counted, paid, found),
+        "cost": paid,
         "notes": tuple(notes),
     }
     return Cell(**{**vars(blank), **changes})
+
+
+def _gain_equal(blank: Cell, seat: Seat, counted: Sequence[Row], paid: CellCost | None, found: Index) -> Sample | None:
+    factor = factor_of(paid.factor if paid else None)
+    if factor is None or "none" not in seat.rivals:
+        return None
+    run = counted[0].run
+    longer = stretched(run.recipe, factor)
+    rows = found.get(seat.rivals["none"], [])
+    same = [row for row in rows if (row.run.version, row.run.data, row.run.recipe) == (run.version, run.data, longer)]
+    return gain(blank.value, counted, same)
 
 
 def _reported(table: Table, seat: Seat, printed: Printed) -> Reported | None:

@@ -62,6 +62,9 @@ def run(
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes a job.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:0,cuda:1 for a job on each.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
+    equal_cost: Annotated[
+        bool, typer.Option("--equal-cost", help="Also train `none` for as long as each method costs, and compare.")
+    ] = False,
     results: ResultsOption = RESULTS,
     explain: Annotated[bool, typer.Option("--explain", help="Print the plan and stop.")] = False,
 ) -> None:
@@ -85,6 +88,7 @@ def run(
         devices=tuple(launch.devices(device)),
         timeout=60 * timeout if timeout else None,
         results=results,
+        equal_cost=equal_cost,
     )
     plans = launch.prepare(chosen, asked, cores(), typer.echo)
     outcomes = [] if explain else [launch.carry_out(one, typer.echo) for one in plans]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import methods
 
-from . import checkpoints, grid, tasks
+from . import checkpoints, equal_cost, grid, tasks
 from .engines.local import LocalEngine, default_devices
 from .errors import SpecError
 from .run import Job, load_network
@@ -44,14 +44,18 @@ class Asked:
     devices: tuple[str, ...]
     timeout: float | None
     results: Path
+    equal_cost: bool = False  # train `none` as long as each method costs, too
 
 
 @dataclass(frozen=True)
 class Launch:
     """One data set's share of a request, ready to be carried out."""
 
+    tables: tuple[Table, ...]
+    choice: grid.Choice
     plan: grid.Plan
     engine: LocalEngine
+    equal_cost: bool
 
 
 def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list[Launch]:
@@ -90,7 +94,12 @@ def _fitting(tables: Sequence[Table], data: Path) -> list[Table]:
 def carry_out(launch: Launch, say: Say) -> bool:
     """Run what is not finished; whether every run is done."""
     rows = launch.engine.execute(launch.plan)
-    return _summary(launch.plan, rows, say)
+    done = _summary(launch.plan, rows, say)
+    if not launch.equal_cost:
+        return done
+    longer = equal_cost.plan(launch.tables, rows, launch.choice)
+    say(f"{len(longer.runs)} runs of none, each as long as a method costs")
+    return _summary(longer, launch.engine.execute(longer), say) and done
 
 
 def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: Say) -> Launch:
@@ -115,7 +124,7 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
     jobs = asked.jobs or (min(4, cores) if at == "mini" and asked.devices == ("cpu",) else 1)
     engine = LocalEngine(job, asked.devices * jobs, asked.timeout)
     _show(plan, engine, described, at, say)
-    return Launch(plan, engine)
+    return Launch(tuple(tables), choice, plan, engine, asked.equal_cost)
 
 
 def _scale(name: str, asked: Asked, say: Say) -> Scale:

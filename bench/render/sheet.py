@@ -20,6 +20,7 @@ HEADERS = {
     "gain": "gain over\nnone",
     "gain_kd": "gain over\nkd",
     "gain_base": "gain over\nX+kd",
+    "gain_equal": "gain at\nequal cost",
     "worth": "gain per\n+100 % time",
     "times": "time",
     "params": "params\nM",
@@ -29,7 +30,7 @@ HEADERS = {
 }
 """Columns in order; a narrow terminal breaks headings at the line feed."""
 
-COSTS = ("worth", "times", "params", "gflops", "throughput", "step")
+COSTS = ("gain_equal", "worth", "times", "params", "gflops", "throughput", "step")
 
 
 @dataclass
@@ -76,7 +77,7 @@ def sheet(table: Table, cells: Sequence[Cell], scale: Scale) -> Sheet:
     found = blocks(cells)
     parts = tuple(_part(table, block, notes) for block in found)
     idle = {"against"} if scale == "mini" else set()
-    for name in ("gain_kd", "gain_base"):
+    for name in ("gain_kd", "gain_base", "gain_equal"):
         if all(getattr(cell, name) is None for cell in cells):
             idle.add(name)
     columns = tuple(name for name in HEADERS if name not in idle)
@@ -92,10 +93,13 @@ def _part(table: Table, block: Block, notes: Footnotes) -> Part:
 
 def _heading(block: Block) -> list[str]:
     lines = [f"stands for {paper}" for paper in block.papers]
-    if len(lines) > 1:
+    if len(lines) > 3:
+        lines = [f"stands for {len(lines)} pairs: {', '.join(block.papers)}"]
+    elif len(lines) > 1:
         lines[-1] += " (reported numbers in this order)"
     teachers = [cell.teacher_reported for cell in _first_of_each_pair(block)]
-    reported = " / ".join(values.number(value, 1) for value in teachers)
+    known = [values.number(value, 1) for value in teachers]
+    reported = " / ".join(known) if len(known) <= 3 else f"{len(known)} values"
     measured = values.number(block.teacher_measured)
     lines.append(f"teacher: reported {reported}, re-measured {measured}")
     lines += [f"note: {pair.note}" for pair in block.pairs if pair.note]
@@ -123,6 +127,7 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
         "gain": values.sample(cell.gain, signed=True),
         "gain_kd": values.sample(cell.gain_kd, signed=True),
         "gain_base": values.sample(cell.gain_base, signed=True),
+        "gain_equal": values.sample(cell.gain_equal, signed=True),
         "worth": values.worth(cell),
         "times": values.times(cell),
         "params": values.params(cell),
