@@ -62,7 +62,7 @@ class Member:
                 module.to(memory_format=torch.channels_last)
         self.method.to(device)
         self.averaged = _averaged(self.student, run.recipe)
-        self.trained: list[nn.Parameter] = []
+        self.trained: list[list[nn.Parameter]] = []  # whose gradients are clipped together
         self.optimiser: torch.optim.Optimizer | None = None
         self.random = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
         self.status: Status | None = None
@@ -187,7 +187,8 @@ class Member:
             optimiser.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
         if self.run.recipe.clip_norm:
-            nn.utils.clip_grad_norm_(self.trained, self.run.recipe.clip_norm)
+            for own in self.trained:
+                nn.utils.clip_grad_norm_(own, self.run.recipe.clip_norm)
         optimiser.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.student)
@@ -297,7 +298,11 @@ class Member:
         if self.optimiser is None:
             trained = [self.student] if self.teacher is None else [self.student, self.teacher]
             self.optimiser = optimisers.make(self.run.recipe, trained, self.method)
-            self.trained = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+            # A teacher that is trained beside the student is clipped apart: neither is to feel the other's gradients.
+            every = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+            theirs = {id(parameter) for parameter in self.teacher.parameters()} if self.teacher is not None else set()
+            parts = ([p for p in every if id(p) not in theirs], [p for p in every if id(p) in theirs])
+            self.trained = [part for part in parts if part]
         return self.optimiser
 
 

@@ -98,7 +98,7 @@ def _heading(block: Block) -> list[str]:
     elif len(lines) > 1:
         lines[-1] += " (reported numbers in this order)"
     teachers = [cell.teacher_reported for cell in _first_of_each_pair(block)]
-    known = [values.number(value, 1) for value in teachers]
+    known = list(dict.fromkeys(values.number(value, 1) for value in teachers))
     reported = " / ".join(known) if len(known) <= 3 else f"{len(known)} values"
     measured = values.number(block.teacher_measured)
     lines.append(f"teacher: reported {reported}, re-measured {measured}")

@@ -47,7 +47,8 @@ def footer(table: Table, cells: Sequence[Cell], parts: Sequence[Block], scale: S
     exercised = _exercised(table, cells)
     if not rows:
         return ["Nothing is measured yet; the reported numbers stand alone.", *exercised[1:]]
-    if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.entry.skipped_at(scale))):
+    shown = {cell.label for cell in cells if not cell.entry.skipped_at(scale)}
+    if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.label not in shown)):
         exercised.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")
     gaps = [text for block in parts if (text := _gap(block, table.metric))]
     cost = (
@@ -93,6 +94,8 @@ def _exercised(table: Table, cells: Sequence[Cell]) -> list[str]:
         if cell is None or not cell.rows:
             why = "no entry in this table" if cell is None else cell.verdict.word
             missing.append(f"{row.method} {row.teacher} -> {row.student}: {why}")
+    if not numbers:
+        return ["No number is reported: the paper's could not be had, so nothing is set against any."]
     where = "with the small networks named above" if cells and cells[0].scale == "mini" else "with the paper's networks"
     lines = [f"Exercised {len(done)} of the {len(numbers)} reported numbers of distilled students, {where}."]
     if missing and len(missing) <= LISTED:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -22,6 +23,15 @@ class Draws:
     top: Tensor
     left: Tensor
     flip: Tensor
+
+
+def order(rng: np.random.Generator, samples: int, count: int) -> NDArray[np.int64]:
+    """Every sample once in random order, then all again in another until there are `count`: int64 [count].
+
+    The sample at position i is written i in the first round, i + samples in the second, and so on.
+    """
+    rounds = -(-count // samples)
+    return np.concatenate([rng.permutation(samples) + samples * turn for turn in range(rounds)])[:count]
 
 
 def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: float, device: torch.device) -> Draws:
@@ -36,8 +46,7 @@ def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: fl
         device: where the draws go.
     """
     rng = np.random.default_rng(seed)
-    rounds = -(-count // samples)
-    index = np.concatenate([rng.permutation(samples) for _ in range(rounds)])[:count]
+    index = order(rng, samples, count) % samples
     top, left = rng.integers(0, 2 * padding + 1, size=(2, count))
     mirrored = rng.random(count) < flip
     return Draws(*(torch.from_numpy(values).to(device) for values in (index, top, left, mirrored)))

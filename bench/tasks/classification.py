@@ -34,7 +34,8 @@ class ClassificationTask(Task):
         workers: loader processes for image files; the batches do not depend on it.
 
     Raises:
-        SpecError: the recipe's augmentation does not fit the data, or the batch is larger than the training set.
+        SpecError: the recipe's augmentation does not fit the data or the batch, or the batch is larger than the
+            training set.
     """
 
     headline = "top1"
@@ -56,6 +57,11 @@ class ClassificationTask(Task):
             raise SpecError(
                 f"recipe {recipe.name}: batch_size {self.batch_size} is above the {self.num_samples} training images "
                 f"of {data.path}; lower it with --set batch_size=N"
+            )
+        if self._mix() is not None and self.batch_size % 2:
+            raise SpecError(
+                f"recipe {recipe.name}: batch_size {self.batch_size} is odd, and image.mixup and image.cutmix mix the "
+                "images of a batch in pairs; make it even with --set batch_size=N"
             )
         rounding = data.epoch_images if recipe.drop_last else data.epoch_images + self.batch_size - 1
         self.steps_per_epoch = rounding // self.batch_size
@@ -121,14 +127,16 @@ class ClassificationTask(Task):
 
     def _from_files(self, split: FileSplit, seed: tuple[int, ...], groups: list[slice], device: torch.device) -> Any:
         assert isinstance(self.recipe.image, ResizedCrop)
-        order = np.random.default_rng(seed).permutation(self.num_samples)
-        lists = [order[group].tolist() for group in groups]
+        count = groups[-1].stop
+        places = augment.order(np.random.default_rng(seed), self.num_samples, count)
+        lists = [places[group].tolist() for group in groups]
+        drawn = -(-count // self.num_samples) * self.num_samples  # the images' own draws are numbered below this
         transform = image_files.training(self.data, self.recipe.image)
         mix = self._mix()
         for number, (images, labels, index) in enumerate(image_files.load(split, transform, seed, lists, self.workers)):
             inputs, targets = images.to(device), labels.to(device)
-            if mix is not None and len(inputs) % 2 == 0:
-                with image_files.drawing((*seed, self.num_samples + number)):
+            if mix is not None and len(inputs) % 2 == 0:  # an epoch's last, odd batch stays as it is: our choice
+                with image_files.drawing((*seed, drawn + number)):
                     inputs, targets = mix(inputs, targets)
             yield self._batch(self._laid_out(inputs), targets, index.to(device))
 

@@ -10,10 +10,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from bench.recipe import ResizedCrop
-from datasets.base import FileSplit, ImageSet
+from datasets.base import DataError, FileSplit, ImageSet
 
 Sample = tuple[Tensor, int, int]
 
@@ -46,28 +46,60 @@ def validation(data: ImageSet, image: ResizedCrop) -> Any:
         interpolation=image.interpolation,
         mean=data.mean,
         std=data.std,
-        crop_pct=image.size / image.val_resize,
+        crop_pct=image.size / (image.val_resize + 0.5),  # timm takes size / crop_pct, rounded down, for val_resize
     )
 
 
 def load(
     split: FileSplit, transform: Any, seed: tuple[int, ...], groups: list[list[int]], workers: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of normalised images [B, 3, H, W], labels [B] and positions [B], one for each of `groups`."""
-    loader: DataLoader[Sample] = DataLoader(_Files(split, transform, seed), batch_sampler=groups, num_workers=workers)
-    return iter(cast(Any, loader))
+    """Batches of normalised images [B, 3, H, W], labels [B] and positions [B], one for each of `groups`.
+
+    Args:
+        split: N files.
+        transform: of one image.
+        seed: of what the transform draws.
+        groups: positions, one list a batch; position + N, + 2 N, ... is the same file under other draws.
+        workers: processes; the batches do not depend on it.
+
+    Raises:
+        DataError: a file cannot be decoded; names it.
+    """
+    loader: DataLoader[Sample] = DataLoader(
+        _Files(split, transform, seed),
+        batch_sampler=groups,
+        num_workers=workers,
+        collate_fn=_collate,
+        generator=torch.Generator(),  # else every iteration draws from torch's own
+    )
+    for batch in cast(Any, loader):
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
 
 
-class _Files(Dataset[Sample]):
-    """What augmentation draws depends on seed and position alone, not on the worker."""
+class _Files(Dataset[Sample | DataError]):
+    """What augmentation draws depends on seed and position alone, not on the worker.
+
+    A broken file's error is handed on as a sample: raised in a worker, it would come wrapped in that one's traceback.
+    """
 
     def __init__(self, split: FileSplit, transform: Any, seed: tuple[int, ...]) -> None:
         self.split, self.transform, self.seed = split, transform, seed
 
-    def __getitem__(self, i: int) -> Sample:
-        image = self.split.load(i)
-        with drawing((*self.seed, i)):
+    def __getitem__(self, place: int) -> Sample | DataError:
+        i = place % len(self.split)
+        try:
+            image = self.split.load(i)
+        except DataError as error:
+            return error
+        with drawing((*self.seed, place)):
             return self.transform(image), int(self.split.labels[i]), i
+
+
+def _collate(samples: list[Sample | DataError]) -> Any:
+    """A batch, or the first error among its samples."""
+    return next((sample for sample in samples if isinstance(sample, DataError)), None) or default_collate(samples)
 
 
 @contextmanager
