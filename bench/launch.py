@@ -15,6 +15,7 @@ import methods
 from . import checkpoints, equal_cost, grid, tasks
 from .engines.local import LocalEngine, default_devices
 from .errors import SpecError
+from .recipe import load_recipe
 from .run import Job, load_network
 from .specs import Data, Scale, Table
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from datasets.coco import CocoFolder
 
     from .rows import Row
+    from .specs import Run
 
 Say = Callable[[str], None]
 
@@ -65,7 +67,7 @@ def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list
         SpecError, MethodError, DataError, CheckpointError: whatever is wrong with the request, before any work.
     """
     if asked.data is not None:
-        tables = _fitting(tables, asked.data)
+        tables = _fitting(tables, asked.data, asked.scale or "full", say)
     groups: dict[tuple[str, str], list[Table]] = {}
     for table in tables:
         groups.setdefault((table.task, table.dataset.full), []).append(table)
@@ -76,18 +78,30 @@ def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list
     return [_launch(group, scales[name], asked, cores, say) for (_, name), group in groups.items()]
 
 
-def _fitting(tables: Sequence[Table], data: Path) -> list[Table]:
-    """The tables whose task a data set of one's own is for: a COCO folder has `annotations/`.
+def _fitting(tables: Sequence[Table], data: Path, scale: Scale, say: Say) -> list[Table]:
+    """The tables whose task and recipe a data set of one's own is for: a COCO folder has `annotations/`.
 
     Raises:
         SpecError: the data is not there, or no table is for it.
     """
     if not data.exists():
         raise SpecError(f"--data {data}: is not there; give a COCO-format folder, an image folder or an .npz of images")
-    task = "detection" if (data / "annotations").is_dir() else "classification"
-    fitting = [table for table in tables if table.task == task]
+    if (data / "annotations").is_dir():
+        looks, kind = "a detection set", "resize"
+    elif data.is_dir():
+        looks, kind = "a classification set of image files", "resized_crop"
+    else:
+        looks, kind = "a classification set of small images", "padded_crop"
+    kinds = {table.name: load_recipe(getattr(table.recipe, scale)).image.kind for table in tables}
+    others = ", ".join(name for name in kinds if kinds[name] != kind)
+    fitting = [table for table in tables if kinds[table.name] == kind]
     if not fitting:
-        raise SpecError(f"--data {data} looks like a {task} set; {', '.join(t.name for t in tables)}: of other tasks")
+        raise SpecError(
+            f"--data {data} looks like {looks}, and {others} at scale {scale} needs other data; name another table, or "
+            "choose the other scale"
+        )
+    if others:
+        say(f"left out, because --data {data} looks like {looks}: {others}")
     return fitting
 
 
@@ -111,7 +125,7 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
     most = asked.cohort or (1 if at == "full" else 12)
     choice = grid.Choice(at, described, asked.seeds, asked.methods, asked.changes, _sha256(asked.teacher), most)
     plan = grid.plan(tables, choice)
-    _check_variants(plan, asked)
+    _check_variants(plan, asked, data)
     _check_teacher(asked.teacher, plan, data)
     job = Job(
         runs=(),
@@ -207,18 +221,19 @@ def _sha256(file: Path | None) -> str | None:
     return checkpoints.sha256(file)
 
 
-def _check_variants(plan: grid.Plan, asked: Asked) -> None:
-    """Every variant of the data set can be made, and every method can be built on as many samples as it has."""
-    seen = set()
+def _check_variants(plan: grid.Plan, asked: Asked, data: CocoFolder | ImageSet) -> None:
+    """Every variant of `data` can be made, and recipes and methods can be built on as many samples as it has."""
+    variants: dict[str, list[Run]] = {}
     for run in plan.runs:
-        variant = run.data.model_dump_json()
-        if variant not in seen and run.data.options:
-            tasks.open_data(run.task, run.data.name, asked.root, asked.data, run.data.options)
-        key = (variant, run.method, str(run.options))
-        if key not in seen:
-            samples = int(float(run.data.options.get("fraction", 1)) * run.data.train_images)
-            methods.build(run.method, grid.any_setting(run.task, samples, run.data.classes), **run.options)
-        seen |= {variant, key}
+        variants.setdefault(run.data.model_dump_json(), []).append(run)
+    for runs in variants.values():
+        name, options = runs[0].data.name, runs[0].data.options
+        variant = tasks.open_data(runs[0].task, name, asked.root, asked.data, options) if options else data
+        for run in {run.recipe.model_dump_json(): run for run in runs}.values():
+            tasks.build(variant, run.recipe, run.data_seed)
+        for run in {(run.method, str(run.options)): run for run in runs}.values():
+            setting = grid.any_setting(run.task, len(variant.train), run.data.classes)
+            methods.build(run.method, setting, **run.options)
 
 
 def _check_teacher(file: Path | None, plan: grid.Plan, data: CocoFolder | ImageSet) -> None:

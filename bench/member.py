@@ -30,8 +30,8 @@ CHECKPOINT = "checkpoint.pt"
 STUDENT = "student.pt"
 TEACHER = "teacher.pt"
 
-Prepared = dict[str, tuple[dict[str, Tensor], float]]
-"""By `Method.preparation`: what a method's earlier phase left, and the seconds it took."""
+Prepared = dict[int, tuple[dict[str, Tensor], float]]
+"""By the phase's seed: what a method's earlier phase left, and the seconds it took."""
 
 
 class DivergedError(ArithmeticError):
@@ -85,7 +85,8 @@ class Member:
         if name is None:
             return None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(init_seed(self.run.data.fingerprint, name, self.run.seed))
+            # Another seed than a student's: of two equal networks with equal weights, neither has anything to teach.
+            torch.manual_seed(init_seed(self.run.data.fingerprint, f"{name} as teacher", self.run.seed))
             return networks.build(name, len(self.task.classes), self.run.recipe.init)
 
     def _setting(self, student: NetworkInfo, teacher: NetworkInfo) -> Setting:
@@ -117,21 +118,21 @@ class Member:
         """The method's earlier phases; a resumed run has them behind it.
 
         `shared` holds what members of the cohort prepared already, with the seconds it took; each phase has a random
-        state of its own, so it does not matter who was first.
+        state of its own, seeded by `preparation` and the student's network, so it does not matter who was first.
         """
         if teacher is None or self.epoch > 0:
             return
         for part in (m for m in self.method.modules() if isinstance(m, Method)):
             if type(part).prepare is Method.prepare:
                 continue
-            if part.preparation not in shared:
+            seed = int(digest([self.run.init_seed, "prepare", part.preparation]), 16) % 2**63
+            if seed not in shared:
                 begin = time.perf_counter()
-                seed = int(digest([self.run.init_seed, "prepare", part.preparation]), 16) % 2**63
                 with RandomState(seed, self.device).current():
                     part.prepare(teacher, self._teacher_view())  # type: ignore[arg-type]
                 state = {n: v.clone() for n, v in part.state_dict().items() if n.startswith(part.prepared)}
-                shared[part.preparation] = state, time.perf_counter() - begin
-            state, seconds = shared[part.preparation]
+                shared[seed] = state, time.perf_counter() - begin
+            state, seconds = shared[seed]
             part.load_state_dict(part.state_dict() | state)
             self.prepare_seconds += seconds
         if self.method.initial_epochs:
@@ -187,8 +188,8 @@ class Member:
             optimiser.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
         if self.run.recipe.clip_norm:
-            for own in self.trained:
-                nn.utils.clip_grad_norm_(own, self.run.recipe.clip_norm)
+            for together in self.trained:
+                nn.utils.clip_grad_norm_(together, self.run.recipe.clip_norm)
         optimiser.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.student)

@@ -63,8 +63,7 @@ class LocalEngine:
 
     def _execute(self, plan: Plan) -> list[Row]:
         self._check_rows(plan)
-        cohorts = [cohort for stage in plan.stages for cohort in stage]
-        waiting = [left for cohort in cohorts if (left := [run for run in cohort if not self.finished(run)])]
+        waiting = self._unfinished(plan)
         running: dict[Future[None], tuple[list[Run], str]] = {}
         free = list(self.devices)
         display = Display(len(plan.runs), len(plan.runs) - sum(map(len, waiting)))
@@ -83,6 +82,17 @@ class LocalEngine:
                 raise
         rows = [self.store.row(run.id) for run in plan.runs]
         return [row for row in rows if row is not None]
+
+    def _unfinished(self, plan: Plan) -> list[list[Run]]:
+        """What is left of every cohort. A run that teaches and is a cell of its own too is its first cohort's alone."""
+        taken: set[str] = set()
+        waiting = []
+        for cohort in (cohort for stage in plan.stages for cohort in stage):
+            left = [run for run in cohort if run.id not in taken and not self.finished(run)]
+            taken |= {run.id for run in left}
+            if left:
+                waiting.append(left)
+        return waiting
 
     def _guarded(self, runs: list[Run], device: str, display: Display) -> None:
         """One job; whatever goes wrong in it is the status of its runs alone."""
@@ -158,6 +168,8 @@ class LocalEngine:
             timer.start()
         with self.lock:
             self.processes.add(process)
+            if self.stopped:  # while this one was starting
+                process.terminate()
         try:
             yield
         finally:

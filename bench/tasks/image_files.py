@@ -65,7 +65,7 @@ def load(
     Raises:
         DataError: a file cannot be decoded; names it.
     """
-    loader: DataLoader[Sample] = DataLoader(
+    loader: DataLoader[Sample | DataError] = DataLoader(
         _Files(split, transform, seed),
         batch_sampler=groups,
         num_workers=workers,

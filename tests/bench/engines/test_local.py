@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import stat
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench.engines import local
 from bench.engines.local import LocalEngine
 from bench.errors import StoreError
 from bench.grid import Plan
 from bench.rows import Row
 from bench.run import Job
-from bench.specs import load_table
+from bench.specs import Run, load_table
 from tests.bench.builders import make_row
 
 
@@ -142,3 +147,143 @@ def test_rows_that_cannot_be_written_do_not_stop_the_other_jobs(
     assert engine.execute(plan) == []
     printed = capsys.readouterr().out
     assert printed.count("No space left on device") == 3
+
+
+def started(*busy: Run, waiting: list[list[Run]]) -> list[Run] | None:
+    return local._next(waiting, [list(busy)] if busy else [])
+
+
+def test_a_job_waits_until_its_teachers_run_has_ended(plan: Plan) -> None:
+    teacher, none, dist = plan.runs
+    assert started(waiting=[[none, dist], [teacher]]) == [teacher]
+    assert started(teacher, waiting=[[none, dist]]) is None
+    assert started(teacher, waiting=[[none, dist], [none]]) == [none]
+    assert started(waiting=[[none, dist]]) == [none, dist]  # done or failed: it is open no more
+    given = dist.model_copy(update={"teacher": None})
+    assert started(teacher, waiting=[[given]]) == [given]
+
+
+def test_the_job_that_most_runs_wait_for_comes_first(plan: Plan) -> None:
+    teacher, none, dist = plan.runs
+    other = teacher.model_copy(update={"student": "fcos_mini_teacher"})
+    few = [dist.model_copy(update={"teacher": other})]
+    many = [dist.model_copy(update={"seed": seed}) for seed in (1, 2)]
+    assert started(waiting=[[other], few, [none], [teacher], many]) == [teacher]
+    assert started(waiting=[few, many, [other], [none]]) == many
+    assert started(waiting=[[none], [other], few]) == [other]
+
+
+def test_jobs_run_side_by_side_on_every_place_of_a_device(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two processes ends well only if it sees the other while it waits."""
+    teacher = plan.runs[0]
+    runs = [teacher.model_copy(update={"seed": seed}) for seed in (1, 2)]
+    script = f"touch {tmp_path}/$$; for i in 1 2 3 4 5 6 7 8 9 10; do [ $(ls {tmp_path}/[0-9]* | wc -l) = 2 ] && exit 7; "
+    interpreter(tmp_path, monkeypatch, script + "sleep 0.5; done; exit 8")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    rows = engine.execute(Plan((tuple((run,) for run in runs),), ()))
+    assert ["code 7" in row.reason for row in rows] == [True, True]
+
+
+def test_students_of_a_finished_teacher_do_not_wait_for_another_teacher(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, none, dist = plan.runs
+    slow = teacher.model_copy(update={"student": "fcos_mini_teacher"})
+    interpreter(tmp_path, monkeypatch, f'grep -q fcos_mini "$3" && sleep 1; cat "$3" >> {tmp_path}/order; exit 7')
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    engine.store.write(rows[0])
+    engine.execute(Plan((((slow,), (teacher,)), ((none, dist),)), ()))
+    order = [*_jobs(tmp_path / "order")]
+    assert order == [[none.id, dist.id], [slow.id]]
+
+
+def _jobs(file: Path) -> Iterator[list[str]]:
+    """Runs of every job in a file that jobs were written into, one after the other."""
+    text, decoder = file.read_text(), json.JSONDecoder()
+    while text:
+        content, end = decoder.raw_decode(text)
+        yield [run.id for run in Job.model_validate_json(json.dumps(content)).runs]
+        text = text[end:].lstrip()
+
+
+def test_a_run_that_is_both_a_teacher_and_a_table_cell_is_trained_once_and_its_students_follow(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that teaches itself under one recipe: the teacher is the very run of the student alone."""
+    _, none, dist = plan.runs
+    selfmade = dist.model_copy(update={"teacher": none})
+    interpreter(tmp_path, monkeypatch, f'cat "$3" >> {tmp_path}/order; exit 7')
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    found = engine.execute(Plan((((none,),), ((none, selfmade),)), ()))
+    assert [row.status for row in found if row.id == selfmade.id] == ["skipped"]
+    assert [*_jobs(tmp_path / "order")] == [[none.id]]
+
+
+@pytest.mark.parametrize(
+    ("devices", "cores", "threads"),
+    [(["cpu"], 8, 8), (["cpu"] * 4, 8, 2), (["cpu"] * 3, 8, 2), (["cpu"] * 4, 2, 1), (["cuda:0", "cuda:0"], 8, 8)],
+)
+def test_jobs_share_the_cores(
+    devices: list[str], cores: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "cores", lambda: cores)
+    assert LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), devices).threads == threads
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("5", "5")])
+def test_a_job_is_told_its_threads_unless_the_user_has_set_them(
+    own: str | None, expected: str, plan: Plan, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    interpreter(tmp_path, monkeypatch, f"echo $OMP_NUM_THREADS > {tmp_path}/threads; exit 7")
+    engine.threads = 3
+    engine.execute(Plan((((plan.runs[0],),),), ()))
+    assert (tmp_path / "threads").read_text().strip() == expected
+
+
+def test_a_stopped_engine_stops_every_job_and_records_nothing(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, none, _ = plan.runs
+    interpreter(tmp_path, monkeypatch, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+
+    def stop(*_: Any, **__: Any) -> None:
+        while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "wait", stop)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(Plan((((teacher,), (none,)),), ()))
+    assert time.monotonic() - begin < 30
+    for pid in (tmp_path / "pids").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+    assert [engine.store.row(run.id) for run in (teacher, none)] == [None, None]
+
+
+def test_a_job_that_starts_while_the_engine_is_stopped_is_stopped_too(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter(tmp_path, monkeypatch, "exec sleep 60")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+    monkeypatch.setattr(local, "wait", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    process = engine._process
+
+    def late(*given: Any) -> Any:
+        while not engine.stopped:
+            time.sleep(0.02)
+        return process(*given)
+
+    monkeypatch.setattr(engine, "_process", late)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(Plan((((plan.runs[0],),),), ()))
+    assert time.monotonic() - begin < 30
+    assert engine.store.row(plan.runs[0].id) is None

@@ -1,0 +1,216 @@
+"""Classification runs whose methods have phases, banks and teachers of their own: alone, in company, and resumed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import methods
+from bench import checkpoints, networks
+from bench.networks.base import Network
+from bench.rows import Row
+from bench.run import execute
+from methods._granularity import Granularity
+from tests.bench.pictures import Pictures, short, state_of
+
+MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft")
+STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
+"""Methods with a warm-up, a bank, an optimiser group, an earlier phase or a teacher of their own; and none."""
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(1)  # in place of two: for networks as small as these a second one costs more than it brings
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return Pictures(tmp_path_factory.mktemp("data"))
+
+
+def quiet(event: dict[str, Any]) -> None:
+    assert event["event"] != "error"
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def done(rows: list[Row]) -> list[Row]:
+    assert {row.run.method: row.reason for row in rows if row.status != "done"} == {}
+    return rows
+
+
+def numbers(row: Row) -> tuple[Any, ...]:
+    """Everything that a run measured but time and memory."""
+    assert row.student
+    score = row.teacher.measured if row.teacher else None
+    return row.metrics, row.history, row.student.sha256, score
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_mixed_cohort_ends_bitwise_as_its_members_do_alone(
+    precision: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    recipe = short(precision=precision)
+    runs = [pictures.run(method, recipe=recipe) for method in MIXED]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    rows = done(execute(pictures.job(together, *runs), quiet))
+    for run, row in zip(runs, rows, strict=True):
+        (solo,) = done(execute(pictures.job(alone, run), quiet))
+        assert equal(state_of(together, run), state_of(alone, run)), run.method
+        assert numbers(row) == numbers(solo), run.method
+        assert (row.cost and row.cost.cohort, solo.cost and solo.cost.cohort) == (len(runs), 1)
+    assert len({row.student.sha256 for row in rows if row.student}) == len(runs)  # no method leaves a student as it was
+
+
+def test_students_of_two_networks_under_one_teacher_end_as_they_do_alone(pictures: Pictures, tmp_path: Path) -> None:
+    runs = [pictures.run(method, student) for method in ("mag+kd", "ft") for student in ("resnet8", "resnet14")]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    done(execute(pictures.job(together, *runs), quiet))
+    for run in runs:
+        done(execute(pictures.job(alone, run), quiet))
+        assert equal(state_of(together, run), state_of(alone, run)), (run.method, run.student)
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the harness may catch it."""
+
+
+def kill_in_second_epoch(event: dict[str, Any]) -> None:
+    if event["event"] == "step" and event["epoch"] == 2:
+        raise Killed
+
+
+def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    recipe = short(epochs=2, ema=0.5, decay_all=False)
+    runs = [pictures.run(method, recipe=recipe) for method in STATEFUL]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    at_once = done(execute(pictures.job(whole, *runs), quiet))
+    with pytest.raises(Killed):
+        execute(pictures.job(parts, *runs), kill_in_second_epoch)
+    events: list[dict[str, Any]] = []
+    resumed = done(execute(pictures.job(parts, *runs), events.append))
+    assert [event["epoch"] for event in events if event["event"] == "resumed"] == [1] * len(runs)
+    for run, one, other in zip(runs, at_once, resumed, strict=True):
+        assert equal(state_of(whole, run), state_of(parts, run)), run.method
+        assert numbers(one) == numbers(other), run.method
+        if run.online_teacher:
+            assert equal(state_of(whole, run, "teacher.pt"), state_of(parts, run, "teacher.pt")), run.method
+        if run.method in ("fsp", "ft", "mag+crd"):
+            assert one.cost and other.cost and other.cost.prepare_seconds > 0
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, target: type, fail: Any = lambda call: False) -> list[int]:
+    """Count the calls of `target.prepare`; those that `fail` says break."""
+    prepare, calls = target.prepare, []  # type: ignore[attr-defined]
+
+    def prepared(self: Any, *given: Any) -> None:
+        calls.append(len(calls) + 1)
+        if fail(calls[-1]):
+            raise RuntimeError("no such kernel")
+        time.sleep(0.05)
+        prepare(self, *given)
+
+    monkeypatch.setattr(target, "prepare", prepared)
+    return calls
+
+
+def test_a_phase_that_methods_share_is_done_once_and_counts_for_each(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = counted(monkeypatch, Granularity)
+    runs = [pictures.run(method) for method in ("mag+kd", "mas+at", "kd")]
+    other = pictures.run("mag+kd", options={"abstract_dim": 32})
+    mag, mas, kd, apart = (row.cost for row in done(execute(pictures.job(tmp_path, *runs, other), quiet)))
+    assert calls == [1, 2]  # other codes are another phase
+    assert mag and mas and kd and apart
+    assert mag.prepare_seconds == mas.prepare_seconds >= 0.05
+    assert apart.prepare_seconds >= 0.05 and kd.prepare_seconds == 0
+
+
+def test_a_member_that_fails_in_its_earlier_phase_leaves_and_the_rest_go_on(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [pictures.run(method) for method in ("mag+kd", "mas+at", "none")]
+    done(execute(pictures.job(tmp_path / "whole", *runs), quiet))
+    calls = counted(monkeypatch, Granularity, fail=lambda call: call == 1)
+    mag, mas, none = execute(pictures.job(tmp_path / "parts", *runs), quiet)
+    assert (mag.status, mas.status, none.status) == ("failed", "done", "done")
+    assert "no such kernel" in mag.reason
+    assert calls == [1, 2]
+    for run in runs[1:]:
+        assert equal(state_of(tmp_path / "whole", run), state_of(tmp_path / "parts", run))
+
+
+def test_a_loss_that_breaks_in_the_methods_first_epochs_is_divergence(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = methods.method_class("fsp")
+    initial = target.initial
+    monkeypatch.setattr(
+        target, "initial", lambda *given: {name: value * float("nan") for name, value in initial(*given).items()}
+    )
+    broken, whole = execute(pictures.job(tmp_path, pictures.run("fsp"), pictures.run("kd")), quiet)
+    assert (broken.status, whole.status) == ("diverged", "done")
+    assert "fsp is nan in the method's initial phase" in broken.reason
+
+
+@pytest.mark.parametrize("method", ["ekd", "dml"])
+def test_an_online_teacher_learns_beside_its_student_and_is_kept_and_measured(
+    method: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    run = pictures.run(method)
+    (row,) = done(execute(pictures.job(tmp_path, run), quiet))
+    file = tmp_path / run.id / "teacher.pt"
+    assert row.teacher and row.cost
+    assert (row.teacher.network, row.teacher.recorded) == ("resnet14", None)
+    assert row.teacher.sha256 == checkpoints.sha256(file)
+    teacher = networks.build("resnet14", 10)
+    teacher.load_state_dict(state_of(tmp_path, run, "teacher.pt"))
+    measured = pictures.task(run).evaluate(teacher, torch.device("cpu"), reference=True)
+    assert row.teacher.measured == measured["top1"]
+    assert row.cost.teacher_seconds == 0  # its forward and backward are a part of the step
+    assert row.cost.params == sum(p.numel() for p in networks.build("resnet8", 10).parameters())
+
+
+def test_frozen_teachers_methods_and_online_ones_share_a_cohort_without_touching_the_teacher(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    runs = [pictures.run(method) for method in ("kd", "ekd")]
+    kd, ekd = done(execute(pictures.job(tmp_path, *runs), quiet))
+    assert kd.teacher and ekd.teacher and kd.cost
+    assert kd.teacher.recorded == kd.teacher.measured and kd.cost.teacher_seconds > 0
+    assert kd.teacher.sha256 != ekd.teacher.sha256
+    assert kd.teacher.sha256 == checkpoints.sha256(tmp_path / pictures.teacher.id / "student.pt")
+
+
+def test_published_weights_are_taken_as_they_are_and_can_teach(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = networks.build
+
+    def published(name: str, classes: int, init: str = "random") -> Network:
+        network = build(name, classes)
+        if init == "published":
+            torch.nn.init.constant_(network.info.classifier.bias, 0.25)  # type: ignore[union-attr,arg-type]
+        return network
+
+    monkeypatch.setattr(networks, "build", published)
+    taken = pictures.run(student="resnet14", recipe=short(epochs=0, init="published", ema=0.9))
+    (row,) = done(execute(pictures.job(tmp_path, taken), quiet))
+    (epoch,) = row.history
+    assert row.metrics and row.cost
+    assert (epoch.epoch, epoch.steps, epoch.losses, epoch.metrics) == (0, 0, {}, row.metrics.last)
+    assert (row.metrics.best_epoch, row.metrics.evaluated) == (0, 1)
+    assert row.cost.step_seconds == row.cost.images_per_second == 0
+    assert state_of(tmp_path, taken)["fc.bias"].unique().tolist() == [0.25]
+    (student,) = done(execute(pictures.job(tmp_path, pictures.run("kd", teacher=taken)), quiet))
+    assert student.teacher and student.teacher.measured == row.metrics.last["top1"]
