@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .comparable import data_differences, obstacles, one_line, recipe_differences
-from .equal_cost import factor_of, stretched
-from .gains import CellCost, cost, gain
+from .gains import CellCost, cost, factor_of, gain
+from .recipe import stretched
 from .reported import Reported, find, load_reported, student_alone
 from .rows import Row
 from .seats import Index, Printed, Seat, index, seats_of

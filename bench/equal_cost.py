@@ -9,28 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import grid
-from .recipe import Recipe
+from .cells import collect
+from .gains import factor_of
+from .recipe import stretched
 from .rows import Row
 from .specs import Run, Table
 
 
-def factor_of(cost: float | None) -> float | None:
-    """A measured cost factor as quarters; None below 1.25 and for a cost that is not known."""
-    rounded = round(4 * cost) / 4 if cost is not None else 1.0
-    return rounded if rounded >= 1.25 else None
-
-
-def stretched(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with `factor` times the epochs, its milestones moved along."""
-    epochs = round(recipe.epochs * factor)
-    milestones = tuple(round(milestone * factor) for milestone in recipe.milestones)
-    return recipe.model_copy(update={"epochs": epochs, "milestones": milestones})
-
-
 def plan(tables: Sequence[Table], rows: Sequence[Row], choice: grid.Choice) -> grid.Plan:
     """Runs of `none` under stretched recipes, for every cell of the tables whose cost has been measured."""
-    from .cells import collect  # reads this module
-
     runs: dict[str, Run] = {}
     for table in tables:
         for cell in collect(table, rows, choice.scale):

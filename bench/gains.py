@@ -62,3 +62,9 @@ def _seconds(row: Row) -> float | None:
     if row.cost is None or row.status != "done" or not row.history:
         return None
     return row.cost.step_seconds + row.cost.prepare_seconds / max(row.history[-1].steps, 1)
+
+
+def factor_of(cost: float | None) -> float | None:
+    """A measured cost factor as quarters; None below 1.25 and for a cost that is not known."""
+    rounded = round(4 * cost) / 4 if cost is not None else 1.0
+    return rounded if rounded >= 1.25 else None

@@ -97,8 +97,8 @@ def _fitting(tables: Sequence[Table], data: Path, scale: Scale, say: Say) -> lis
     fitting = [table for table in tables if kinds[table.name] == kind]
     if not fitting:
         raise SpecError(
-            f"--data {data} looks like {looks}, and {others} at scale {scale} needs other data; name another table, or "
-            "choose the other scale"
+            f"--data {data} looks like {looks}, which no table that was asked for takes at scale {scale} ({others}); "
+            "name another table, or choose the other scale"
         )
     if others:
         say(f"left out, because --data {data} looks like {looks}: {others}")

@@ -50,10 +50,18 @@ class ResizedCrop(Spec):
     flip: Share = 0.5
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     rand_augment: str | None = None  # timm's notation, such as rand-m9-mstd0.5
-    color_jitter: Annotated[float, Field(ge=0)] = 0.0
+    color_jitter: Annotated[float, Field(ge=0)] = 0.0  # timm leaves it out beside rand_augment
     random_erasing: Share = 0.0  # probability; pixel-wise noise
     mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha; 0 for none
     cutmix: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.val_resize < self.size:
+            raise ValueError(f"val_resize {self.val_resize} is below size {self.size}, so crops would be padded")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must be ascending")
+        return self
 
 
 class Recipe(Spec):
@@ -102,6 +110,13 @@ class Recipe(Spec):
         if self.image.kind not in wanted.get(self.task, (self.image.kind,)):
             raise ValueError(f"image.kind {self.image.kind} does not fit the task {self.task}")
         return self
+
+
+def stretched(recipe: Recipe, factor: float) -> Recipe:
+    """The recipe with `factor` times the epochs, its milestones moved along."""
+    epochs = round(recipe.epochs * factor)
+    milestones = tuple(round(milestone * factor) for milestone in recipe.milestones)
+    return recipe.model_copy(update={"epochs": epochs, "milestones": milestones})
 
 
 def recipe_names() -> list[str]:

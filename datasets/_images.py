@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .base import DataError
+from ._errors import DataError
 
 _TAIL = 64  # bytes; a sound JPEG or PNG shows its end marker in here
 _UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)

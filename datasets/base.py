@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ._errors import DataError
+
 if TYPE_CHECKING:  # importing the package stays cheap
     from pathlib import Path
 
@@ -12,9 +14,7 @@ if TYPE_CHECKING:  # importing the package stays cheap
     from numpy.typing import NDArray
     from PIL import Image
 
-
-class DataError(ValueError):
-    """Data is missing, broken or contradicts itself; the message names the file and how to mend it."""
+__all__ = ["ArraySplit", "DataError", "FileSplit", "ImageSet"]
 
 
 @dataclass(frozen=True, eq=False)

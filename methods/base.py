@@ -72,7 +72,7 @@ class Batch:
 
     Attributes:
         inputs: normalised images [N, 3, H, W].
-        targets: the task's; classification int64 [N].
+        targets: the task's; classification int64 [N], or float32 [N, K] where a recipe mixes images.
         index: int64 [N], each sample's position in the training set.
         full_inputs: what the teacher sees where the student sees less (low-resolution tables); else None.
     """

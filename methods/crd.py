@@ -108,6 +108,11 @@ class CRD(Method):
         return setting.num_samples * (2 * int(options["dim"]) * 4 + 8)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        if batch.targets.ndim != 1:
+            raise MethodError(
+                f"crd: targets have shape {tuple(batch.targets.shape)} and it needs one class an image; "
+                "choose a recipe without mixup and cutmix"
+            )
         s, t = pooled_pair(self.name, student, teacher)
         own, other = F.normalize(self.embed_s(s), dim=1), F.normalize(self.embed_t(t), dim=1)
         drawn = self.draw(batch)

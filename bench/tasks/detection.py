@@ -18,6 +18,7 @@ from bench.errors import SpecError
 from bench.networks.base import Network
 from bench.networks.detection import Detector, Target
 from bench.recipe import Recipe, Resize
+from datasets.base import DataError
 from methods.base import Batch, Outputs
 
 from . import coco_eval
@@ -109,10 +110,17 @@ class DetectionTask(Task):
         return float(counter.get_total_flops())
 
     def _load(self, samples: _Split, groups: list[list[int]]) -> Iterator[tuple[list[Tensor], list[Target]]]:
-        loader: DataLoader[Sample] = DataLoader(
-            samples, batch_sampler=groups, num_workers=self.workers, collate_fn=_collate, persistent_workers=False
+        loader: DataLoader[Sample | DataError] = DataLoader(
+            samples,
+            batch_sampler=groups,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            generator=torch.Generator(),  # else every iteration draws from torch's own
         )
-        return iter(cast(Any, loader))
+        for batch in cast(Any, loader):
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
 
     def _batch(self, images: list[Tensor], targets: list[Target], device: torch.device) -> Batch:
         """uint8 images of several sizes -> one normalised batch, padded with zeros as the papers' code does."""
@@ -138,14 +146,20 @@ class DetectionTask(Task):
         ]
 
 
-class _Split(Dataset[Sample]):
-    """One split as uint8 tensors; what augmentation draws depends on seed and index alone, not on the worker."""
+class _Split(Dataset[Sample | DataError]):
+    """One split as uint8 tensors; what augmentation draws depends on seed and index alone, not on the worker.
+
+    A broken file's error is handed on as a sample: raised in a worker, it would come wrapped in that one's traceback.
+    """
 
     def __init__(self, split: CocoSplit, transform: v2.Compose, seed: tuple[int, int, int]) -> None:
         self.split, self.transform, self.seed = split, transform, seed
 
-    def __getitem__(self, i: int) -> Sample:
-        image, boxes, labels, image_id = self.split.load(i)
+    def __getitem__(self, i: int) -> Sample | DataError:
+        try:
+            image, boxes, labels, image_id = self.split.load(i)
+        except DataError as error:
+            return error
         pixels = tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1))
         stored = (pixels.shape[1], pixels.shape[2])
         framed = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=stored)
@@ -173,8 +187,12 @@ def _transform(recipe: Recipe, flip: float) -> v2.Compose:
     return v2.Compose([resize, v2.RandomHorizontalFlip(flip)])
 
 
-def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    return [image for image, _ in samples], [target for _, target in samples]
+def _collate(samples: list[Sample | DataError]) -> tuple[list[Tensor], list[Target]] | DataError:
+    """Images and targets of a batch, or the first error among its samples."""
+    good = [sample for sample in samples if not isinstance(sample, DataError)]
+    if len(good) < len(samples):
+        return next(sample for sample in samples if isinstance(sample, DataError))
+    return [image for image, _ in good], [target for _, target in good]
 
 
 def _typical_size(split: CocoSplit, recipe: Recipe) -> tuple[int, int]:
