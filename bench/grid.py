@@ -88,7 +88,8 @@ def plan(tables: Sequence[Table], choice: Choice) -> Plan:
                     for run in runs_of(table, pair, entry, choice):
                         students.setdefault(run.id, run)
     teachers = {run.teacher.id: run.teacher for run in students.values() if run.teacher and not run.teacher_file}
-    stages = (cohorts(teachers.values(), choice.cohort), cohorts(students.values(), choice.cohort))
+    taught = [run for run in students.values() if run.id not in teachers]  # a student may be a teacher elsewhere
+    stages = (cohorts(teachers.values(), choice.cohort), cohorts(taught, choice.cohort))
     return Plan(tuple(stage for stage in stages if stage), tuple(skipped))
 
 
@@ -243,7 +244,7 @@ def validate(table: Table) -> None:
             for j, entry in enumerate(table.entries(pair)):
                 try:
                     (run,) = runs_of(table, pair, entry, Choice(scale, data, seeds=(0,)))
-                    size = table.data_size.train_images if scale == "full" else 2_000
+                    size = min(table.data_size.train_images, 20_000) if scale == "full" else 2_000  # banks take memory
                     if (key := (entry.method, str(run.options), size)) not in built:
                         methods.build(entry.method, any_setting(table.task, size, 10), **run.options)
                         built.add(key)

@@ -22,7 +22,7 @@ class Record(BaseModel):
 class Epoch(Record):
     """What one epoch left behind."""
 
-    epoch: int = Field(description="Counted from 1.")
+    epoch: int = Field(description="Counted from 1; 0 for published weights, taken as they are.")
     steps: int = Field(description="Optimiser steps since the start of the run.")
     lr: float = Field(description="Learning rate at the epoch's last step.")
     losses: dict[str, float] = Field(description="Mean over the epoch's steps of every weighted loss term.")

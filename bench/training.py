@@ -76,6 +76,8 @@ def _train_epoch(
             _report_step(members, epoch, reached, task, report)
         if last:
             break
+        if not any(member.active for member in members):
+            return False  # nobody is left to read the rest of the epoch for
     stopped = reached == recipe.max_steps
     whole = stopped or epoch + 1 == recipe.epochs
     for member in filter(lambda m: m.active, members):

@@ -26,8 +26,8 @@ SHORT = {
 
 
 @pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # small networks gain nothing from a second one, and lose much on a busy machine
 
 
 @pytest.fixture(scope="session")

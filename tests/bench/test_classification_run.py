@@ -15,6 +15,7 @@ from bench import checkpoints, networks
 from bench.networks.base import Network
 from bench.rows import Row
 from bench.run import execute
+from bench.tasks.classification import ClassificationTask
 from methods._granularity import Granularity
 from tests.bench.pictures import Pictures, short, state_of
 
@@ -87,9 +88,7 @@ def kill_in_second_epoch(event: dict[str, Any]) -> None:
         raise Killed
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(
-    pictures: Pictures, tmp_path: Path
-) -> None:
+def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(pictures: Pictures, tmp_path: Path) -> None:
     recipe = short(epochs=2, ema=0.5, decay_all=False)
     runs = [pictures.run(method, recipe=recipe) for method in STATEFUL]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -161,6 +160,28 @@ def test_a_loss_that_breaks_in_the_methods_first_epochs_is_divergence(
     broken, whole = execute(pictures.job(tmp_path, pictures.run("fsp"), pictures.run("kd")), quiet)
     assert (broken.status, whole.status) == ("diverged", "done")
     assert "fsp is nan in the method's initial phase" in broken.reason
+
+
+def test_data_is_read_no_further_when_every_member_has_left(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    read: list[int] = []
+    batches = ClassificationTask.batches
+
+    def counted(self: Any, epoch: int, *given: Any) -> Any:
+        for batch in batches(self, epoch, *given):
+            read.append(epoch)
+            yield batch
+
+    monkeypatch.setattr(methods.method_class("kd"), "forward", broken)
+    monkeypatch.setattr(ClassificationTask, "batches", counted)
+    job = pictures.job(tmp_path, pictures.run("kd", recipe=short(epochs=2)))
+    (row,) = execute(job, quiet)
+    assert row.status == "failed" and "no such kernel" in row.reason
+    assert read == [0]
 
 
 @pytest.mark.parametrize("method", ["ekd", "dml"])

@@ -123,7 +123,9 @@ def test_an_earlier_phase_is_spread_over_the_steps_of_the_run(table: Table) -> N
     found = cost([prepared], [none])
     assert found and found.factor == pytest.approx(1.5)
     assert replace(found, factor=None, prepare_seconds=0.0) == replace(
-        cost([kd], []), factor=None, prepare_seconds=0.0  # type: ignore[type-var]
+        cost([kd], []),
+        factor=None,
+        prepare_seconds=0.0,  # type: ignore[type-var]
     )
 
 

@@ -17,7 +17,6 @@ import pytest
 from bench import checkpoints, launch, networks
 from bench.errors import CheckpointError, SpecError
 from bench.launch import Asked, Launch, prepare
-from bench.recipe import load_recipe
 from bench.specs import MethodEntry, Networks, Pair, Table, load_table
 from datasets import DataError
 from methods.base import MethodError
@@ -79,7 +78,7 @@ def plans(asked: Asked, said: Sayings) -> Plans:
 
 def test_an_array_file_picks_the_tables_of_small_images_and_says_which_it_left(plans: Plans, said: Sayings) -> None:
     tables = [load_table(name) for name in ("akd/coco", "crd/cifar100", "torchdistill/imagenet")]
-    (found,) = plans(*tables, scale=None, changes={"batch_size": 8}, methods=("kd",))
+    (found,) = plans(*tables, scale=None, changes=SMALL, methods=("kd",))
     assert {run.task for run in found.plan.runs} == {"classification"}
     assert {run.recipe.name for run in found.plan.runs} == {"cifar_240"}
     assert {run.data.name for run in found.plan.runs} == {"mine"}
@@ -166,9 +165,8 @@ def test_a_variant_with_fewer_images_than_a_batch_is_refused_before_any_work(pla
 
 
 def test_a_recipe_that_does_not_fit_the_data_is_refused_before_any_work(plans: Plans) -> None:
-    changes = SMALL | {"image": load_recipe("imagenet_torchdistill").image.model_dump()}
     with pytest.raises(SpecError, match=r"image.kind resized_crop does not fit .*mine.npz"):
-        plans(table_of(), changes=changes)
+        plans(table_of(base_recipe="imagenet_torchdistill"), scale="full")
 
 
 def test_more_negatives_than_samples_are_refused_before_any_work(plans: Plans) -> None:
@@ -194,24 +192,24 @@ def test_a_method_for_more_classes_is_refused_before_any_work(plans: Plans, tmp_
 
 def test_memory_for_every_sample_is_said_before_it_is_taken(plans: Plans, said: Sayings) -> None:
     entries = (
-        MethodEntry(method="crd", options={"negatives": 8, "dim": 65536}),
-        MethodEntry(method="mag+crd", options={"negatives": 8, "dim": 32768}),
+        MethodEntry(method="crd", options={"negatives": 8, "dim": 4096}),
+        MethodEntry(method="mag+crd", options={"negatives": 8, "dim": 1366}),
         MethodEntry(method="kd"),
     )
     plans(table_of(*entries))
     lines = [line for line in said if "memory" in line]
-    # 48 samples x 2 banks x 65536 x 4 bytes = 24 MiB
+    # 48 samples x 2 banks x 4096 x 4 bytes = 1.5 MiB
     assert lines == [
-        "  memory: crd keeps 24 MiB for the training samples of each student",
-        "  memory: mag+crd keeps 12 MiB for the training samples of each student",
+        "  memory: crd keeps 2 MiB for the training samples of each student",
+        "  memory: mag+crd keeps 1 MiB for the training samples of each student",
     ]
 
 
 def test_a_teacher_file_has_to_fit_the_networks_and_classes(plans: Plans, tmp_path: Path) -> None:
     file, table = tmp_path / "teacher.pt", table_of(MethodEntry(method="kd"))
 
-    def write(name: str, classes: int, **more: Any) -> Path:
-        checkpoints.write(file, {"state": networks.build(name, classes).state_dict()} | more)
+    def write(name: str, count: int, **more: Any) -> Path:
+        checkpoints.write(file, {"state": networks.build(name, count).state_dict()} | more)
         return file
 
     with pytest.raises(CheckpointError, match="does not fit: fc.bias .*another number of classes"):
@@ -261,7 +259,10 @@ def test_a_classification_table_runs_from_the_command_line(npz: Path, tmp_path: 
     rows = [json.loads(file.read_text()) for file in tmp_path.glob("results/runs/*/row.json")]
     found = {(row["run"]["student"], row["run"]["method"]): row for row in rows}
     assert set(found) == {("resnet14", "none"), ("resnet8", "none"), ("resnet8", "kd"), ("resnet8", "ekd")}
-    assert {key: row["cost"]["cohort"] for key, row in found.items()} == {key: 1 + 2 * (key[0] == "resnet8") for key in found}
+    assert {(student, row["cost"]["cohort"]) for (student, _), row in found.items()} == {
+        ("resnet14", 1),
+        ("resnet8", 3),
+    }
     assert found["resnet8", "kd"]["teacher"]["recorded"] == found["resnet14", "none"]["metrics"]["last"]["top1"]
     assert found["resnet8", "ekd"]["teacher"]["recorded"] is None
     shown = kdbench("table", "table.yaml", "--scale", "mini")

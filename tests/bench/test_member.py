@@ -118,14 +118,9 @@ def test_a_resumed_member_is_the_one_that_was_saved(pictures: Pictures, tmp_path
     member.save()
     assert again.resume()
     assert (again.epoch, again.steps) == (1, 2)
-    for one, other in ((member, again),):
-        assert equal(copy(one.student), copy(other.student))
-        assert equal(copy(one.method), copy(other.method))
-        assert one.teacher is not None and other.teacher is not None
-        assert equal(copy(one.teacher), copy(other.teacher))
-        assert one.averaged is not None and other.averaged is not None
-        assert equal(copy(one.averaged), copy(other.averaged))
-        assert torch.equal(one.random.cpu, other.random.cpu)
+    for part in ("student", "method", "teacher", "averaged"):
+        assert equal(copy(getattr(member, part)), copy(getattr(again, part))), part
+    assert torch.equal(member.random.cpu, again.random.cpu)
 
 
 def test_a_checkpoint_of_another_network_is_refused(pictures: Pictures, tmp_path: Path) -> None:

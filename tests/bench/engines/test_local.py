@@ -179,7 +179,9 @@ def test_jobs_run_side_by_side_on_every_place_of_a_device(
     """Each of two processes ends well only if it sees the other while it waits."""
     teacher = plan.runs[0]
     runs = [teacher.model_copy(update={"seed": seed}) for seed in (1, 2)]
-    script = f"touch {tmp_path}/$$; for i in 1 2 3 4 5 6 7 8 9 10; do [ $(ls {tmp_path}/[0-9]* | wc -l) = 2 ] && exit 7; "
+    script = (
+        f"touch {tmp_path}/$$; for i in 1 2 3 4 5 6 7 8 9 10; do [ $(ls {tmp_path}/[0-9]* | wc -l) = 2 ] && exit 7; "
+    )
     interpreter(tmp_path, monkeypatch, script + "sleep 0.5; done; exit 8")
     engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
     rows = engine.execute(Plan((tuple((run,) for run in runs),), ()))
