@@ -24,11 +24,6 @@ STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
 """Methods with a warm-up, a bank, an optimiser group, an earlier phase or a teacher of their own; and none."""
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(1)  # in place of two: for networks as small as these a second one costs more than it brings
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return Pictures(tmp_path_factory.mktemp("data"))

@@ -17,11 +17,6 @@ from tests.bench.pictures import STEPS, Pictures, short, state_of
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(1)  # in place of two: for networks as small as these a second one costs more than it brings
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return Pictures(tmp_path_factory.mktemp("data"))

@@ -28,11 +28,6 @@ def test_every_recipe_in_the_tree_validates(name: str) -> None:
     assert recipe.name == name and recipe.source
 
 
-def test_the_tree_holds_the_two_tables_and_three_recipes_of_the_first_release() -> None:
-    assert {"akd/coco", "dist/coco"} <= set(table_names())
-    assert {"coco_2x", "coco_mini", "coco_mini_teacher"} <= set(recipe_names())
-
-
 @pytest.fixture
 def content() -> dict[str, Any]:
     """What `dist/coco` says, to be edited."""

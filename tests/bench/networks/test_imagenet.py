@@ -54,11 +54,6 @@ SHOWN = {  # the library's modules whose outputs the features are
 WITH_PRE_ACTIVATIONS = {"resnet18", "resnet50", "resnet50_sb", "mobilenet_v1"}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty weights folder, and no way to download."""

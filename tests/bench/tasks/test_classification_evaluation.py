@@ -23,11 +23,6 @@ CPU = torch.device("cpu")
 CLASSES, TRAIN, VAL = 8, 26, 9
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """26 images to train on and 9 to validate on, of 8x8 pixels in 8 classes."""

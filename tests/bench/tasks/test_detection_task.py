@@ -27,11 +27,6 @@ STORED = [(50, 40), (40, 61), (33, 80), (70, 30), (45, 45), (64, 48)]  # widths 
 CATEGORIES = (3, 7, 20)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> CocoFolder:
     """Six smooth images a split, of six shapes, with boxes at whole pixels and category ids with gaps."""

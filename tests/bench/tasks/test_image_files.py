@@ -28,11 +28,6 @@ SIZES = [(30, 24), (24, 31), (28, 28), (40, 22), (10, 12)]  # widths and heights
 STRONG = {"rand_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 1.0}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eleven smooth PNG images to train on and five to validate on, in three classes and of five shapes."""

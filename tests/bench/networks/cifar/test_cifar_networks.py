@@ -61,11 +61,6 @@ class Case:
         return REPDISTILLER.get(self.name, self.name)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_two_threads: None) -> None:
-    torch.set_num_threads(1)  # most of these maps are too small to share
-
-
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray[Any, Any]]:
     with np.load(GOLDEN / "cifar_networks.npz") as stored:
