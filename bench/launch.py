@@ -262,8 +262,10 @@ def _show(plan: grid.Plan, engine: LocalEngine, data: Data, scale: str, say: Say
         setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
         if size := methods.bank_bytes(run.method, setting, run.options):
             say(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB for the training samples of each student")
-    for skipped in plan.skipped:
-        say(f"  skipped: {skipped.table} {skipped.cell}: {skipped.reason}")
+    for reason in dict.fromkeys(skipped.reason for skipped in plan.skipped):
+        cells = [f"{skipped.table} {skipped.cell}" for skipped in plan.skipped if skipped.reason == reason]
+        shown = ", ".join(cells) if len(cells) <= 3 else f"{len(cells)} cells, the first {cells[0]}"
+        say(f"  skipped: {shown}: {reason}")
 
 
 def _summary(plan: grid.Plan, rows: list[Row], say: Say) -> bool:

@@ -7,6 +7,7 @@ never carry a meaning alone: methods also differ in marker and dash, and bear th
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from .blocks import Block, Line
 WIDTH = 8.0  # inches
 LINE = 0.27  # inches a method takes
 SMALL = 8.5  # points
+TITLE = 84  # characters of a title that stand beside each other
 
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#6E6E6E"
 COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -154,7 +156,7 @@ def _panels(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
     heights = [LINE * count + 0.8 for count in lines]
     engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout=engine)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(textwrap.fill(title, TITLE), x=0.01, ha="left", fontsize=11, fontweight="bold")
     axes = figure.subplots(len(lines), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
     for axis in axes.flat:
         axis.tick_params(labelsize=SMALL)
