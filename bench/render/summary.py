@@ -107,6 +107,8 @@ def _exercised(table: Table, cells: Sequence[Cell]) -> list[str]:
 
 def _counts(cells: Sequence[Cell]) -> str:
     judged = [cell.verdict.word for cell in cells if cell.reported_value is not None]
+    if not judged:
+        return "No cell has a reported number."
     words = [f"{judged.count(word)} {word}" for word in dict.fromkeys(judged)]
     return f"Of {len(judged)} cells with a reported number: {', '.join(words)}."
 
