@@ -20,8 +20,8 @@ class AFD(Method):
 
     S, T: the stages without the stem, [N, C, h, w]. This is the AFD of Wang et al. (ICLR 2020; half of their AFDS) with
     the squeeze-and-excitation attention of Knowledge-Distillation-Zoo in place of the paper's, which that repository
-    found unstable; the multi-granularity paper's code seems to carry this form (it names such an attention, which nothing
-    sets). It is not the AFD of Ji et al. (AAAI 2021).
+    found unstable; the multi-granularity paper's code seems to carry this form (it names such an attention and never
+    sets it). It is not the AFD of Ji et al. (AAAI 2021).
 
     Args:
         setting: the run's shapes.
