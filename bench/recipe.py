@@ -113,10 +113,11 @@ class Recipe(Spec):
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with `factor` times the epochs, its milestones moved along."""
+    """The recipe with `factor` times the epochs, its milestones and an early stop moved along."""
     epochs = round(recipe.epochs * factor)
     milestones = tuple(round(milestone * factor) for milestone in recipe.milestones)
-    return recipe.model_copy(update={"epochs": epochs, "milestones": milestones})
+    steps = round(recipe.max_steps * factor) if recipe.max_steps else None
+    return recipe.model_copy(update={"epochs": epochs, "milestones": milestones, "max_steps": steps})
 
 
 def recipe_names() -> list[str]:

@@ -45,6 +45,7 @@ def test_a_stretched_recipe_moves_its_milestones_along() -> None:
     changed = stretched(recipe, 1.5)
     assert (changed.epochs, changed.milestones) == (360, (225, 270, 315))
     assert changed == recipe.model_copy(update={"epochs": 360, "milestones": (225, 270, 315)})
+    assert stretched(recipe.model_copy(update={"max_steps": 20}), 1.75).max_steps == 35
 
 
 def test_the_student_alone_is_planned_once_for_each_cost(table: Table) -> None:
