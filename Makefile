@@ -1,7 +1,9 @@
 # kdbench. `make help` lists the targets.
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+READY := $(VENV)/.ready
+# Tools are run as modules: scripts name the interpreter by a path, which no longer holds where a folder has moved.
+RUN := $(VENV)/bin/python -m
 
 SEEDS ?=
 METHODS ?=
@@ -18,20 +20,20 @@ help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  %-19s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make the virtual environment in .venv
+setup: $(READY) ## make the virtual environment (VENV=.venv)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "kdbench needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
-	@# pip takes a package that was being installed when it was stopped for a whole one, so such a .venv is made anew.
-	test -x $(BIN)/python -a ! -e .venv/.unfinished || $(PYTHON) -m venv --clear .venv
-	touch .venv/.unfinished
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	mv .venv/.unfinished $(READY)
+	@# pip takes a package that was being installed when it was stopped for a whole one, so such an environment is made anew.
+	test -x $(VENV)/bin/python -a ! -e $(VENV)/.unfinished || $(PYTHON) -m venv --clear $(VENV)
+	touch $(VENV)/.unfinished
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	mv $(VENV)/.unfinished $(READY)
 
 # Runs the tables of a data set, then prints them; what could not be run at all is said and prints nothing.
-reproduce = @$(BIN)/kdbench run $(1) $(OPTIONS); status=$$?; \
-	test $$status -ge 2 || $(BIN)/kdbench table $(1) $(if $(SCALE),--scale $(SCALE)); exit $$status
+reproduce = @$(RUN) bench run $(1) $(OPTIONS); status=$$?; \
+	test $$status -ge 2 || $(RUN) bench table $(1) $(if $(SCALE),--scale $(SCALE)); exit $$status
 
 reproduce-coco: $(READY) ## train and evaluate every cell of the COCO tables, then print them
 	$(call reproduce,akd/coco dist/coco)
@@ -43,21 +45,21 @@ reproduce-imagenet: $(READY) ## the same for ImageNet
 	$(call reproduce,$(addsuffix /imagenet,dist dkd torchdistill))
 
 table: $(READY) ## every reported number beside the measured one, with a verdict
-	$(BIN)/kdbench table $(if $(SCALE),--scale $(SCALE))
+	$(RUN) bench table $(if $(SCALE),--scale $(SCALE))
 
 plots: $(READY) ## measured against reported, gains, learning curves (PNG and SVG)
-	$(BIN)/kdbench plots $(if $(SCALE),--scale $(SCALE))
+	$(RUN) bench plots $(if $(SCALE),--scale $(SCALE))
 
 check: $(READY) ## validate tables, recipes, reported numbers, data and results without training
-	$(BIN)/kdbench check $(if $(DATA),--data "$(DATA)")
+	$(RUN) bench check $(if $(DATA),--data "$(DATA)")
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(RUN) pytest
 
 lint: $(READY) ## ruff and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
 
 clean: ## remove what runs left behind, teachers included
 	rm -rf results/runs results/tables results/plots
