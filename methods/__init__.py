@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .base import Method, Setting
 
-PUBLISHED_SUMS = ("dist+mimic",)
+PUBLISHED_SUMS = ("cirkd+kd", "cwd+kd", "dist+mimic", "ifvd+kd", "skd+kd")
 """Sums that a paper's table names; any other sum of methods can be built as well."""
 
 
@@ -82,7 +82,7 @@ def teacher_mode(name: str, options: dict[str, Any]) -> str:
 
 
 def bank_bytes(name: str, setting: Setting, options: dict[str, Any]) -> int:
-    """Memory of what `name` will keep for every training sample, in bytes, under resolved `options`."""
+    """Memory of the banks and queues that `name` will keep, in bytes, under resolved `options`."""
     parts = _parts(name)
     return sum(
         method_class(stem).bank_bytes(setting, options[part] if len(parts) > 1 else options)

@@ -51,16 +51,18 @@ class AD(Method):
         fixed:    weight * sum_k w_k L_k
         adaptive: weight * (sum_k exp(-a_k) w_k L_k + sum_k a_k), every a_k learned from 0
 
-    The path losses L_k, of stages S_i [N, c_i, H, W] and T_i [N, C_i, H, W] (`features` without the stem):
-        soft_target: temperature^2 * KL of the logits, mean over images
+    The path losses L_k, of stages S_i [N, c_i, H, W] and T_i [N, C_i, H, W] (`features` without the stem; a segmenter's
+    last is the map before its classifier):
+        soft_target: temperature^2 * KL of the logits, mean over images; in segmentation over pixels of raw logits
         logits: mean squared difference of the logits
         attention: sum over stages of the mean squared difference of attention maps (`_paths.attention`)
         nst: the same of channel Grams (`_paths.nst`), on adapted stages
         feature_map: the same of spatial means, on adapted stages
         softmax_regression: mean squared difference of the teacher's logits and those of its classifier, frozen, on the
-            spatial mean of the last adapted stage
-    An adapted stage is BN(Conv1x1(S_i)), without bias and without ReLU. Once settled, a_k = log(w_k L_k): the sum of
-    log L_k is what is minimised, whatever the w_k. The total may fall below 0.
+            spatial mean of the last adapted stage; classification alone
+    All are means, so large maps make no large losses. An adapted stage is BN(Conv1x1(S_i)), without bias and without
+    ReLU. Once settled, a_k = log(w_k L_k): the sum of log L_k is what is minimised, whatever the w_k. The total may
+    fall below 0. Segmentation is our reading: the paper speaks of it, and code was released for classification alone.
 
     Args:
         setting: the run's shapes; both networks show the same number of stages.
@@ -81,7 +83,7 @@ class AD(Method):
         "S. Chennupati, M. M. Kamani, Z. Cheng, L. Chen. Adaptive distillation: aggregating knowledge from multiple "
         "paths for efficient distillation. BMVC 2021. https://github.com/wyze-AI/AdaptiveDistillation"
     )
-    tasks = frozenset({"classification"})
+    tasks = frozenset({"classification", "segmentation"})
     classifier_weight: Tensor
     classifier_bias: Tensor | None
 
@@ -141,6 +143,11 @@ class AD(Method):
         self.adapters = nn.ModuleDict({str(stage): adapter(*widths[stage]) for stage in needed})
         if "softmax_regression" not in self.paths:
             return
+        if self.setting.task == "segmentation":
+            raise MethodError(
+                "ad: softmax_regression reads a classifier of pooled features, and a segmenter has none; choose a "
+                "config or paths without it"
+            )
         classifier = self.setting.teacher.classifier
         if not isinstance(classifier, nn.Linear) or classifier.in_features != widths[-1][1]:
             raise MethodError(

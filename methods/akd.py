@@ -20,8 +20,10 @@ class AKD(Method):
         U(x)_c = (x_c - mean_{n,h,w} x_c) / sqrt(var_{n,h,w} x_c + 1e-5) (normalise)
         loss = base weight * sum over levels of mean over Avatars of base.compare(U(align(S)), U(a))
 
-    S [N, C_s, H, W], T [N, C, H, W]. Both switches on is the released code; both off is the base alone. The paper
-    covers dense prediction; classification, and segmentation with a base other than CWD, is our reading.
+    S [N, C_s, H, W], T [N, C, H, W]. Both switches on is the released code; both off is the base alone. What a base
+    computes beside its features (CWD on logits) stays as it is in all arms. The paper covers dense prediction, but
+    code was released for detection alone: segmentation, where the base reads the map before the classifier, is our
+    reading, and so is classification.
 
     Args:
         setting: the run's shapes.
@@ -77,13 +79,13 @@ class AKD(Method):
         self.cwd_raw_target, self.uncertainty = cwd_raw_target, uncertainty
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """One term, named after wrapper and base."""
+        """One term, named after wrapper and base, and the base's terms on anything but features."""
         levels = [
             self._level(self.base.aligned(student, level), feature.detach(), level)
-            for level, feature in enumerate(teacher.features)
+            for level, feature in enumerate(self.base.maps(teacher.features))
         ]
         total = torch.stack(levels).sum()
-        return {self.name: self.base.weight * total}
+        return {self.name: self.base.weight * total} | self.base.other_terms(student, teacher)
 
     def _level(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         avatars = self._avatars(teacher)

@@ -21,7 +21,7 @@ class AT(Method):
 
     Args:
         setting: the run's shapes.
-        weight: CIFAR 1000; segmentation in CIRKD's scripts 10000.
+        weight: CIFAR 1000; segmentation in CIRKD's scripts 10000, beside `kd`.
         p: power of the activations.
     """
 

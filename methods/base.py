@@ -9,10 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+VOID = 255
+"""Label of pixels that count for nothing in the targets of segmentation."""
 
 
 class MethodError(ValueError):
@@ -26,14 +31,14 @@ class Outputs:
     Attributes:
         logits: classification [N, K]; segmentation [N, K, h, w]; dense detectors one [N, A*K, H, W] per pyramid
             level (A anchors a location); two-stage detectors the RPN's objectness, one [N, A, H, W] per level.
-        features: maps from shallow to deep, [N, C, H, W]; classifiers show the stem and every stage, detectors their
-            pyramid levels.
+        features: maps from shallow to deep, [N, C, H, W]; classifiers show the stem and every stage, segmenters also
+            the map that their classifier reads, detectors their pyramid levels.
         pooled: [N, D], what the classifier reads.
         boxes: dense detectors one [N, A*4, H, W] of box deltas per level; two-stage detectors the RPN's.
         extra: whatever else a family has to show. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
             `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, (K + 1) * 4]. FCOS:
             `centerness`, one [N, 1, H, W] per level. Classifiers: `pre_activations`, the stages (`features` without
-            the stem) before their last ReLU.
+            the stem) before their last ReLU. Segmenters with an auxiliary head: `aux_logits` [N, K, h', w'].
         losses: the network's own task losses, scalars by name, when it was given targets.
     """
 
@@ -72,7 +77,8 @@ class Batch:
 
     Attributes:
         inputs: normalised images [N, 3, H, W].
-        targets: the task's; classification int64 [N], or float32 [N, K] where a recipe mixes images.
+        targets: the task's; classification int64 [N], or float32 [N, K] where a recipe mixes images; segmentation
+            int64 [N, H, W] at the size of the inputs, VOID where a pixel counts for nothing.
         index: int64 [N], each sample's position in the training set.
         full_inputs: what the teacher sees where the student sees less (low-resolution tables); else None.
     """
@@ -169,7 +175,7 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def bank_bytes(cls, setting: Setting, options: dict[str, Any]) -> int:
-        """Memory that tensors kept for every training sample will take, in bytes; known before anything is built."""
+        """Memory that banks and queues of embeddings will take, in bytes; known before anything is built."""
         return 0
 
     @property
@@ -216,7 +222,9 @@ class Method(nn.Module, ABC):
 class FeatureMethod(Method):
     """A method that compares the features of student and teacher level by level and sums over levels.
 
-    Subclasses define `compare`; wrappers such as AKD call `aligned` and `compare` themselves.
+    In segmentation there is one level, the last feature: the map that the classifier reads, as CIRKD's code base
+    compares it. Subclasses define `compare`; wrappers such as AKD call `maps`, `aligned`, `compare` and `other_terms`
+    themselves.
 
     Args:
         setting: the run's shapes; student and teacher must show the same number of features.
@@ -227,7 +235,7 @@ class FeatureMethod(Method):
     def __init__(self, setting: Setting, weight: float = 1.0, align: str | None = "conv1x1") -> None:
         super().__init__(setting)
         self.weight = weight
-        student, teacher = setting.student.channels, setting.teacher.channels
+        student, teacher = self.maps(setting.student.channels), self.maps(setting.teacher.channels)
         if len(student) != len(teacher):
             raise MethodError(
                 f"{self.name}: the student shows {len(student)} features and the teacher {len(teacher)}; "
@@ -241,16 +249,24 @@ class FeatureMethod(Method):
             nn.Conv2d(s, t, kernel_size=1) if align else nn.Identity() for s, t in zip(student, teacher, strict=True)
         )
 
+    def maps(self, shown: tuple[Item, ...]) -> tuple[Item, ...]:
+        """Those of a network's features, or of their channels, that are compared."""
+        return shown[-1:] if self.setting.task == "segmentation" else shown
+
     def aligned(self, student: Outputs, level: int) -> Tensor:
         """The student's feature at `level` in the teacher's width, [N, C_teacher, H, W]."""
-        aligned: Tensor = self.align[level](student.features[level])
+        aligned: Tensor = self.align[level](self.maps(student.features)[level])
         return aligned
 
     @abstractmethod
     def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         """Unweighted scalar loss between two maps of one shape, [N, C, H, W]."""
 
+    def other_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Named, weighted losses on anything but features, which a wrapper passes on as they are."""
+        return {}
+
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        levels = range(len(teacher.features))
-        total = torch.stack([self.compare(self.aligned(student, i), teacher.features[i], i) for i in levels]).sum()
-        return {self.name: self.weight * total}
+        levels = enumerate(self.maps(teacher.features))
+        total = torch.stack([self.compare(self.aligned(student, i), feature, i) for i, feature in levels]).sum()
+        return {self.name: self.weight * total} | self.other_terms(student, teacher)

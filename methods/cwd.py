@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import FeatureMethod, MethodError, Setting
-from .functional import target
+from .base import FeatureMethod, MethodError, Outputs, Setting
+from .functional import logits_pair, target
 
 
 class CWD(FeatureMethod):
@@ -15,31 +15,53 @@ class CWD(FeatureMethod):
         q = softmax_{HW}(T / tau),  p = softmax_{HW}(align(S) / tau)
         level loss = tau^2 / (N * C) * sum_{n,c} KL(q || p);  summed over levels, times weight
 
-    S [N, C_s, H, W], T [N, C, H, W].
+    S [N, C_s, H, W], T [N, C, H, W]. In segmentation the level is the map before the classifier, and a term of its own
+    is the same loss on the raw logits [N, K, h, w], a channel a class. CIRKD's scripts also add `kd` and an adversarial
+    term: their row is `cwd+kd` or `cwd+kd+adversarial`.
 
     Args:
         setting: the run's shapes.
         weight: factor on the sum; the paper's value depends on the detector (RepPoints in the AKD configs: 7.5).
-        tau: temperature.
+            CIRKD's scripts have 50 and divide by N * C_s where the widths differ: for their 128 and 256 channels that
+            is 100 here.
+        tau: temperature; segmentation in CIRKD's scripts 4.
         align: "conv1x1" or None.
+        logits_weight: segmentation only: factor on the term of the logits, none at 0; in CIRKD's scripts 3.
     """
 
     name = "cwd"
     citation = (
         "C. Shu, Y. Liu, J. Gao, Z. Yan, C. Shen. Channel-wise knowledge distillation for dense prediction. ICCV 2021. "
-        "https://github.com/irfanICMLL/TorchDistiller"
+        "https://github.com/irfanICMLL/TorchDistiller; segmentation as run by https://github.com/winycg/CIRKD"
     )
     tasks = frozenset({"classification", "detection", "segmentation"})
 
-    def __init__(self, setting: Setting, weight: float = 1.0, tau: float = 1.0, align: str | None = "conv1x1") -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        weight: float = 1.0,
+        tau: float = 1.0,
+        align: str | None = "conv1x1",
+        logits_weight: float = 0.0,
+    ) -> None:
         super().__init__(setting, weight, align)
         if tau <= 0:
             raise MethodError(f"cwd: tau is {tau}; it must be positive")
-        self.tau = tau
+        if logits_weight and setting.task != "segmentation":
+            raise MethodError(f"cwd: logits_weight has no meaning for {setting.task}; leave it 0")
+        self.tau, self.logits_weight = tau, logits_weight
 
     def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         """tau^2 * KL(teacher || student), mean over the N * C channels of [N, C, H, W] maps."""
-        teacher = target(self.name, student, teacher, f"features of level {level}")
+        return self._divergence(student, target(self.name, student, teacher, f"features of level {level}"))
+
+    def other_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """`cwd_logits`, where it has a weight."""
+        if not self.logits_weight:
+            return {}
+        return {"cwd_logits": self.logits_weight * self._divergence(*logits_pair(self.name, student, teacher))}
+
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         log_p = F.log_softmax(student.flatten(2) / self.tau, dim=2)
         log_q = F.log_softmax(teacher.flatten(2) / self.tau, dim=2)
         divergence = F.kl_div(log_p, log_q, reduction="sum", log_target=True)

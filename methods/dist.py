@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import level_pairs, roi_pair, target
+from .functional import labels_at, level_pairs, roi_pair, target
 
 EPS = 1e-8
 """Added to the product of the two norms (not a clamp, not inside the root), as released."""
@@ -58,7 +57,7 @@ class DIST(Method):
             pixels and locations go with their image; RoIs by the number of proposals of each image. None: one chunk.
         activation: "softmax" or "sigmoid"; None is the paper's choice, sigmoid for dense detectors, else softmax.
         ignore_index: segmentation only: leave out pixels whose target, resized to the logits by nearest neighbour,
-            equals it. None, as released, keeps void pixels.
+            equals it (void pixels: 255). None, as released, keeps them all.
         aux_weight: segmentation only.
     """
 
@@ -104,9 +103,9 @@ class DIST(Method):
             pairs = level_pairs(self.name, student.logits, others, "class logits")
             total = torch.stack([self._maps(own, other, None, "sigmoid") for own, other in pairs]).sum()
         else:
-            total = self._maps(student.logits, teacher.logits, batch.targets)
+            total = self._maps(student.logits, teacher.logits, batch)
             if "aux_logits" in student.extra and "aux_logits" in teacher.extra:
-                aux = self._maps(student.extra["aux_logits"], teacher.extra["aux_logits"], batch.targets)
+                aux = self._maps(student.extra["aux_logits"], teacher.extra["aux_logits"], batch)
                 total = total + self.aux_weight * aux
         return {self.name: self.weight * total}
 
@@ -114,7 +113,7 @@ class DIST(Method):
         self,
         student: Tensor | tuple[Tensor, ...],
         teacher: Tensor | tuple[Tensor, ...],
-        targets: Tensor | None,
+        batch: Batch | None,
         activation: str = "softmax",
     ) -> Tensor:
         """The loss of [N, C] or [N, C, h, w] logits, chunk by chunk of images."""
@@ -124,9 +123,9 @@ class DIST(Method):
         size = self.chunk or max(len(student), 1)
         students = [_rows(part) for part in torch.split(student, size)]
         teachers = [_rows(part) for part in torch.split(teacher, size)]
-        if self.ignore_index is not None and targets is not None:
-            resized = F.interpolate(targets[:, None].float(), student.shape[2:], mode="nearest")
-            keep = [part.flatten() for part in torch.split(resized != self.ignore_index, size)]
+        if self.ignore_index is not None and batch is not None:
+            labels = labels_at(self.name, batch, student.shape[2:])
+            keep = [part.flatten() for part in torch.split(labels != self.ignore_index, size)]
             students = [rows[kept] for rows, kept in zip(students, keep, strict=True)]
             teachers = [rows[kept] for rows, kept in zip(teachers, keep, strict=True)]
         return self._mean(students, teachers, activation)

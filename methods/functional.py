@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import MethodError, Outputs, Setting
+from .base import Batch, MethodError, Outputs, Setting
 
 
 def target(name: str, student: Tensor, teacher: Tensor, what: str) -> Tensor:
@@ -79,6 +79,34 @@ def pooled_pair(name: str, student: Outputs, teacher: Outputs) -> tuple[Tensor, 
             f"{name}: the {who} shows no pooled feature; choose a network that pools before it classifies"
         )
     return student.pooled, teacher.pooled.detach()
+
+
+def head_pair(name: str, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """The maps that two segmenters' classifiers read, [N, C_s, h, w] and [N, C_t, h, w]; the teacher's has no gradient.
+
+    Raises:
+        MethodError: their sizes differ.
+    """
+    own, other = student.features[-1], teacher.features[-1]
+    if own.shape[2:] != other.shape[2:]:
+        sizes = ["x".join(map(str, feature.shape[2:])) for feature in (own, other)]
+        raise MethodError(
+            f"{name}: the student's last feature is {sizes[0]} and the teacher's {sizes[1]}, and their positions are "
+            "compared; choose a teacher and a student of one output stride"
+        )
+    return own, other.detach()
+
+
+def labels_at(name: str, batch: Batch, size: tuple[int, ...]) -> Tensor:
+    """The class at every position of a map of `size` (h, w), by nearest neighbour: int64 [N, h, w], VOID included.
+
+    Raises:
+        MethodError: the targets are no masks [N, H, W].
+    """
+    targets = batch.targets
+    if not isinstance(targets, Tensor) or targets.ndim != 3:
+        raise MethodError(f"{name}: the targets are no masks [N, H, W] of classes, which it reads")
+    return F.interpolate(targets[:, None].float(), size, mode="nearest")[:, 0].long()
 
 
 def check_stages(name: str, setting: Setting) -> list[tuple[int, int]]:

@@ -50,8 +50,9 @@ class MasKD(FeatureMethod):
         D[n,t,c] = sum_{hw} m^2 (align(S) - T)^2 / sum_{hw} m
         level loss = mean_n sum_t softmax(prob(T))[n,t] * mean_c D[n,t,c];  summed over levels, times weight
 
-    S [N, C_s, H, W], T [N, C, H, W]. Tokens and prob head never train with the student: `prepare` learns them. Under
-    AKD they still come from the teacher's plain features, as released, though they then read normalised Avatars.
+    S [N, C_s, H, W], T [N, C, H, W]. Tokens and prob head never train with the student: `prepare` learns them through
+    the teacher's head, which detectors alone lend (`Teacher.losses_from`). Under AKD they still come from the teacher's
+    plain features, as released, though they then read normalised Avatars.
 
     Args:
         setting: the run's shapes.
@@ -69,7 +70,7 @@ class MasKD(FeatureMethod):
         "T. Huang, Y. Zhang, S. You, F. Wang, C. Qian, J. Cao, C. Xu. Masked distillation with receptive tokens. "
         "ICLR 2023. https://github.com/hunto/MasKD"
     )
-    tasks = frozenset({"detection", "segmentation"})
+    tasks = frozenset({"detection"})
     prepared = ("tokens.",)
     forwards: Tensor
 

@@ -16,12 +16,14 @@ class MaskedGenerative(FeatureMethod):
         G = conv3x3 - ReLU - conv3x3, one a level, in the teacher's width C
         level loss = 1/N * sum_{n,c,h,w} (G(align(S) * M) - T)^2;  summed over levels, times weight
 
-    S [N, C_s, H, W], T [N, C, H, W]. The sum over positions is not a mean, hence the small weight.
+    S [N, C_s, H, W], T [N, C, H, W]. The sum over positions is not a mean, hence the small weight. The paper's
+    segmentation reads the encoder's last stage; here it is the map before the classifier, like every feature method.
 
     Args:
         setting: the run's shapes.
-        weight: the paper's alpha; 2e-5 is the one-stage detectors' (two-stage: 5e-7 with mask_ratio 0.45).
-        mask_ratio: the paper's lambda, the share of positions that are masked.
+        weight: the paper's alpha; 2e-5 is the one-stage detectors' and the segmenters' (two-stage: 5e-7 with
+            mask_ratio 0.45).
+        mask_ratio: the paper's lambda, the share of positions that are masked; its segmenters' is 0.75.
         train_generator: False leaves the generators at their random initial weights, as the released AKD config does.
         align: "conv1x1" or None.
     """
@@ -45,7 +47,7 @@ class MaskedGenerative(FeatureMethod):
         if not 0 <= mask_ratio <= 1:
             raise MethodError(f"masked_generative: mask_ratio is {mask_ratio}; it must lie between 0 and 1")
         self.mask_ratio = mask_ratio
-        self.generators = nn.ModuleList(_generator(channels) for channels in setting.teacher.channels)
+        self.generators = nn.ModuleList(_generator(channels) for channels in self.maps(setting.teacher.channels))
         self.generators.requires_grad_(train_generator)
 
     def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:

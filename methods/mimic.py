@@ -13,7 +13,8 @@ class Mimic(FeatureMethod):
     """weight * sum over levels of mean_{n,c,h,w} (align(S) - T)^2.
 
     S [N, C_s, H, W], T [N, C_t, H, W]; `align` is a 1x1 convolution a level. The "+mimic" rows of DIST's detection
-    table put it on the five pyramid levels with weight 1. On a classifier's stages it is FitNets' hint on every stage.
+    table put it on the five pyramid levels with weight 1. On a classifier's stages it is FitNets' hint on every stage;
+    on a segmenter's last map it is what CIRKD's scripts call FitNet, with weight 10 beside `kd`.
     """
 
     name = "mimic"

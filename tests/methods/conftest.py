@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, NetworkInfo, Outputs, Setting
+from methods.base import VOID, Batch, NetworkInfo, Outputs, Setting
 
 CLASSES, ANCHORS, IMAGES, ROIS = 5, 2, 2, (3, 4)
 SIZES = ((6, 5), (3, 3))
@@ -36,6 +36,8 @@ def make_sample(
     """A sample of a kind in TASKS; every output is random and requires a gradient, the teacher's too."""
     if kind == "classification":
         return classifier_sample(widths)
+    if kind == "segmentation":
+        return segmenter_sample(widths)
     generator = torch.Generator().manual_seed(7)
 
     def outputs(width: int) -> Outputs:
@@ -43,9 +45,6 @@ def make_sample(
             return torch.randn(shape, generator=generator).requires_grad_()
 
         features = tuple(rand(images, width, *size) for size in sizes)
-        if kind == "segmentation":
-            aux = rand(images, CLASSES, *sizes[0])
-            return Outputs(rand(images, CLASSES, *sizes[0]), features, extra={"aux_logits": aux})
         boxes = tuple(rand(images, ANCHORS * 4, *size) for size in sizes)
         if kind == "dense":
             return Outputs(tuple(rand(images, ANCHORS * CLASSES, *size) for size in sizes), features, boxes=boxes)
@@ -59,11 +58,8 @@ def make_sample(
         return Outputs(objectness, features, boxes=boxes, extra=extra)
 
     infos = [NetworkInfo((width,) * len(sizes), strides=(8, 16)[: len(sizes)], pooled_dim=width) for width in widths]
-    task = TASKS[kind]
-    setting = Setting(task, CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
-    targets: object = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)} for _ in range(images)]
-    if task == "segmentation":
-        targets = torch.randint(0, CLASSES, (images, 2 * sizes[0][0], 2 * sizes[0][1]), generator=generator)
+    setting = Setting(TASKS[kind], CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
+    targets = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)} for _ in range(images)]
     batch = Batch(torch.zeros(images, 3, 24, 20), targets, torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
 
@@ -102,6 +98,33 @@ def classifier_sample(widths: tuple[int, int] = (4, 6), images: int = 4, samples
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
 
 
+def segmenter_sample(widths: tuple[int, int] = (4, 6), images: int = IMAGES) -> Sample:
+    """As `make_sample`, of two segmenters of output stride 8: the stem, four stages and the map before the classifier.
+
+    The masks have patches of 8x8 pixels, so that every class and VOID stand at stride 8 too, and a border of VOID.
+    """
+    generator = torch.Generator().manual_seed(7)
+    height, width = 48, 64
+    strides, factors = (2, 4, 8, 8, 8, 8), (1, 1, 2, 2, 4, 1)
+
+    def rand(channels: int, stride: int) -> Tensor:
+        shape = (images, channels, height // stride, width // stride)
+        return torch.randn(shape, generator=generator).requires_grad_()
+
+    def outputs(info: NetworkInfo) -> Outputs:
+        features = tuple(rand(channels, stride) for channels, stride in zip(info.channels, strides, strict=True))
+        return Outputs(rand(CLASSES, 8), features, extra={"aux_logits": rand(CLASSES, 8)})
+
+    infos = [NetworkInfo(tuple(base * factor for factor in factors), strides) for base in widths]
+    patches = torch.randint(0, CLASSES + 1, (images, height // 8, width // 8), generator=generator)
+    patches = torch.where(patches == CLASSES, VOID, patches)
+    targets = patches.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
+    targets[:, :3] = targets[:, :, -3:] = VOID
+    setting = Setting("segmentation", CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
+    batch = Batch(torch.zeros(images, 3, height, width), targets, torch.arange(images))
+    return Sample(setting, batch, outputs(infos[0]), outputs(infos[1]))
+
+
 @pytest.fixture
 def sample() -> Callable[..., Sample]:
     return make_sample
@@ -110,6 +133,11 @@ def sample() -> Callable[..., Sample]:
 @pytest.fixture
 def dense() -> Sample:
     return make_sample("dense")
+
+
+@pytest.fixture
+def segmenters() -> Sample:
+    return segmenter_sample()
 
 
 @pytest.fixture

@@ -202,8 +202,60 @@ def test_networks_that_a_path_cannot_compare_are_refused_when_it_is_built(data: 
     smaller = replace(setting, student=replace(setting.student, strides=(1, 2, 4, 8)))
     with pytest.raises(MethodError, match=r"strides are \(2, 4, 8\) in the student and \(1, 2, 4\)"):
         methods.build("ad", smaller)
-    assert methods.build("ad", smaller, config="srrl_fm_equal").tasks == {"classification"}
+    assert methods.build("ad", smaller, config="srrl_fm_equal").stages == 3
     for classifier in (None, nn.Linear(5, 5)):
         other = replace(setting, teacher=replace(setting.teacher, classifier=classifier))
         with pytest.raises(MethodError, match="softmax_regression needs a teacher whose classifier is linear"):
             methods.build("ad", other, config="srrl_fm_equal")
+
+
+SEGMENTED = [config for config, (paths, _) in CONFIGS.items() if "softmax_regression" not in paths]
+
+
+@pytest.mark.parametrize("config", SEGMENTED)
+def test_segmentation_has_the_configurations_without_a_classifier(config: str, sample: Make) -> None:
+    data = sample("segmentation")
+    method = seeded(data, config=config)
+    losses = method(data.batch, data.student, data.teacher)
+    paths, aggregation = CONFIGS[config]
+    assert list(losses) == [path.split(":")[0] for path in paths.split("+")] + ["alphas"] * (aggregation != "fixed")
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in method.parameters())
+    reads = {path.split(":")[0] for path in paths.split("+")} & {"attention", "nst"}
+    assert [bool(feature.grad is not None) for feature in data.student.features] == [False] + [bool(reads)] * 5
+
+
+def test_paths_of_segmentation_are_means_over_pixels_and_stages_sum(sample: Make) -> None:
+    data = sample("segmentation")
+    method = seeded(data, paths="soft_target:1+logits:1+attention:1+nst:1+feature_map:1", aggregation="fixed").eval()
+    found = {path: term.item() for path, term in method(data.batch, data.student, data.teacher).items()}
+    p, q = ((shown.logits.double() / 4).softmax(dim=1) for shown in (data.student, data.teacher))
+    assert found["soft_target"] == pytest.approx(16 * (q * (q / p).log()).sum(dim=1).mean().item(), rel=1e-5)
+    difference = data.student.logits - data.teacher.logits
+    assert found["logits"] == pytest.approx(difference.square().mean().item(), rel=1e-5)
+    pairs = list(zip(data.student.features[1:], data.teacher.features[1:], strict=True))
+    adapted = [(method.adapters[str(i)](own), other) for i, (own, other) in enumerate(pairs)]
+    for path, shown in (("attention", pairs), ("nst", adapted), ("feature_map", adapted)):
+        expected = sum(STAGE_PATHS[path](own, other).item() for own, other in shown)
+        assert found[path] == pytest.approx(expected, rel=1e-5)
+
+
+def test_larger_maps_do_not_make_larger_losses(sample: Make) -> None:
+    data = sample("segmentation")
+
+    def enlarged(outputs: Any) -> Any:
+        def twice(feature: Tensor) -> Tensor:
+            return feature.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+        return replace(outputs, logits=twice(outputs.logits), features=tuple(map(twice, outputs.features)))
+
+    method = seeded(data, paths="soft_target:1+logits:1+attention:1+nst:1+feature_map:1", aggregation="fixed").eval()
+    small = method(data.batch, data.student, data.teacher)
+    large = method(data.batch, enlarged(data.student), enlarged(data.teacher))
+    assert all(large[path] <= small[path] * (1 + 1e-5) for path in small)
+
+
+@pytest.mark.parametrize("options", [{"config": "srrl_fm_equal"}, {"paths": "softmax_regression"}])
+def test_segmenters_have_no_classifier_to_regress_on(options: dict[str, Any], sample: Make) -> None:
+    with pytest.raises(MethodError, match="reads a classifier of pooled features, and a segmenter has none"):
+        seeded(sample("segmentation"), **options)

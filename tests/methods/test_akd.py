@@ -68,6 +68,30 @@ def test_the_four_arms_differ(base: str, dense: Any) -> None:
     assert len(losses) == 4
 
 
+@pytest.mark.parametrize("base", ["cwd", "masked_generative"])
+def test_segmentation_has_the_four_arms_on_the_last_feature(base: str, sample: Make) -> None:
+    data, losses = sample("segmentation"), set()
+    for perturb, normalise in [(perturb, normalise) for perturb in (False, True) for normalise in (False, True)]:
+        torch.manual_seed(0)
+        method = methods.build(f"akd+{base}", data.setting, perturb=perturb, normalise=normalise)
+        losses.add(run(method, data).item())
+        if not perturb and not normalise:
+            assert run(method, data) == run(method.base, data)
+    assert len(losses) == 4
+    run(method, data).backward()
+    assert [feature.grad is not None for feature in data.student.features] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("perturb", [False, True])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_every_arm_keeps_the_logits_of_cwd_as_they_are(perturb: bool, normalise: bool, sample: Make) -> None:
+    data = sample("segmentation")
+    method = methods.build("akd+cwd", data.setting, logits_weight=3.0, tau=4.0, perturb=perturb, normalise=normalise)
+    terms = method(data.batch, data.student, data.teacher)
+    assert list(terms) == ["akd+cwd", "cwd_logits"]
+    assert terms["cwd_logits"] == method.base(data.batch, data.student, data.teacher)["cwd_logits"]
+
+
 def test_term_carries_wrapper_and_base(dense: Any) -> None:
     method = methods.build("akd+cwd", dense.setting)
     assert method.name == "akd+cwd"
@@ -214,6 +238,7 @@ def test_options_of_wrapper_and_base_stand_side_by_side(dense: Any) -> None:
         "weight": 1.0,
         "tau": 4.0,
         "align": "conv1x1",
+        "logits_weight": 0.0,
         "perturb": True,
         "normalise": True,
         "drop_rate": 0.1,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import methods
-from methods.base import FeatureMethod, Method, MethodError, Outputs
+from methods.base import VOID, FeatureMethod, Method, MethodError, Outputs
 
 FOLDER = Path(methods.__file__).parent
 KINDS = {
@@ -33,6 +33,10 @@ Make = Callable[..., Any]
 def tasks(name: str) -> frozenset[str]:
     """The tasks that every term of a name covers."""
     return frozenset.intersection(*(methods.method_class(term).tasks for term in name.split("+")))
+
+
+def compares_features(name: str) -> bool:
+    return any(issubclass(methods.method_class(term), FeatureMethod) for term in name.split("+"))
 
 
 CASES = [(name, kind) for name in NAMES for kind, task in KINDS.items() if task in tasks(name)]
@@ -122,6 +126,24 @@ def test_gradient_reaches_student_and_own_parameters_only(name: str, kind: str, 
         assert all(tensor.grad is None for tensor in tensors(data.teacher))
     for key, parameter in method.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, key
+
+
+@pytest.mark.parametrize("name", [name for name, kind in CASES if kind == "segmentation"])
+def test_masks_of_void_alone_stay_finite(name: str, sample: Make) -> None:
+    data = sample("segmentation")
+    data.batch.targets[:] = VOID
+    terms = run(seeded(data, name), data)
+    assert all(term.isfinite() for term in terms.values())
+    if terms:
+        torch.stack(list(terms.values())).sum().backward()
+    assert all(tensor.grad is None or tensor.grad.isfinite().all() for tensor in tensors(data.student))
+
+
+@pytest.mark.parametrize("name", [n for n, kind in CASES if kind == "segmentation" and compares_features(n)])
+def test_feature_methods_compare_the_last_map_of_a_segmenter(name: str, sample: Make) -> None:
+    data = sample("segmentation")
+    torch.stack(list(run(seeded(data, name), data).values())).sum().backward()
+    assert [feature.grad is not None for feature in data.student.features] == [False] * 5 + [True]
 
 
 @every_case

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import methods
-from methods.base import MethodError, Outputs
+from methods.base import VOID, MethodError, Outputs
 from methods.dist import correlation, inter_class, intra_class
 
 Make = Callable[..., Any]
@@ -125,25 +125,35 @@ def test_auxiliary_logits_count_when_both_networks_show_them(sample: Make) -> No
 
 def test_ignored_pixels_do_not_count(sample: Make) -> None:
     data = sample("segmentation")
-    columns = data.student.logits.shape[3]
-    # Labels are twice as large as the logits: of columns 0, 2, 4 ..., which nearest neighbour reads, two are ignored.
-    data.batch.targets[:, :, :3] = 255
+    # The logits lie at stride 8, so their first two columns are the labels' columns 0 and 8.
+    data.batch.targets[:] = 0
+    data.batch.targets[:, :, :9] = VOID
     right = replace(
         data,
-        student=Outputs(data.student.logits[..., 2:columns], ()),
-        teacher=Outputs(data.teacher.logits[..., 2:columns], ()),
+        student=Outputs(data.student.logits[..., 2:], ()),
+        teacher=Outputs(data.teacher.logits[..., 2:], ()),
     )
-    assert loss(data, ignore_index=255, aux_weight=0.0).item() == pytest.approx(loss(right).item(), rel=1e-5)
+    assert loss(data, ignore_index=VOID, aux_weight=0.0).item() == pytest.approx(loss(right).item(), rel=1e-5)
     assert loss(data, aux_weight=0.0).item() != pytest.approx(loss(right).item(), rel=1e-4)
+
+
+def test_labels_are_read_at_the_size_of_each_map(sample: Make) -> None:
+    data = sample("segmentation")
+    for outputs in (data.student, data.teacher):
+        outputs.extra["aux_logits"] = outputs.logits.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    # The auxiliary logits are the main ones with every pixel four times, in labels as in logits.
+    main = loss(data, ignore_index=VOID, aux_weight=0.0).item()
+    data.batch.targets = data.batch.targets[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
+    assert loss(data, ignore_index=VOID).item() == pytest.approx(1.4 * main, rel=1e-5)
 
 
 def test_an_image_of_ignored_pixels_only_costs_nothing(sample: Make) -> None:
     data = sample("segmentation")
-    data.batch.targets[1] = 255
+    data.batch.targets[0], data.batch.targets[1] = 0, VOID
     first = loss(images(data, 0, 1)).item()
-    assert loss(data, ignore_index=255, chunk=1, aux_weight=0.0).item() == pytest.approx(first, rel=1e-5)
-    data.batch.targets[:] = 255
-    nothing = loss(data, ignore_index=255)
+    assert loss(data, ignore_index=VOID, chunk=1, aux_weight=0.0).item() == pytest.approx(first, rel=1e-5)
+    data.batch.targets[:] = VOID
+    nothing = loss(data, ignore_index=VOID)
     nothing.backward()
     assert nothing.item() == 0
     assert not data.student.logits.grad.any()

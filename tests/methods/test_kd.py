@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import methods
-from methods.base import MethodError
+from methods.base import VOID, MethodError
 from methods.functional import kl_divergence
 
 Make = Callable[..., Any]
@@ -33,6 +33,14 @@ def test_segmentation_is_the_mean_over_pixels(sample: Make) -> None:
     expected = F.kl_div(own.log_softmax(dim=1), other.softmax(dim=1), reduction="batchmean")
     assert method(data.batch, data.student, data.teacher)["kd"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert method.task_weight == 1
+
+
+def test_segmentation_counts_void_pixels_too(sample: Make) -> None:
+    data = sample("segmentation")
+    method = methods.build("kd", data.setting, weight=1.0, task_weight=1.0, temperature=1.0)
+    before = method(data.batch, data.student, data.teacher)["kd"]
+    data.batch.targets[:] = VOID
+    assert method(data.batch, data.student, data.teacher)["kd"] == before
 
 
 @pytest.mark.parametrize("kind", ["classification", "segmentation"])

@@ -49,3 +49,11 @@ def test_generators_train_unless_told_otherwise(dense: Any) -> None:
 def test_mask_ratio_must_be_a_share(dense: Any) -> None:
     with pytest.raises(MethodError, match="between 0 and 1"):
         methods.build("masked_generative", dense.setting, mask_ratio=65)
+
+
+def test_segmentation_has_one_generator_for_the_last_feature(sample: Callable[..., Any]) -> None:
+    data = sample("segmentation")
+    method = methods.build("masked_generative", data.setting)
+    assert [generator[0].in_channels for generator in method.generators] == [6]
+    method(data.batch, data.student, data.teacher)["masked_generative"].backward()
+    assert [feature.grad is not None for feature in data.student.features] == [False] * 5 + [True]

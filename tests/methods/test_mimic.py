@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import methods
-from methods.base import MethodError
+from methods.base import MethodError, NetworkInfo
 
 
 def test_is_the_sum_of_the_levels_means(plain: Any) -> None:
@@ -48,3 +48,20 @@ def test_is_zero_for_equal_features_and_not_otherwise(plain: Any) -> None:
     method = methods.build("mimic", plain.setting, align=None)
     assert method(plain.batch, plain.teacher, plain.teacher)["mimic"] == torch.zeros(())
     assert method(plain.batch, plain.student, plain.teacher)["mimic"] > 0.1
+
+
+def test_segmentation_compares_the_map_before_the_classifier_alone(sample: Callable[..., Any]) -> None:
+    data = sample("segmentation", widths=(6, 6))
+    method = methods.build("mimic", data.setting, align=None)
+    expected = (data.student.features[-1] - data.teacher.features[-1]).square().mean().item()
+    assert method(data.batch, data.student, data.teacher)["mimic"].item() == pytest.approx(expected)
+    wider = methods.build("mimic", sample("segmentation").setting)
+    assert [tuple(parameter.shape) for parameter in wider.parameters()] == [(6, 4, 1, 1), (6,)]
+
+
+def test_segmenters_may_show_different_numbers_of_features(sample: Callable[..., Any]) -> None:
+    data = sample("segmentation")
+    fewer = NetworkInfo(data.setting.student.channels[2:], data.setting.student.strides[2:])
+    student = replace(data.student, features=data.student.features[2:])
+    method = methods.build("mimic", replace(data.setting, student=fewer))
+    assert method(data.batch, student, data.teacher)["mimic"].isfinite()

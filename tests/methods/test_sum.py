@@ -45,6 +45,22 @@ def test_a_wrapped_method_can_be_a_part(dense: Any) -> None:
     assert dense.student.features[0].grad.any()
 
 
+@pytest.mark.parametrize("name", ["skd+kd", "ifvd+kd", "cwd+kd", "cirkd+kd", "at+kd", "skd+kd+adversarial"])
+def test_segmentation_baselines_carry_pixel_distillation(name: str, sample: Any) -> None:
+    data = sample("segmentation")
+    options = {"kd": {"weight": 1.0, "task_weight": 1.0, "temperature": 1.0}}
+    if name.startswith("cirkd"):
+        options["cirkd"] = {"pixel_memory_size": 40, "region_memory_size": 40}
+    method = methods.build(name, data.setting, **options)
+    assert method.task_weight == 1
+    terms = method(data.batch, data.student, data.teacher)
+    assert (
+        terms["kd"] == methods.build("kd", data.setting, **options["kd"])(data.batch, data.student, data.teacher)["kd"]
+    )
+    assert len(terms) == {"cirkd+kd": 4, "skd+kd+adversarial": 4}.get(name, 2)
+    assert [len(group["params"]) > 0 for group in method.parameter_groups()] == [True] * name.endswith("adversarial")
+
+
 def test_a_part_without_a_form_for_the_task_is_refused(sample: Any) -> None:
     with pytest.raises(MethodError, match="box_l1 has no form for segmentation"):
         methods.build("mimic+box_l1", sample("segmentation").setting)

@@ -1,0 +1,111 @@
+"""The holistic part of structured knowledge distillation: a discriminator between teacher's and student's logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils.parametrizations import spectral_norm
+
+from .base import Batch, Method, MethodError, Outputs, Setting
+from .functional import logits_pair
+
+WIDTHS = (64, 128, 256, 512)
+LEAST = 64
+"""Height and width that the discriminator's last layer needs."""
+
+
+class Adversarial(Method):
+    """A discriminator D learns which logits are the teacher's; the student learns to pass for it.
+
+        generator = -weight * mean D(S)                                          to the student alone
+        discriminator = discriminator_weight * mean (max(0, 1 - D(T)) + max(0, 1 + D(S)))    to D alone
+
+    S, T [N, K, h, w], raw logits. The hinge loss is what CIRKD's code base runs; it has no gradient penalty. One
+    backward pass serves both, with the D of before the step in each, as released. A summand of segmentation rows, as in
+    `skd+kd+adversarial`; no table takes it in by default.
+
+    The released D trains by Adam (betas 0.9 and 0.99). Here it is a group of the run's own optimiser with the released
+    learning rate: under SGD it moves more slowly, and `lr` is there to be raised.
+
+    Args:
+        setting: the run's shapes.
+        weight: factor on the student's part.
+        discriminator_weight: factor on the discriminator's own loss.
+        lr: the discriminator's learning rate, constant.
+    """
+
+    name = "adversarial"
+    citation = (
+        "Y. Liu, K. Chen, C. Liu, Z. Qin, Z. Luo, J. Wang. Structured knowledge distillation for semantic "
+        "segmentation. CVPR 2019. https://arxiv.org/abs/1903.04197; as run by https://github.com/winycg/CIRKD"
+    )
+    tasks = frozenset({"segmentation"})
+
+    def __init__(
+        self, setting: Setting, weight: float = 0.001, discriminator_weight: float = 0.1, lr: float = 4e-4
+    ) -> None:
+        super().__init__(setting)
+        if lr <= 0:
+            raise MethodError(f"adversarial: lr is {lr}; it must be positive")
+        self.weight, self.discriminator_weight, self.lr = weight, discriminator_weight, lr
+        self.discriminator = Discriminator(setting.num_classes)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.discriminator.parameters()), "lr": self.lr, "weight_decay": 0.0}]
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Two terms; see the class."""
+        own, other = logits_pair(self.name, student, teacher)
+        held = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        passing = functional_call(self.discriminator, held, (own,)).mean()
+        false, true = self.discriminator(own.detach()), self.discriminator(other)
+        hinge = F.relu(1 - true).mean() + F.relu(1 + false).mean()
+        return {"generator": -self.weight * passing, "discriminator": self.discriminator_weight * hinge}
+
+
+class Discriminator(nn.Module):
+    """Scores of logits: [N, K, h, w] -> [N, 1, h', w'].
+
+    BatchNorm, then four 4x4 convolutions of stride 2 with spectral normalisation and LeakyReLU(0.1), self-attention
+    after the third and the fourth, and a 4x4 convolution to one channel. Logits of less than 64x64 are enlarged to it
+    (our choice; Cityscapes crops have 64x128).
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.BatchNorm2d(classes)]
+        for inputs, outputs in zip((classes, *WIDTHS), WIDTHS, strict=False):
+            conv = nn.Conv2d(inputs, outputs, kernel_size=4, stride=2, padding=1)
+            layers += [spectral_norm(conv, eps=1e-12), nn.LeakyReLU(0.1)]
+            if outputs in WIDTHS[2:]:
+                layers.append(SelfAttention(outputs))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(WIDTHS[-1], 1, kernel_size=4))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        height, width = logits.shape[2:]
+        if min(height, width) < LEAST:
+            size = (max(height, LEAST), max(width, LEAST))
+            logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+        scores: Tensor = self.layers(logits)
+        return scores
+
+
+class SelfAttention(nn.Module):
+    """x + gamma * attention over positions, gamma learned from 0: [N, C, h, w] -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, kernel_size=1)
+        self.key = nn.Conv2d(channels, channels // 8, kernel_size=1)
+        self.value = nn.Conv2d(channels, channels, kernel_size=1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))
+        shares = (query.mT @ key).softmax(dim=2)  # [N, P, P]: how much each position reads of every other
+        read: Tensor = (value @ shares.mT).view_as(x)
+        return x + self.gamma * read
