@@ -2,7 +2,8 @@
 
 A file in this folder is a data set and its name is the file's; `base.py` and files that start with an underscore are
 helpers. A data set offers one function per view it has: `open_coco(root)` is the COCO folder for detection,
-`open_images(root)` the images and labels for classification. One that reads what somebody has put on disk also offers
+`open_images(root)` the images and labels for classification, `open_masks(root)` the images and masks for segmentation.
+One that reads what somebody has put on disk also offers
 `present(root)`, which says where that lies. Nothing else has to be edited to add one.
 """
 
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from .base import DataError
 
 if TYPE_CHECKING:
-    from .base import ImageSet
+    from .base import ImageSet, MaskSet
     from .coco import CocoFolder
 
-__all__ = ["DataError", "names", "open_coco", "open_images", "present"]
+__all__ = ["DataError", "names", "open_coco", "open_images", "open_masks", "present"]
 
 
 def names() -> list[str]:
@@ -91,6 +92,37 @@ def open_images(name: str, root: Path, path: Path | None = None, **options: Any)
     else:
         data = module.open_images(root, **{option: value for option, value in options.items() if option in own})
     return _variants.apply(data, variant)
+
+
+def open_masks(name: str, root: Path, path: Path | None = None, **options: Any) -> MaskSet:
+    """The data set `name` as images and masks: headers checked, nothing decoded yet.
+
+    Args:
+        name: a data set; "digits" is prepared under `root` first if it is not there.
+        root: where data sets lie.
+        path: a folder of images and masks, taken in place of `name`, which is then not looked at; the result is called
+            after it.
+        options: `ignore_index=11` for a `path` whose masks say void so; else the data set's own, such as `train=40` for
+            fewer training images of "digits".
+
+    Raises:
+        DataError: an unknown name or option (the nearest is suggested), an option that does not fit, or data that is
+            missing or broken.
+    """
+    if path is not None:
+        from ._mask_folder import open_folder
+
+        known = ["ignore_index"]
+    else:
+        module = _module(name)
+        if not hasattr(module, "open_masks"):
+            raise DataError(f"data set {name!r} has no masks; give a mask folder with --data, or use 'digits'")
+        known = list(inspect.signature(module.open_masks).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise _unknown("data option", option, tuple(known))
+    data: MaskSet = open_folder(path, **options) if path is not None else module.open_masks(root, **options)
+    return data
 
 
 def present(name: str, root: Path) -> Path | None:

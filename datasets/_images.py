@@ -14,7 +14,7 @@ from PIL import Image
 from ._errors import DataError
 
 _TAIL = 64  # bytes; a sound JPEG or PNG shows its end marker in here
-_UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def files_in(folder: Path) -> Iterator[str]:
@@ -41,7 +41,7 @@ def decode(file: Path, width: int | None = None, height: int | None = None) -> I
             if (width is None or image.width == width) and (height is None or image.height == height):
                 return _rgb(image)
             found = f"{image.size[0]}x{image.size[1]}"
-    except _UNDECODABLE as error:
+    except UNDECODABLE as error:
         raise DataError(f"{file}: cannot be decoded ({error}); copy or download the image again") from error
     raise DataError(
         f"{file}: is {found} pixels but its annotation file says {width}x{height}; "

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ._images import files_in
 from .base import DataError
 
 MANIFEST = "fingerprint.json"
@@ -73,12 +74,11 @@ def what_is_missing(folder: Path, wanted: dict[str, Any]) -> str:
 
 
 def _inventory(folder: Path) -> dict[str, list[int]]:
-    """Number of files and their bytes, for each folder and file directly inside."""
+    """Number of files and their bytes, for each folder, whatever it holds, and file directly inside."""
     inventory = {}
     for part in sorted(folder.iterdir()):
         if part.is_dir():
-            with os.scandir(part) as entries:
-                sizes = [entry.stat().st_size for entry in entries if entry.is_file()]
+            sizes = [(part / name).stat().st_size for name in files_in(part)]
             inventory[part.name] = [len(sizes), sum(sizes)]
         elif part.is_file() and part.name != MANIFEST:
             inventory[part.name] = [1, part.stat().st_size]

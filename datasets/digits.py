@@ -1,8 +1,10 @@
-"""The embedded data set: handwritten digits, as scenes in a COCO folder and as small pictures in arrays.
+"""The embedded data set: handwritten digits, as scenes in a COCO folder, as small pictures in arrays, and as wide
+scenes with masks.
 
 It is made from what scikit-learn brings along, so it needs no download, and it lies on disk in the format of COCO
-2017 and of CIFAR's .npz file, so the loaders and the evaluator that read it are those that read the real sets.
-`_scenes.py` and `_pictures.py` draw and hold the constants that make the views harder or easier.
+2017, of CIFAR's .npz file and of Cityscapes, so the loaders and the evaluators that read it are those that read the
+real sets. `_scenes.py`, `_pictures.py` and `_streets.py` draw and hold the constants that make the views harder or
+easier.
 """
 
 from __future__ import annotations
@@ -16,16 +18,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import _arrays, _pictures, _preparation, _scenes
+from . import _arrays, _pictures, _preparation, _scenes, _streets, cityscapes
 from ._arrays import Channels
 from ._scenes import VERSION, Box
-from .base import DataError, ImageSet
+from .base import DataError, ImageSet, MaskSet
 from .coco import CocoFolder, open_folder
 
 TRAIN, VAL = 2_000, 500  # images
 SPLITS = ("train", "val")
 TRAIN_PICTURES, VAL_PICTURES = 4_000, 1_000
-PICTURE_STREAM = 2  # sets the pictures' draws apart from the scenes'
+TRAIN_STREETS, VAL_STREETS = 400, 100
+PICTURE_STREAM, STREET_STREAM = 2, 4  # set the pictures' and the streets' draws apart from the scenes'
 MEAN: Channels = (0.3220, 0.3348, 0.3206)  # of the default training pictures, kept for every seed
 STD: Channels = (0.2510, 0.2465, 0.2587)
 _HUFFMAN_ONLY = 2  # noise leaves nothing to match: this is zlib's fastest way here and gives the smallest files
@@ -56,16 +59,69 @@ def open_images(root: Path, *, seed: int = 0, train: int = TRAIN_PICTURES, val: 
     Raises:
         DataError: an argument is out of range, or the folder cannot be written.
     """
-    for option, value, least in (("seed", seed, 0), ("train", train, 10), ("val", val, 1)):
+    _check({"seed": (seed, 0), "train": (train, 10), "val": (val, 1)})
+    folder, facts = _view(root, "arrays", seed, train, val, (TRAIN_PICTURES, VAL_PICTURES))
+    notices = _preparation.prepare(folder, facts, lambda new: write_arrays(new, seed, train, val))
+    return _arrays.open_npz(folder / "arrays.npz", "digits", tuple("0123456789"), MEAN, STD, notices)
+
+
+def open_masks(root: Path, *, seed: int = 0, train: int = TRAIN_STREETS, val: int = VAL_STREETS) -> MaskSet:
+    """Wide scenes of digits, 256x128 pixels in eleven classes, written under `root` first if they are not there and
+    whole.
+
+    Args:
+        root: where data sets lie.
+        seed: 0 or more; another seed gives other scenes of the same digits.
+        train: number of training images.
+        val: number of validation images, drawn from digits that training never sees.
+
+    Raises:
+        DataError: an argument is out of range, or the folder cannot be written.
+    """
+    _check({"seed": (seed, 0), "train": (train, 1), "val": (val, 1)})
+    folder, facts = _view(root, "streets", seed, train, val, (TRAIN_STREETS, VAL_STREETS))
+    notices = _preparation.prepare(folder, facts, lambda new: write_streets(new, seed, train, val))
+    return cityscapes.open_layout(folder, "digits", _streets.LABELS, notices)
+
+
+def _check(options: dict[str, tuple[Any, int]]) -> None:
+    for option, (value, least) in options.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise DataError(f"data option {option}={value!r} of 'digits': must be a whole number, {least} or more")
-    facts = {"dataset": "digits", "view": "arrays", "version": VERSION, "seed": seed, "train": train, "val": val}
-    default = (seed, train, val) == (0, TRAIN_PICTURES, VAL_PICTURES)
+
+
+def _view(
+    root: Path, view: str, seed: int, train: int, val: int, sizes: tuple[int, int]
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a view, and what its manifest must say; the default, of these `sizes`, has the plain name."""
+    facts = {"dataset": "digits", "view": view, "version": VERSION, "seed": seed, "train": train, "val": val}
+    default = (seed, train, val) == (0, *sizes)
     suffix = "" if default else "-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-    folder = root / f"digits-v{VERSION}-arrays{suffix}"
-    file = folder / "arrays.npz"
-    notices = _preparation.prepare(folder, facts, lambda new: write_arrays(new, seed, train, val))
-    return _arrays.open_npz(file, "digits", tuple("0123456789"), MEAN, STD, notices)
+    return root / f"digits-v{VERSION}-{view}{suffix}", facts
+
+
+def write_streets(folder: Path, seed: int = 0, train: int = TRAIN_STREETS, val: int = VAL_STREETS) -> str:
+    """Write both splits into an empty `folder`, in Cityscapes' layout; identical bytes for identical arguments.
+
+    Returns:
+        sha256 over all pixels and labels, hex.
+    """
+    digest = hashlib.sha256()
+    for split, count in zip(SPLITS, (train, val), strict=True):
+        images, masks = (folder / kind / split / "digits" for kind in ("leftImg8bit", "gtFine"))
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        source = _scenes.strokes(split)
+        for index in range(count):
+            rng = np.random.default_rng((seed, VERSION, STREET_STREAM + SPLITS.index(split), index))
+            pixels, ids = _streets.street(rng, source)
+            digest.update(pixels.tobytes() + ids.tobytes())
+            stem = f"digits_{index:06d}_000000"
+            Image.fromarray(pixels).save(
+                images / f"{stem}_leftImg8bit.png", compress_level=1, compress_type=_HUFFMAN_ONLY
+            )
+            Image.fromarray(ids).save(masks / f"{stem}_gtFine_labelIds.png", compress_level=1)
+    return digest.hexdigest()
 
 
 def write_arrays(folder: Path, seed: int = 0, train: int = TRAIN_PICTURES, val: int = VAL_PICTURES) -> str:

@@ -172,7 +172,7 @@ def test_coco_is_present_where_its_folder_is(tmp_path: Path) -> None:
 
 
 def test_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
-    message = r"unknown data set: 'digit'\. Did you mean 'digits'\? Available: cifar10, cifar100, coco, digits"
+    message = r"unknown data set: 'digit'\. Did you mean 'digits'\? Available: camvid, cifar10, cifar100, city"
     for function in (datasets.open_coco, datasets.open_images, datasets.present):
         with pytest.raises(DataError, match=message):
             function("digit", tmp_path)

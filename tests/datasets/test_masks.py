@@ -1,0 +1,292 @@
+"""Images and masks: what is read from Cityscapes' layout and from folders, and one error for each fault."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.datasets import Cityscapes
+
+import datasets
+from datasets import DataError, cityscapes, digits
+from datasets.base import VOID, MaskSet
+from methods.base import VOID as METHODS_VOID
+
+REAL = "KDBENCH_TEST_DATA"
+STREETS = {"train": 12, "val": 6}
+MASK = np.array([[0, 1, 2, 2], [0, 1, 9, 2], [0, 0, 9, 9]], dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pairs a split of 4x3 pixels in three classes; 9 is void."""
+    path = tmp_path / "mine"
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (path / kind / split).mkdir(parents=True)
+        for name in ("a", "b"):
+            Image.new("RGB", (4, 3), (200, 30, 60)).save(path / "images" / split / f"{name}.webp")
+            Image.fromarray(MASK).save(path / "masks" / split / f"{name}.png")
+    (path / "classes.txt").write_text("sky\nroad\n\ncar\n")
+    return path
+
+
+def open_at(path: Path, ignore_index: int = 9) -> MaskSet:
+    return datasets.open_masks("", path.parent, path, ignore_index=ignore_index)
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> MaskSet:
+    return datasets.open_masks("digits", tmp_path_factory.mktemp("data"), **STREETS)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Path:
+    """Two pairs a split in Cityscapes' layout, under its standard labels."""
+    path = tmp_path / "cityscapes"
+    ids = np.array([[0, 7, 8, 33], [4, 26, 29, 11], [0, 1, 23, 24]], dtype=np.uint8)
+    for split in ("train", "val"):
+        for city in ("aachen", "bochum"):
+            for kind in ("leftImg8bit", "gtFine"):
+                (path / kind / split / city).mkdir(parents=True)
+            stem = f"{city}_000000_000019"
+            Image.new("RGB", (4, 3)).save(path / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+            Image.fromarray(ids).save(path / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png")
+    return path
+
+
+def test_a_folder_of_masks_is_read_in_the_order_of_its_names(folder: Path) -> None:
+    data = open_at(folder)
+    assert data.name == "mine" and data.classes == ("sky", "road", "car") and data.path == folder
+    assert [file.stem for file in data.train.images] == [file.stem for file in data.train.masks] == ["a", "b"]
+    assert len(data.val) == 2 and data.val.size(1) == (4, 3)
+    image, classes = data.train.load(0)
+    assert image.dtype == classes.dtype == np.uint8 and image.shape == (3, 4, 3)
+    assert np.array_equal(classes, np.where(MASK == 9, VOID, MASK))
+    assert len(set(data.colours)) == 3 and data.mean == (0.485, 0.456, 0.406)
+    data.train.verify()
+    data.train.verify(full=True)
+
+
+def test_void_is_one_number_in_data_and_methods() -> None:
+    assert VOID == METHODS_VOID
+
+
+def test_small_splits_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = open_at(folder).train
+    first = train.load(0)[0]
+    assert train.load(0)[0] is first
+    monkeypatch.setattr("datasets.base.KEPT_BYTES", 4 * 12 * 2 - 1)
+    large = open_at(folder).train
+    assert large.load(0)[0] is not large.load(0)[0]
+
+
+def test_the_fingerprint_follows_what_labels_mean_and_not_where_the_folder_lies(folder: Path) -> None:
+    whole = open_at(folder).fingerprint
+    assert re.fullmatch("[0-9a-f]{16}", whole)
+    moved = folder.rename(folder.parent / "elsewhere")
+    assert open_at(moved).fingerprint == whole
+    assert open_at(moved, ignore_index=255).fingerprint != whole
+    (moved / "classes.txt").write_text("sky\nroad\nbus\n")
+    assert open_at(moved).fingerprint != whole
+
+
+def damage(name: str) -> Callable[[Path], None]:
+    def image(path: Path, mode: str, size: tuple[int, int] = (4, 3)) -> None:
+        Image.new(mode, size).save(path)
+
+    def cut(path: Path) -> None:
+        path.write_bytes(path.read_bytes()[:-30])
+
+    faults: dict[str, Callable[[Path], object]] = {
+        "16 bits": lambda p: image(p / "masks/train/b.png", "I;16"),
+        "palette": lambda p: image(p / "masks/val/a.png", "P"),
+        "one bit": lambda p: image(p / "masks/val/a.png", "1"),
+        "colour": lambda p: image(p / "masks/val/a.png", "RGB"),
+        "size": lambda p: image(p / "masks/train/b.png", "L", (5, 3)),
+        "no mask": lambda p: (p / "masks/train/a.png").unlink(),
+        "no image": lambda p: (p / "images/val/b.webp").unlink(),
+        "doubled": lambda p: image(p / "images/val/b.png", "RGB"),
+        "empty": lambda p: [file.unlink() for file in (p / "images/val").iterdir()],
+        "no split": lambda p: (p / "masks/val").rename(p / "masks/test"),
+        "no list": lambda p: (p / "classes.txt").unlink(),
+        "twice": lambda p: (p / "classes.txt").write_text("sky\nroad\nsky\n"),
+        "one class": lambda p: (p / "classes.txt").write_text("sky\n"),
+        "many": lambda p: (p / "classes.txt").write_text("".join(f"{i}\n" for i in range(256))),
+        "text": lambda p: (p / "masks/train/a.png").write_text("no image"),
+        "void is a class": lambda p: (p / "classes.txt").write_text("".join(f"{i}\n" for i in range(10))),
+        "short list": lambda p: (p / "classes.txt").write_text("sky\nroad\n"),
+        "cut mask": lambda p: cut(p / "masks/train/a.png"),
+        "cut image": lambda p: cut(p / "images/train/a.webp"),
+    }
+    return faults[name]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("16 bits", r"masks/train/b\.png: has 16 bits a pixel; save masks as 8-bit greyscale"),
+        ("palette", r"masks/val/a\.png: is a palette image, whose numbers stand for colours; save masks as 8-bit"),
+        ("one bit", r"masks/val/a\.png: holds one bit a pixel; save"),
+        ("colour", r"masks/val/a\.png: has several channels \(RGB\); save"),
+        ("size", r"masks/train/b\.png: is 5x3 pixels and .*images/train/b\.webp is 4x3; give"),
+        (
+            "no mask",
+            r"images/train/a\.webp: has no mask, as 1 of 2 files; put one under the same name into .*masks/train",
+        ),
+        ("no image", r"masks/val/b\.png: has no image, as 1 of 2 files; put"),
+        ("doubled", r"images/val/b\.webp: bears the name of b\.png; keep one"),
+        ("empty", r"images/val: holds no image; a segmentation set holds"),
+        ("no split", r"masks/val: cannot be listed \(No such file.*; a segmentation set holds"),
+        ("no list", r"classes\.txt: cannot be read .*; write the name of a class in each line"),
+        ("twice", r"classes\.txt: names 'sky' twice; give every class a name of its own"),
+        ("one class", r"classes\.txt: names 1 classes; 2 to 255 are possible"),
+        ("many", r"classes\.txt: names 256 classes; 2 to 255 are possible"),
+        ("text", r"masks/train/a\.png: cannot be read as an image .*; copy or download it again"),
+        ("cut image", r"images/train/a\.webp: cannot be read as an image .*; copy or download it again"),
+        ("void is a class", r"ignore_index=9: is the class '9' in line 9 of .*classes\.txt, counted from 0; give"),
+    ],
+)
+def test_a_broken_folder_is_refused_when_it_is_opened(folder: Path, fault: str, message: str) -> None:
+    damage(fault)(folder)
+    with pytest.raises(DataError, match=message):
+        open_at(folder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "full"),
+    [
+        (
+            "short list",
+            r"masks/train/a\.png: holds label 2, which no class has; name it in .*ends at 1, or .*--ignore",
+            1,
+        ),
+        ("cut mask", r"masks/train/a\.png: cannot be decoded", False),
+    ],
+)
+def test_a_broken_file_is_found_by_verifying(folder: Path, fault: str, message: str, full: bool) -> None:
+    damage(fault)(folder)
+    train = open_at(folder).train
+    with pytest.raises(DataError, match=message):
+        train.verify(bool(full))
+    with pytest.raises(DataError, match=message):
+        train.load(0)
+
+
+def test_options_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"unknown data option: 'ignore_indx'\. Did you mean 'ignore_index'"):
+        datasets.open_masks("", tmp_path, folder, ignore_indx=9)
+    for value in (-1, 256, 1.5, True):
+        with pytest.raises(DataError, match=rf"ignore_index={value}: must be a whole number, 0 to 255"):
+            datasets.open_masks("", tmp_path, folder, ignore_index=value)
+    with pytest.raises(DataError, match=r"unknown data option: 'ignore_index'"):
+        datasets.open_masks("digits", tmp_path, ignore_index=9)
+    with pytest.raises(DataError, match=r"data option val=0 of 'digits': must be a whole number, 1 or more"):
+        datasets.open_masks("digits", tmp_path, val=0)
+    with pytest.raises(DataError, match=r"data set 'coco' has no masks; give a mask folder with --data"):
+        datasets.open_masks("coco", tmp_path)
+    with pytest.raises(DataError, match=r"nothing: is not a folder; put a segmentation set there"):
+        datasets.open_masks("", tmp_path, tmp_path / "nothing")
+
+
+def test_cityscapes_labels_become_the_training_classes(layout: Path) -> None:
+    data = datasets.open_masks("cityscapes", layout.parent)
+    assert datasets.present("cityscapes", layout.parent) == layout
+    assert len(data.classes) == 19 and data.classes[:2] == ("road", "sidewalk") and data.classes[-1] == "bicycle"
+    assert data.colours[0] == (128, 64, 128) and data.name == "cityscapes"
+    expected = [[VOID, 0, 1, 18], [VOID, 13, VOID, 2], [VOID, VOID, 10, 11]]
+    assert data.train.load(0)[1].tolist() == expected
+    theirs = Cityscapes(str(layout), split="train", mode="fine", target_type="semantic")
+    assert sorted(theirs.images) == [str(file) for file in data.train.images]
+
+
+def test_cityscapes_errors_name_the_missing_file(layout: Path) -> None:
+    with pytest.raises(DataError, match=r"cityscapes: there is no Cityscapes; unpack leftImg8bit_trainvaltest\.zip"):
+        datasets.open_masks("cityscapes", layout)
+    mask = layout / "gtFine/val/bochum/bochum_000000_000019_gtFine_labelIds.png"
+    Image.fromarray(np.full((3, 4), 40, dtype=np.uint8)).save(mask)
+    with pytest.raises(DataError, match=r"labelIds\.png: holds label 40, which no class has; restore the original"):
+        datasets.open_masks("cityscapes", layout.parent).val.load(1)
+    mask.unlink()
+    with pytest.raises(DataError, match=r"bochum_000000_000019_gtFine_labelIds\.png: missing, one of 1 masks of 2"):
+        datasets.open_masks("cityscapes", layout.parent)
+    (layout / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png").unlink()
+    with pytest.raises(DataError, match=r"aachen_000000_000019_leftImg8bit\.png: missing, one of 1 images of 2"):
+        datasets.open_masks("cityscapes", layout.parent)
+    (layout / "gtFine/train").rename(layout / "gtFine/trained")
+    with pytest.raises(DataError, match=r"gtFine/train: missing; a folder in Cityscapes' layout holds"):
+        datasets.open_masks("cityscapes", layout.parent)
+
+
+def test_streets_show_digits_background_and_a_void_border(streets: MaskSet) -> None:
+    assert streets.classes == ("background", *"0123456789") and streets.name == "digits"
+    assert (len(streets.train), len(streets.val)) == (12, 6)
+    seen = set()
+    for split in (streets.train, streets.val):
+        split.verify(full=True)
+        for i in range(len(split)):
+            image, classes = split.load(i)
+            assert image.shape == (128, 256, 3) and classes.shape == (128, 256)
+            assert (classes[:3] == VOID).all() and (classes[:, -3:] == VOID).all()
+            assert (classes[3:-3, 3:-3] != VOID).all() and (classes == 0).mean() > 0.3
+            seen |= set(np.unique(classes).tolist())
+    assert seen == {*range(11), VOID}
+
+
+def test_streets_are_the_same_bytes_for_the_same_seed(streets: MaskSet, tmp_path: Path) -> None:
+    again = datasets.open_masks("digits", tmp_path, **STREETS)
+    assert again.fingerprint == streets.fingerprint
+    for file in sorted(streets.path.rglob("*.*")):
+        assert file.read_bytes() == (again.path / file.relative_to(streets.path)).read_bytes()
+    other = datasets.open_masks("digits", tmp_path, seed=1, **STREETS)
+    assert other.fingerprint != streets.fingerprint and other.path != again.path
+
+
+def test_streets_that_were_half_written_are_written_anew(tmp_path: Path) -> None:
+    first = datasets.open_masks("digits", tmp_path, **STREETS)
+    first.train.masks[3].unlink()
+    again = datasets.open_masks("digits", tmp_path, **STREETS)
+    assert again.fingerprint == first.fingerprint and "written anew" in again.notices[0]
+
+
+def test_more_streets_begin_with_the_same(tmp_path: Path) -> None:
+    for folder, train in (("few", 2), ("more", 4)):
+        (tmp_path / folder).mkdir()
+        digits.write_streets(tmp_path / folder, train=train, val=1)
+    few = sorted((tmp_path / "few/gtFine/train").rglob("*.png"))
+    assert len(few) == 2
+    for file in few:
+        assert file.read_bytes() == (tmp_path / "more" / file.relative_to(tmp_path / "few")).read_bytes()
+
+
+def test_a_mask_set_travels_to_worker_processes(streets: MaskSet) -> None:
+    copy = pickle.loads(pickle.dumps(streets.val))  # noqa: S301 - our own bytes
+    assert np.array_equal(copy.load(0)[1], streets.val.load(0)[1])
+
+
+def test_the_standard_table_has_nineteen_classes() -> None:
+    labels = cityscapes.table()
+    assert sorted(label.train_id for label in labels if label.train_id != VOID) == list(range(19))
+    assert {label.id for label in labels} == set(range(34))
+
+
+@pytest.mark.skipif(REAL not in os.environ, reason=f"{REAL} names no folder of real data")
+def test_camvid_is_read_whole() -> None:
+    data = datasets.open_masks("camvid", Path(os.environ[REAL]))
+    assert (len(data.train), len(data.val), len(data.classes)) == (367, 101, 11)
+    assert data.train.size(0) == (480, 360)
+    image, classes = data.val.load(0)
+    assert image.shape == (360, 480, 3) and set(np.unique(classes)) <= {*range(11), VOID}
+    same = datasets.open_masks("", data.path.parent, data.path, ignore_index=11)
+    assert same.fingerprint == data.fingerprint and same.name == "camvid"
+
+
+def test_camvid_says_what_to_put_where(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"camvid: there is no CamVid; put it there as images/\{train,val\}"):
+        datasets.open_masks("camvid", tmp_path)
