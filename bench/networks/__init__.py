@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from bench.errors import SpecError, unknown
 
-from . import cifar, detectors, imagenet
+from . import cifar, detectors, imagenet, segmenters
 
 if TYPE_CHECKING:
     from .base import Network
 
 
 def names() -> list[str]:
-    return sorted([*cifar.NAMES, *imagenet.NAMES, *detectors.NAMES])
+    return sorted([*cifar.NAMES, *imagenet.NAMES, *detectors.NAMES, *segmenters.NAMES])
 
 
 def task(name: str) -> str:
@@ -28,18 +28,19 @@ def task(name: str) -> str:
     """
     if name not in names():
         raise unknown("network", name, names())
+    if name in segmenters.NAMES:
+        return "segmentation"
     return "detection" if name in detectors.NAMES else "classification"
 
 
 def family(name: str) -> str:
-    """What teacher and student must have in common: a detector's head ("retinanet", ...), "classifier" for the rest.
+    """What teacher and student must have in common: a detector's head ("retinanet", ...), "classifier" or "segmenter".
 
     Raises:
         SpecError: an unknown name; the nearest is suggested.
     """
-    if task(name) == "classification":
-        return "classifier"
-    return re.split(r"_(?:r50|r101|x101|mini)_", name)[0]
+    other = {"classification": "classifier", "segmentation": "segmenter"}.get(task(name))
+    return other or re.split(r"_(?:r50|r101|x101|mini)_", name)[0]
 
 
 def build(name: str, num_classes: int, init: str = "random") -> Network:
@@ -48,18 +49,26 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     Args:
         name: one of `names()`.
         num_classes: K.
-        init: "random"; "imagenet" for a paper-size detector's backbone (see `backbones.ResNetPyramid`); "published"
-            for a whole ImageNet network.
+        init: "random"; "imagenet" for the backbone of a paper-size detector (see `backbones.ResNetPyramid`) or
+            segmenter (`segmentation.encoder_of`); "published" for a whole ImageNet network.
 
     Raises:
         SpecError: an unknown name (the nearest is suggested), or an `init` that the network does not know.
         CheckpointError: weights are needed and cannot be had.
     """
-    known = {"random", "imagenet"} if task(name) == "detection" else {"random", "published"}
-    if init not in known - ({"published"} if name in cifar.NAMES else set()):
+    if init not in _inits(name):
         raise SpecError(f"{name} has no weights {init!r} to start from; set init to random")
     if name in cifar.NAMES:
         return cifar.build(name, num_classes)
     if name in imagenet.NAMES:
         return imagenet.build(name, num_classes, init)
+    if name in segmenters.NAMES:
+        return segmenters.build(name, num_classes, init)
     return detectors.build(name, num_classes, init)
+
+
+def _inits(name: str) -> set[str]:
+    """What the weights of a network can start from."""
+    if task(name) == "classification":
+        return {"random", "published"} if name in imagenet.NAMES else {"random"}
+    return {"random", "imagenet"} if name in detectors.PAPER_SIZE + segmenters.PAPER_SIZE else {"random"}

@@ -21,8 +21,13 @@ def folder() -> Path:
     return Path(os.environ.get("KDBENCH_DATA", "data")) / "weights"
 
 
-def load_imagenet(body: nn.Module, architecture: str) -> None:
-    """Fill a torchvision ResNet with its ImageNet weights.
+def load_imagenet(body: nn.Module, architecture: str, without: tuple[str, ...] = ()) -> None:
+    """Fill a torchvision network with its ImageNet weights.
+
+    Args:
+        body: the network, under torchvision's state-dict names.
+        architecture: torchvision's name for it.
+        without: what the names of a classifier that `body` lacks begin with.
 
     Raises:
         CheckpointError: the file is neither there nor to be had, or is another network's.
@@ -30,7 +35,8 @@ def load_imagenet(body: nn.Module, architecture: str) -> None:
     path = find(get_model_weights(architecture)[IMAGENET].url)
     # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum ever reads.
     counters = {name: value for name, value in body.state_dict().items() if name.endswith(".num_batches_tracked")}
-    load_strictly(body, counters | state_of(read(path), path), path)
+    state = {name: value for name, value in state_of(read(path), path).items() if not name.startswith(without)}
+    load_strictly(body, counters | state, path)
 
 
 def find(url: str) -> Path:

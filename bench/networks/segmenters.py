@@ -1,0 +1,35 @@
+"""Segmentation networks by name: CIRKD's at paper size, and small ones for two CPU cores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .base import Network
+
+PAPER_SIZE = ("deeplabv3_r101", "deeplabv3_r18", "deeplabv3_mbv2", "pspnet_r18")
+NAMES = (*PAPER_SIZE, "segmenter_mini_teacher", "segmenter_mini_student")
+
+ENCODERS = {"r101": "resnet101", "r18": "resnet18", "mbv2": "mobilenet_v2"}
+
+
+def build(name: str, num_classes: int, init: str = "random") -> Network:
+    """A segmenter with `num_classes` classes.
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: K.
+        init: "random", or "imagenet" for the encoder of a `PAPER_SIZE` network (see `segmentation.encoder_of`).
+
+    Raises:
+        CheckpointError: weights are needed and cannot be had.
+    """
+    from . import segmentation
+
+    if name in PAPER_SIZE:
+        head, encoder = name.split("_")
+        make = segmentation.deeplabv3 if head == "deeplabv3" else segmentation.pspnet
+        return make(ENCODERS[encoder], num_classes, init)
+    if name.endswith("_teacher"):
+        return segmentation.mini((16, 32, 64, 96, 128), (1, 2, 2, 2), 64, num_classes)
+    return segmentation.mini((8, 16, 24, 32, 48), (1, 1, 1, 1), 32, num_classes)
