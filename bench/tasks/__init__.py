@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import datasets
 from bench.errors import SpecError
@@ -11,19 +11,22 @@ from bench.specs import Data
 
 if TYPE_CHECKING:
     from bench.recipe import Recipe
-    from datasets.base import ImageSet
+    from datasets.base import ImageSet, MaskSet
     from datasets.coco import CocoFolder
 
     from .base import Task
 
+    Opened: TypeAlias = CocoFolder | ImageSet | MaskSet
+
 METRICS = {
     "classification": ("top1", "top5"),
     "detection": ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    "segmentation": ("miou", "pixel_accuracy"),
 }
 """What a table of a task can be about."""
 
 
-def open_data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> CocoFolder | ImageSet:
+def open_data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> Opened:
     """The data set that a task trains on.
 
     Raises:
@@ -32,13 +35,15 @@ def open_data(task: str, name: str, root: Path, path: Path | None, options: dict
     """
     if task == "classification":
         return datasets.open_images(name, root, path, **options)
+    if task == "segmentation":
+        return datasets.open_masks(name, root, path, **options)
     if options:
-        raise SpecError(f"data of {name}: {', '.join(options)} are options of classification sets; remove them")
+        raise SpecError(f"data of {name}: detection sets have no options ({', '.join(options)}); remove them")
     return datasets.open_coco(name, root, path)
 
 
-def verify(data: CocoFolder | ImageSet, full: bool = False) -> None:
-    """Look at every file of a detection set, or decode it; a classification set's were looked at when it was opened.
+def verify(data: Opened, full: bool = False) -> None:
+    """Look at every file of a set, or decode it; a classification set's were looked at when it was opened.
 
     Raises:
         DataError: names the first broken file.
@@ -50,12 +55,14 @@ def verify(data: CocoFolder | ImageSet, full: bool = False) -> None:
         data.val.verify(full)
 
 
-def describe(data: CocoFolder | ImageSet, options: dict[str, Any] | None = None) -> Data:
+def describe(data: Opened, options: dict[str, Any] | None = None) -> Data:
     """What stands in a run about its data."""
-    from datasets.base import ImageSet
+    from datasets.base import ImageSet, MaskSet
 
     if isinstance(data, ImageSet):
         sizes = (data.epoch_images, len(data.val))
+    elif isinstance(data, MaskSet):
+        sizes = (len(data.train), len(data.val))
     else:
         sizes = (data.train.counts.images, data.val.counts.images)
     return Data(
@@ -68,18 +75,22 @@ def describe(data: CocoFolder | ImageSet, options: dict[str, Any] | None = None)
     )
 
 
-def build(data: CocoFolder | ImageSet, recipe: Recipe, data_seed: int, workers: int = 0) -> Task:
+def build(data: Opened, recipe: Recipe, data_seed: int, workers: int = 0) -> Task:
     """The task that opened data is for, under a recipe.
 
     Raises:
         SpecError: the recipe does not fit the data.
     """
-    from datasets.base import ImageSet
+    from datasets.base import ImageSet, MaskSet
 
     if isinstance(data, ImageSet):
         from .classification import ClassificationTask
 
         return ClassificationTask(data, recipe, data_seed, workers)
+    if isinstance(data, MaskSet):
+        from .segmentation import SegmentationTask
+
+        return SegmentationTask(data, recipe, data_seed, workers)
     from .detection import DetectionTask
 
     return DetectionTask(data, recipe, data_seed, workers)

@@ -6,13 +6,14 @@ sample's crop row, crop column and flip. They are part of what a run is, so the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
+
+from . import order
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,6 @@ class Draws:
     top: Tensor
     left: Tensor
     flip: Tensor
-
-
-def order(rng: np.random.Generator, samples: int, count: int) -> NDArray[np.int64]:
-    """Every sample once in random order, then all again in another until there are `count`: int64 [count].
-
-    The sample at position i is written i in the first round, i + samples in the second, and so on.
-    """
-    rounds = -(-count // samples)
-    return np.concatenate([rng.permutation(samples) + samples * turn for turn in range(rounds)])[:count]
 
 
 def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: float, device: torch.device) -> Draws:
@@ -46,10 +38,18 @@ def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: fl
         device: where the draws go.
     """
     rng = np.random.default_rng(seed)
-    index = order(rng, samples, count) % samples
+    index = order.permuted(rng, samples, count) % samples
     top, left = rng.integers(0, 2 * padding + 1, size=(2, count))
     mirrored = rng.random(count) < flip
     return Draws(*(torch.from_numpy(values).to(device) for values in (index, top, left, mirrored)))
+
+
+def draw_parts(
+    seed: tuple[int, int], samples: int, parts: list[order.Part], padding: int, flip: float, device: torch.device
+) -> Draws:
+    """The draws of an epoch in parts: of each part those that `draw` makes with its turn in the seed."""
+    drawn = [(draw((*seed, part.turn), samples, part.size, padding, flip, device), part.chosen) for part in parts]
+    return Draws(*(torch.cat([getattr(one, name.name)[chosen] for one, chosen in drawn]) for name in fields(Draws)))
 
 
 def pad(images: Tensor, padding: int) -> Tensor:
@@ -82,7 +82,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     shape = (1, 3, 1, 1)
     offset = torch.tensor(mean, device=images.device).view(shape)
     scale = torch.tensor(std, device=images.device).view(shape)
-    return images.float().div(255).sub(offset).div(scale)
+    return images.float().div_(255).sub_(offset).div_(scale)
 
 
 def reduce_resolution(images: Tensor, resolution: int) -> Tensor:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from bench.errors import SpecError
 from bench.networks.base import Network
 from bench.recipe import Recipe
 from methods.base import Batch, Outputs
+
+from . import order
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}
 """The streams of batches: the recipe's epochs, and a method's earlier phases without and with the student."""
@@ -21,6 +26,8 @@ class Task(ABC):
 
     Attributes:
         headline: name of the metric that decides.
+        recipe: how it is trained on.
+        data_seed: of the data order and the augmentation.
         classes: K names.
         num_samples: size of the training set.
         batch_size: samples a step.
@@ -30,6 +37,8 @@ class Task(ABC):
     """
 
     headline: str
+    recipe: Recipe
+    data_seed: int
     classes: tuple[str, ...]
     num_samples: int
     batch_size: int
@@ -63,9 +72,15 @@ class Task(ABC):
     def evaluator(self, reference: bool) -> str:
         """Name and version of what computes the metrics."""
 
-    @abstractmethod
     def flops(self, network: Network) -> float:
         """Floating-point operations of one forward on one image at `image_size`."""
+        image = torch.zeros(1, 3, *self.image_size, device=next(network.parameters()).device)
+        training = network.training
+        counter = FlopCounterMode(display=False)
+        with counter, torch.inference_mode():
+            self._forward(network.eval(), image)
+        network.train(training)
+        return float(counter.get_total_flops())
 
     def endless(self, device: torch.device, stream: str) -> Iterator[Batch]:
         """Batches without end, for a method's earlier phase."""
@@ -73,6 +88,35 @@ class Task(ABC):
         while True:
             yield from self.batches(epoch, device, stream)
             epoch += 1
+
+    @property
+    def _epoch_samples(self) -> int:
+        """Samples an epoch takes."""
+        return self.steps_per_epoch * self.batch_size
+
+    def _parts(self, epoch: int) -> list[order.Part]:
+        return order.parts(epoch, self.num_samples, self._epoch_samples, self.recipe.epoch_steps is not None)
+
+    def _keys(self, epoch: int, stream: str) -> list[order.Key]:
+        """The samples of an epoch."""
+        return order.keys((self.data_seed, BATCHES[stream]), self.num_samples, self._parts(epoch))
+
+    def _forward(self, network: Network, images: Tensor) -> object:
+        """What evaluation does with a network in evaluation mode."""
+        return network(images)
+
+
+def refuse_large_batch(recipe: Recipe, samples: int, path: Path) -> None:
+    """Refuse a batch that is larger than the training set.
+
+    Raises:
+        SpecError: it is; names the recipe and the data.
+    """
+    if recipe.batch_size > samples:
+        raise SpecError(
+            f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the {samples} training images "
+            f"of {path}; lower it with --set batch_size=N"
+        )
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

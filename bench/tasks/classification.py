@@ -6,11 +6,9 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from bench.errors import SpecError
 from bench.networks.base import Network
@@ -19,7 +17,8 @@ from datasets.base import ArraySplit, FileSplit, ImageSet
 from methods.base import Batch, Outputs
 
 from . import augment, image_files
-from .base import BATCHES, Task
+from .base import BATCHES, Task, refuse_large_batch
+from .loading import grouped, load
 
 EVALUATED = 250  # images a batch when evaluating
 
@@ -53,30 +52,22 @@ class ClassificationTask(Task):
                 f"recipe {recipe.name}: image.kind {recipe.image.kind} does not fit {data.path}, "
                 f"which needs {kind}; choose a recipe for such data"
             )
-        if self.batch_size > self.num_samples:
-            raise SpecError(
-                f"recipe {recipe.name}: batch_size {self.batch_size} is above the {self.num_samples} training images "
-                f"of {data.path}; lower it with --set batch_size=N"
-            )
+        refuse_large_batch(recipe, self.num_samples, data.path)
         if self._mix() is not None and self.batch_size % 2:
             raise SpecError(
                 f"recipe {recipe.name}: batch_size {self.batch_size} is odd, and image.mixup and image.cutmix mix the "
                 "images of a batch in pairs; make it even with --set batch_size=N"
             )
         rounding = data.epoch_images if recipe.drop_last else data.epoch_images + self.batch_size - 1
-        self.steps_per_epoch = rounding // self.batch_size
+        self.steps_per_epoch = recipe.epoch_steps or rounding // self.batch_size
         self.image_size = _image_size(data, recipe)
         self._kept: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
-        seed = (self.data_seed, BATCHES[stream], epoch)
-        count = min(self.steps_per_epoch * self.batch_size, self.data.epoch_images)
-        ends = [min(start + self.batch_size, count) for start in range(0, count, self.batch_size)]
-        groups = [slice(i * self.batch_size, end) for i, end in enumerate(ends)]
         if isinstance(self.data.train, FileSplit):
-            yield from self._from_files(self.data.train, seed, groups, device)
+            yield from self._from_files(self.data.train, epoch, stream, device)
         else:
-            yield from self._from_arrays(seed, count, groups, device)
+            yield from self._from_arrays(epoch, stream, device)
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
         outputs: Outputs = network(batch.inputs)
@@ -106,37 +97,34 @@ class ClassificationTask(Task):
     def evaluator(self, reference: bool) -> str:
         return f"torch {torch.__version__}"
 
-    def flops(self, network: Network) -> float:
-        image = torch.zeros(1, 3, *self.image_size, device=next(network.parameters()).device)
-        training = network.training
-        counter = FlopCounterMode(display=False)
-        with counter, torch.inference_mode():
-            network.eval()(image)
-        network.train(training)
-        return float(counter.get_total_flops())
+    @property
+    def _epoch_samples(self) -> int:
+        whole = super()._epoch_samples
+        return whole if self.recipe.epoch_steps else min(whole, self.data.epoch_images)
 
-    def _from_arrays(self, seed: tuple[int, ...], count: int, groups: list[slice], device: torch.device) -> Any:
+    def _from_arrays(self, epoch: int, stream: str, device: torch.device) -> Any:
         assert isinstance(self.recipe.image, PaddedCrop)
         padding, flip = self.recipe.image.padding, self.recipe.image.flip
         padded, labels = self._on(device, padding)
-        draws = augment.draw(seed, self.num_samples, count, padding, flip, device)
-        for group in groups:
+        seed = (self.data_seed, BATCHES[stream])
+        draws = augment.draw_parts(seed, self.num_samples, self._parts(epoch), padding, flip, device)
+        for start in range(0, len(draws.index), self.batch_size):
+            group = slice(start, start + self.batch_size)
             images = self._finished(augment.crop(padded, draws, group, *self.image_size))
             index = draws.index[group]
             yield self._batch(images, labels[index], index)
 
-    def _from_files(self, split: FileSplit, seed: tuple[int, ...], groups: list[slice], device: torch.device) -> Any:
+    def _from_files(self, split: FileSplit, epoch: int, stream: str, device: torch.device) -> Any:
         assert isinstance(self.recipe.image, ResizedCrop)
-        count = groups[-1].stop
-        places = augment.order(np.random.default_rng(seed), self.num_samples, count)
-        lists = [places[group].tolist() for group in groups]
-        drawn = -(-count // self.num_samples) * self.num_samples  # the images' own draws are numbered below this
-        transform = image_files.training(self.data, self.recipe.image)
+        # The images' own draws are numbered below this.
+        drawn = -(-self._epoch_samples // self.num_samples) * self.num_samples
+        samples = image_files.Files(split, image_files.training(self.data, self.recipe.image))
+        groups = grouped(self._keys(epoch, stream), self.batch_size)
         mix = self._mix()
-        for number, (images, labels, index) in enumerate(image_files.load(split, transform, seed, lists, self.workers)):
+        for number, (images, labels, index) in enumerate(load(samples, groups, self.workers)):
             inputs, targets = images.to(device), labels.to(device)
             if mix is not None and len(inputs) % 2 == 0:  # an epoch's last, odd batch stays as it is: our choice
-                with image_files.drawing((*seed, drawn + number)):
+                with image_files.drawing((self.data_seed, BATCHES[stream], epoch, drawn + number)):
                     inputs, targets = mix(inputs, targets)
             yield self._batch(self._laid_out(inputs), targets, index.to(device))
 
@@ -156,16 +144,16 @@ class ClassificationTask(Task):
 
     def _val_batches(self, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
         val = self.data.val
-        groups = [list(range(i, min(i + EVALUATED, len(val)))) for i in range(0, len(val), EVALUATED)]
         if isinstance(val, FileSplit):
             assert isinstance(self.recipe.image, ResizedCrop)
-            transform = image_files.validation(self.data, self.recipe.image)
-            for images, labels, _ in image_files.load(val, transform, (0,), groups, self.workers):
+            samples = image_files.Files(val, image_files.validation(self.data, self.recipe.image))
+            groups = grouped([(0, i) for i in range(len(val))], EVALUATED)
+            for images, labels, _ in load(samples, groups, self.workers):
                 yield self._laid_out(images.to(device)), labels.to(device)
             return
         pixels, labels = self._val_arrays
-        for group in groups:
-            chosen = slice(group[0], group[-1] + 1)
+        for start in range(0, len(val), EVALUATED):
+            chosen = slice(start, start + EVALUATED)
             images = self._finished(pixels[chosen].to(device).permute(0, 3, 1, 2))
             if self.data.resolution is not None and not full:
                 images = augment.reduce_resolution(images, self.data.resolution)

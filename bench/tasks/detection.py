@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from bench.errors import SpecError
 from bench.networks.base import Network
 from bench.networks.detection import Detector, Target
 from bench.recipe import Recipe, Resize
@@ -22,7 +20,9 @@ from datasets.base import DataError
 from methods.base import Batch, Outputs
 
 from . import coco_eval
-from .base import BATCHES, Task, autocast
+from .base import Task, autocast, refuse_large_batch
+from .loading import grouped, load
+from .order import Key
 
 if TYPE_CHECKING:
     from datasets.coco import CocoFolder, CocoSplit
@@ -53,20 +53,14 @@ class DetectionTask(Task):
         self.classes = data.classes
         self.num_samples = len(data.train)
         self.batch_size = recipe.batch_size
-        if self.batch_size > self.num_samples:
-            raise SpecError(
-                f"recipe {recipe.name}: batch_size {self.batch_size} is above the {self.num_samples} training images "
-                f"of {data.path}; lower it with --set batch_size=N"
-            )
-        self.steps_per_epoch = self.num_samples // self.batch_size
+        refuse_large_batch(recipe, self.num_samples, data.path)
+        self.steps_per_epoch = recipe.epoch_steps or self.num_samples // self.batch_size
         self.image_size = _typical_size(data.val, recipe)
 
     def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
-        seed = (self.data_seed, BATCHES[stream], epoch)
-        order = np.random.default_rng(seed).permutation(self.num_samples)
-        whole = order[: self.steps_per_epoch * self.batch_size].reshape(-1, self.batch_size)
-        samples = _Split(self.data.train, _transform(self.recipe, flip=self.recipe.image.flip), seed)
-        for images, targets in self._load(samples, [[int(i) for i in batch] for batch in whole]):
+        samples = _Split(self.data.train, _transform(self.recipe, flip=self.recipe.image.flip))
+        groups = grouped(self._keys(epoch, stream), self.batch_size)
+        for images, targets in load(samples, groups, self.workers, _collate):
             yield self._batch(images, targets, device)
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
@@ -86,11 +80,10 @@ class DetectionTask(Task):
     def detections(self, network: Network, device: torch.device) -> list[coco_eval.Detection]:
         """Everything the network finds in the validation images, in pixels of the images as stored."""
         detector = cast(Detector, network).eval()
-        samples = _Split(self.data.val, _transform(self.recipe, flip=0.0), (0, 0, 0))
-        indices = list(range(len(self.data.val)))
-        groups = [indices[i : i + self.batch_size] for i in range(0, len(indices), self.batch_size)]
+        samples = _Split(self.data.val, _transform(self.recipe, flip=0.0))
+        groups = grouped([(i,) for i in range(len(self.data.val))], self.batch_size)
         found: list[coco_eval.Detection] = []
-        for images, targets in self._load(samples, groups):
+        for images, targets in load(samples, groups, self.workers, _collate):
             batch = self._batch(images, targets, device)
             sizes = [(int(t["size"][0]), int(t["size"][1])) for t in targets]
             with autocast(self.recipe, device):
@@ -99,28 +92,8 @@ class DetectionTask(Task):
                 found += self._as_coco(result, target)
         return found
 
-    def flops(self, network: Network) -> float:
-        device = next(network.parameters()).device
-        image = torch.zeros(1, 3, *self.image_size, device=device)
-        training = network.training
-        counter = FlopCounterMode(display=False)
-        with counter, torch.inference_mode():
-            cast(Detector, network).eval().detect(image, [self.image_size])
-        network.train(training)
-        return float(counter.get_total_flops())
-
-    def _load(self, samples: _Split, groups: list[list[int]]) -> Iterator[tuple[list[Tensor], list[Target]]]:
-        loader: DataLoader[Sample | DataError] = DataLoader(
-            samples,
-            batch_sampler=groups,
-            num_workers=self.workers,
-            collate_fn=_collate,
-            generator=torch.Generator(),  # else every iteration draws from torch's own
-        )
-        for batch in cast(Any, loader):
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+    def _forward(self, network: Network, images: Tensor) -> object:
+        return cast(Detector, network).detect(images, [self.image_size])
 
     def _batch(self, images: list[Tensor], targets: list[Target], device: torch.device) -> Batch:
         """uint8 images of several sizes -> one normalised batch, padded with zeros as the papers' code does."""
@@ -147,15 +120,13 @@ class DetectionTask(Task):
 
 
 class _Split(Dataset[Sample | DataError]):
-    """One split as uint8 tensors; what augmentation draws depends on seed and index alone, not on the worker.
+    """One split as uint8 tensors; what augmentation draws depends on the key alone, not on the worker."""
 
-    A broken file's error is handed on as a sample: raised in a worker, it would come wrapped in that one's traceback.
-    """
+    def __init__(self, split: CocoSplit, transform: v2.Compose) -> None:
+        self.split, self.transform = split, transform
 
-    def __init__(self, split: CocoSplit, transform: v2.Compose, seed: tuple[int, int, int]) -> None:
-        self.split, self.transform, self.seed = split, transform, seed
-
-    def __getitem__(self, i: int) -> Sample | DataError:
+    def __getitem__(self, key: Key) -> Sample | DataError:
+        i = key[-1] % len(self.split)
         try:
             image, boxes, labels, image_id = self.split.load(i)
         except DataError as error:
@@ -165,7 +136,7 @@ class _Split(Dataset[Sample | DataError]):
         framed = tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=stored)
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: `torch.manual_seed` also queues a call, with a stack trace, for an absent CUDA.
-            seed = np.random.SeedSequence((*self.seed, i)).generate_state(1, np.uint64)[0] >> 1
+            seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1
             torch.default_generator.manual_seed(int(seed))
             pixels, framed = self.transform(pixels, framed)
         target = {
@@ -187,12 +158,8 @@ def _transform(recipe: Recipe, flip: float) -> v2.Compose:
     return v2.Compose([resize, v2.RandomHorizontalFlip(flip)])
 
 
-def _collate(samples: list[Sample | DataError]) -> tuple[list[Tensor], list[Target]] | DataError:
-    """Images and targets of a batch, or the first error among its samples."""
-    good = [sample for sample in samples if not isinstance(sample, DataError)]
-    if len(good) < len(samples):
-        return next(sample for sample in samples if isinstance(sample, DataError))
-    return [image for image, _ in good], [target for _, target in good]
+def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
+    return [image for image, _ in samples], [target for _, target in samples]
 
 
 def _typical_size(split: CocoSplit, recipe: Recipe) -> tuple[int, int]:

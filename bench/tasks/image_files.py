@@ -1,21 +1,21 @@
-"""Image files as batches: ImageNet's augmentation by timm, each sample's draws a function of seed and position."""
+"""Image files as batches: ImageNet's augmentation by timm, each sample's draws a function of its key."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
 from bench.recipe import ResizedCrop
 from datasets.base import DataError, FileSplit, ImageSet
 
-Sample = tuple[Tensor, int, int]
+from .order import Key
 
 
 def training(data: ImageSet, image: ResizedCrop) -> Any:
@@ -50,56 +50,20 @@ def validation(data: ImageSet, image: ResizedCrop) -> Any:
     )
 
 
-def load(
-    split: FileSplit, transform: Any, seed: tuple[int, ...], groups: list[list[int]], workers: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of normalised images [B, 3, H, W], labels [B] and positions [B], one for each of `groups`.
+class Files(Dataset[tuple[Tensor, int, int] | DataError]):
+    """Normalised image [3, H, W], label and position; what augmentation draws depends on the key alone."""
 
-    Args:
-        split: N files.
-        transform: of one image.
-        seed: of what the transform draws.
-        groups: positions, one list a batch; position + N, + 2 N, ... is the same file under other draws.
-        workers: processes; the batches do not depend on it.
+    def __init__(self, split: FileSplit, transform: Any) -> None:
+        self.split, self.transform = split, transform
 
-    Raises:
-        DataError: a file cannot be decoded; names it.
-    """
-    loader: DataLoader[Sample | DataError] = DataLoader(
-        _Files(split, transform, seed),
-        batch_sampler=groups,
-        num_workers=workers,
-        collate_fn=_collate,
-        generator=torch.Generator(),  # else every iteration draws from torch's own
-    )
-    for batch in cast(Any, loader):
-        if isinstance(batch, DataError):
-            raise batch
-        yield batch
-
-
-class _Files(Dataset[Sample | DataError]):
-    """What augmentation draws depends on seed and position alone, not on the worker.
-
-    A broken file's error is handed on as a sample: raised in a worker, it would come wrapped in that one's traceback.
-    """
-
-    def __init__(self, split: FileSplit, transform: Any, seed: tuple[int, ...]) -> None:
-        self.split, self.transform, self.seed = split, transform, seed
-
-    def __getitem__(self, place: int) -> Sample | DataError:
-        i = place % len(self.split)
+    def __getitem__(self, key: Key) -> tuple[Tensor, int, int] | DataError:
+        i = key[-1] % len(self.split)
         try:
             image = self.split.load(i)
         except DataError as error:
             return error
-        with drawing((*self.seed, place)):
+        with drawing(key):
             return self.transform(image), int(self.split.labels[i]), i
-
-
-def _collate(samples: list[Sample | DataError]) -> Any:
-    """A batch, or the first error among its samples."""
-    return next((sample for sample in samples if isinstance(sample, DataError)), None) or default_collate(samples)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from bench.recipe import load_recipe
+from bench.recipe import load_recipe, stretched
 from bench.schedules import learning_rate
 
 STEPS = 7330  # an epoch of COCO at batch 16
@@ -47,6 +47,35 @@ def test_cosine_starts_at_the_full_rate_is_halved_midway_and_ends_near_zero() ->
     assert rates[250] == pytest.approx(0.5 + 0.5**1.5)
     assert 0 < rates[999] < 1e-5
     assert all(later < earlier for earlier, later in pairwise(rates))
+
+
+POLY = {"schedule": "poly", "warmup_steps": 0, "epochs": 100, "lr": 0.02, "epoch_steps": 400}
+
+
+@pytest.mark.parametrize(("power", "floor"), [(0.9, 0.0), (0.9, 1e-4), (1.0, 1e-4), (2.0, 0.0)])
+def test_poly_falls_from_the_full_rate_to_its_floor_as_a_power_of_what_is_left(power: float, floor: float) -> None:
+    recipe = load_recipe("cifar_mini", POLY | {"power": power, "min_lr": floor})
+    for step in (0, 1, 400, 20_000, 39_999, 40_000):
+        expected = floor + (0.02 - floor) * (1 - step / 40_000) ** power
+        assert learning_rate(recipe, step, 400) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+    assert learning_rate(recipe, 0, 400) == 0.02
+    assert learning_rate(recipe, 40_000, 400) == pytest.approx(floor, abs=1e-15)
+
+
+def test_poly_at_the_middle_and_last_step_of_forty_thousand() -> None:
+    cirkd, dist = (load_recipe("cifar_mini", POLY | {"min_lr": floor}) for floor in (0.0, 1e-4))
+    assert learning_rate(cirkd, 20_000, 400) == pytest.approx(0.02 * 0.5358867312681466, rel=1e-12)
+    assert learning_rate(cirkd, 39_999, 400) == pytest.approx(1.4427e-6, rel=1e-4)
+    assert learning_rate(dist, 39_999, 400) == pytest.approx(1e-4 + 1.4355e-6, rel=1e-4)
+
+
+def test_a_shorter_poly_run_keeps_the_whole_schedule_and_a_stretched_one_stretches_it() -> None:
+    recipe = load_recipe("cifar_mini", POLY)
+    cut = recipe.model_copy(update={"max_steps": 500})
+    assert all(learning_rate(cut, step, 400) == learning_rate(recipe, step, 400) for step in range(0, 500, 7))
+    longer = stretched(recipe.model_copy(update={"max_steps": 500}), 1.5)
+    assert (longer.epochs, longer.epoch_steps, longer.max_steps) == (150, 400, 750)
+    assert learning_rate(longer, 30_000, 400) == pytest.approx(learning_rate(recipe, 20_000, 400))
 
 
 def test_warm_up_multiplies_the_cosine() -> None:

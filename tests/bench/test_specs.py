@@ -10,7 +10,7 @@ import yaml
 
 from bench.errors import SpecError
 from bench.models import digest, merged, parse, read_yaml
-from bench.recipe import RECIPES, Recipe, Resize, load_recipe, recipe_names
+from bench.recipe import RECIPES, Recipe, Resize, ScaledCrop, load_recipe, recipe_names
 from bench.specs import TABLES, Data, MethodEntry, Run, load_table, table_names
 
 
@@ -222,6 +222,54 @@ def test_a_change_that_cannot_be_is_refused_with_file_and_field(changes: dict[st
         load_recipe("coco_2x", changes)
 
 
+def segmentation(image: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+    """What a recipe for segmentation says, with changes."""
+    crop = {"kind": "scaled_crop", "height": 512, "width": 1024} | (image or {})
+    plain = {"name": "x", "source": "a test", "task": "segmentation", "epochs": 2, "batch_size": 4, "lr": 0.1}
+    return plain | {"image": crop} | fields
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (segmentation({"scale": [2.0, 0.5]}), r"image: scale \[2\.0, 0\.5\] must be ascending"),
+        (segmentation({"scale": [0.0, 0.5]}), r"image.scale\[0\]: Input should be greater than 0"),
+        (segmentation({"scale_step": 0.4}), r"scale \[0\.5, 2\.0\] is no whole number of scale_step 0\.4 wide"),
+        (segmentation({"scale_step": 0.0}), "image.scale_step: Input should be greater than 0"),
+        (segmentation({"height": 0}), "image.height: Input should be greater than 0"),
+        (segmentation({"size": 512}), "image.size: unknown key"),
+        (segmentation({"kind": "scaled"}), "image: "),
+        (segmentation(power=0.0), "power: Input should be greater than 0"),
+        (segmentation(epoch_steps=0), "epoch_steps: Input should be greater than 0"),
+        (segmentation(aux_weight=-0.1), "aux_weight: Input should be greater than or equal to 0"),
+        (segmentation(schedule="polynomial"), "schedule: Input should be 'step', 'cosine', 'exponential' or 'poly'"),
+        (segmentation() | {"image": {"kind": "resize", "shorter": 8, "longer": 8}}, "resize does not fit the task"),
+        (segmentation(task="detection"), "image.kind scaled_crop does not fit the task detection"),
+        (segmentation(task="classification"), "image.kind scaled_crop does not fit the task classification"),
+    ],
+)
+def test_a_segmentation_recipe_that_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=rf"^here\.yaml: .*{words}"):
+        parse(Recipe, values, Path("here.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "step", "steps"),
+    [([0.5, 2.0], 0.1, 15), ([0.5, 2.0], 0.25, 6), ([1.0, 1.0], 0.1, 0), ([0.5, 0.8], 0.3, 1), ([0.5, 2], None, None)],
+)
+def test_the_steps_of_a_scale_are_counted_whatever_rounds_between(
+    scale: list[float], step: float | None, steps: int | None
+) -> None:
+    image = parse(Recipe, segmentation({"scale": scale, "scale_step": step}), Path("here.yaml")).image
+    assert isinstance(image, ScaledCrop) and image.scale_steps == steps
+
+
+def test_a_segmentation_recipe_has_cirkds_crops_by_default() -> None:
+    recipe = parse(Recipe, segmentation(), Path("here.yaml"))
+    assert recipe.image == ScaledCrop(height=512, width=1024, scale=(0.5, 2.0), scale_step=0.1, flip=0.5)
+    assert (recipe.power, recipe.aux_weight, recipe.epoch_steps) == (0.9, 0.4, None)
+
+
 @pytest.mark.parametrize(("field", "nearest"), [("lrr", "lr"), ("epoch", "epochs"), ("imag.shorter", "image")])
 def test_a_change_of_an_unknown_field_suggests_the_nearest(field: str, nearest: str) -> None:
     with pytest.raises(SpecError, match=f"unknown recipe field: .* Did you mean '{nearest}'"):
@@ -328,6 +376,9 @@ OTHER_RECIPE: dict[str, Any] = {
     "warmup_epochs": 3,
     "label_smoothing": 0.1,
     "ema": 0.9999,
+    "epoch_steps": 400,
+    "power": 1.0,
+    "aux_weight": 0.0,
 }
 OTHER_DATA: dict[str, Any] = {
     "name": "other",
@@ -367,7 +418,7 @@ def test_equal_specs_have_equal_ids_whatever_the_order_of_their_options() -> Non
 
 def test_the_id_of_a_spec_never_changes() -> None:
     # A new literal here means that every finished run is repeated: raise Run.version and say so in the changelog.
-    assert (RUN.id, TEACHER.id) == ("180124ac29157468", "03d3437bf20094f9")
+    assert (RUN.id, TEACHER.id) == ("93ba2660b91e5071", "642a5f7a31b4e1d6")
 
 
 def test_the_id_survives_a_json_round_trip() -> None:

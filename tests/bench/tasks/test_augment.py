@@ -102,13 +102,6 @@ def test_each_round_has_its_own_order_and_draws() -> None:
         assert len({tuple(part.tolist()) for part in values.split(20)}) == 3
 
 
-def test_places_tell_the_rounds_apart() -> None:
-    places = augment.order(np.random.default_rng(0), 4, 10)
-    assert places.dtype == np.int64
-    assert [sorted(part) for part in (places[:4], places[4:8])] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert set(places[8:]) < {8, 9, 10, 11}
-
-
 def test_crops_are_channels_last_without_a_copy_of_the_batch() -> None:
     draws = augment.draw((0, 0, 0), 6, 6, 1, 0.5, CPU)
     cropped = augment.crop(augment.pad(images_of(6, 8, 8), 1), draws, slice(0, 6), 8, 8)

@@ -135,6 +135,36 @@ def test_the_last_part_of_a_batch_is_kept_or_left_as_the_recipe_says(
     assert len(set(indices(stream))) == sum(sizes)
 
 
+def test_epochs_of_a_number_of_steps_go_round_the_data_without_end(data: ImageSet) -> None:
+    task = task_of(data, epoch_steps=5, drop_last=False)
+    assert task.steps_per_epoch == 5
+    epochs = [batches(task, epoch) for epoch in range(13)]  # 520 samples: twenty rounds
+    assert all([len(batch.inputs) for batch in epoch] == [8] * 5 for epoch in epochs)
+    stream = indices([batch for epoch in epochs for batch in epoch])
+    assert all(sorted(stream[i : i + TRAIN]) == list(range(TRAIN)) for i in range(0, 520, TRAIN))
+    images = torch.cat([batch.inputs for epoch in epochs for batch in epoch]).flatten(1)
+    drawn = [len(images[torch.tensor(stream) == i].unique(dim=0)) for i in range(TRAIN)]
+    assert min(drawn) > 10  # of 50 crops with and without a flip, 20 draws
+    again = task_of(data, epoch_steps=5, drop_last=False)
+    assert all(equal(epochs[epoch], batches(again, epoch)) for epoch in (0, 7, 12))  # a resume
+
+
+@pytest.mark.parametrize("stream", ["train", "prepare"])
+def test_an_endless_stream_is_the_same_however_it_is_cut_into_epochs(stream: str, data: ImageSet) -> None:
+    whole = batches(task_of(data, epoch_steps=8), 1, stream)
+    cut = task_of(data, epoch_steps=2)
+    assert equal(whole, [batch for epoch in range(4, 8) for batch in batches(cut, epoch, stream)])
+    round_by_round = task_of(data, batch_size=13, epoch_steps=2)
+    assert equal(batches(task_of(data, batch_size=13), 3, stream), batches(round_by_round, 3, stream))
+
+
+def test_a_number_of_steps_is_the_same_for_a_share_of_the_set(path: Path) -> None:
+    half = task_of(opened(path, fraction=0.4), epoch_steps=5)
+    assert half.steps_per_epoch == 5 and half.num_samples == 10
+    stream = indices([batch for epoch in range(2) for batch in batches(half, epoch)])
+    assert all(sorted(stream[i : i + 10]) == list(range(10)) for i in range(0, 80, 10))
+
+
 def test_without_augmentation_every_sample_comes_as_stored_with_its_label(data: ImageSet) -> None:
     task = task_of(data, padding=0, flip=0.0)
     assert isinstance(data.train, ArraySplit)

@@ -142,6 +142,18 @@ def test_the_last_part_of_a_batch_is_left_for_another_epoch(folder: CocoFolder) 
     assert task.steps_per_epoch == 1 and [len(batch.inputs) for batch in batches(task)] == [4]
 
 
+def test_epochs_of_a_number_of_steps_go_round_the_data_without_end(folder: CocoFolder) -> None:
+    task = DetectionTask(folder, recipe_of(batch_size=4, epoch_steps=2), 5)
+    assert task.steps_per_epoch == 2
+    epochs = [batches(task, epoch) for epoch in range(3)]  # 24 samples: four rounds
+    stream = [i for epoch in epochs for batch in epoch for i in batch.index.tolist()]
+    assert all(sorted(stream[i : i + 6]) == list(range(6)) for i in range(0, 24, 6))
+    cut = DetectionTask(folder, recipe_of(batch_size=4, epoch_steps=1), 5)
+    assert equal(epochs[1], [*batches(cut, 2), *batches(cut, 3)])
+    once = DetectionTask(folder, recipe_of(batch_size=6), 5)
+    assert equal(batches(once, 2), batches(DetectionTask(folder, recipe_of(batch_size=6, epoch_steps=1), 5), 2))
+
+
 def test_a_batch_larger_than_the_data_set_is_refused(folder: CocoFolder) -> None:
     assert DetectionTask(folder, recipe_of(batch_size=6), 5).steps_per_epoch == 1
     with pytest.raises(SpecError, match="batch_size 7 is above the 6 training images .*--set batch_size=N"):

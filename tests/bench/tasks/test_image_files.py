@@ -50,9 +50,10 @@ def data(path: Path) -> ImageSet:
     return open_images("imagenet", path.parent, path)
 
 
-def recipe_of(batch_size: int = 4, drop_last: bool = False, **image: Any) -> Recipe:
+def recipe_of(batch_size: int = 4, drop_last: bool = False, epoch_steps: int | None = None, **image: Any) -> Recipe:
     given = {"kind": "resized_crop", "size": 16, "val_resize": 20} | image
-    return load_recipe("imagenet_b1", {"batch_size": batch_size, "drop_last": drop_last, "image": given})
+    fields = {"batch_size": batch_size, "drop_last": drop_last, "epoch_steps": epoch_steps, "image": given}
+    return load_recipe("imagenet_b1", fields)
 
 
 def task_of(data: ImageSet, seed: int = 5, workers: int = 0, **recipe: Any) -> ClassificationTask:
@@ -113,6 +114,24 @@ def test_epochs_seeds_and_streams_differ_in_order_and_augmentation(data: ImageSe
         for other in streams[i + 1 :]:
             assert not any(torch.equal(by_index(one)[n], by_index(other)[n]) for n in range(11))
     assert equal(streams[1], batches(task, 1))
+
+
+@pytest.mark.parametrize("image", [{}, {"mixup": 0.8, "cutmix": 1.0}], ids=str)
+def test_epochs_of_a_number_of_steps_go_round_the_files_without_end(image: dict[str, Any], data: ImageSet) -> None:
+    task = task_of(data, epoch_steps=2, **image)
+    epochs = [batches(task, epoch) for epoch in range(11)]  # 88 samples: eight rounds
+    assert task.steps_per_epoch == 2 and all([len(batch.inputs) for batch in epoch] == [4, 4] for epoch in epochs)
+    stream = [i for epoch in epochs for batch in epoch for i in batch.index.tolist()]
+    assert all(sorted(stream[i : i + 11]) == list(range(11)) for i in range(0, 88, 11))
+    images = torch.cat([batch.inputs for epoch in epochs for batch in epoch]).flatten(1)
+    assert len(images.unique(dim=0)) == 88  # each crop and each mix is drawn anew
+    assert all(equal(epochs[epoch], batches(task_of(data, epoch_steps=2, **image), epoch)) for epoch in (0, 5, 10))
+
+
+def test_an_endless_stream_of_files_is_the_same_however_it_is_cut_into_epochs(data: ImageSet) -> None:
+    whole, cut = task_of(data, epoch_steps=6), task_of(data, epoch_steps=2)
+    assert equal(batches(whole, 1), [batch for epoch in (3, 4, 5) for batch in batches(cut, epoch)])
+    assert equal(batches(task_of(data, batch_size=11), 2), batches(task_of(data, batch_size=11, epoch_steps=1), 2))
 
 
 def test_the_index_says_which_file_and_the_target_which_folder(data: ImageSet, path: Path) -> None:

@@ -1,0 +1,54 @@
+"""Samples of a data set as batches, by processes of their own where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from datasets.base import DataError
+
+from .order import Key
+
+Collate = Callable[[list[Any]], Any]
+
+
+def load(
+    samples: Dataset[Any], groups: list[list[Key]], workers: int, collate: Collate = default_collate
+) -> Iterator[Any]:
+    """One batch for each of `groups`.
+
+    Args:
+        samples: answers a key with a sample, or with the error that a broken file is: raised in a worker, it would
+            come wrapped in that one's traceback.
+        groups: keys, one list a batch.
+        workers: processes; the batches do not depend on it.
+        collate: makes a batch of samples.
+
+    Raises:
+        DataError: the first one among the samples.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        samples,
+        batch_sampler=groups,
+        num_workers=workers,
+        collate_fn=partial(_collated, collate),
+        generator=torch.Generator(),  # else every iteration draws from torch's own
+    )
+    for batch in loader:
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+def grouped(keys: list[Key], size: int) -> list[list[Key]]:
+    """Keys by batches of `size`; the last may be smaller."""
+    return [keys[i : i + size] for i in range(0, len(keys), size)]
+
+
+def _collated(collate: Collate, samples: list[Any]) -> Any:
+    error = next((sample for sample in samples if isinstance(sample, DataError)), None)
+    return collate(samples) if error is None else error
