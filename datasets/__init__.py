@@ -3,8 +3,8 @@
 A file in this folder is a data set and its name is the file's; `base.py` and files that start with an underscore are
 helpers. A data set offers one function per view it has: `open_coco(root)` is the COCO folder for detection,
 `open_images(root)` the images and labels for classification, `open_masks(root)` the images and masks for segmentation.
-One that reads what somebody has put on disk also offers
-`present(root)`, which says where that lies. Nothing else has to be edited to add one.
+One that reads what somebody has put on disk also offers `present(root)`, which says where that lies. Nothing else has
+to be edited to add one.
 """
 
 from __future__ import annotations

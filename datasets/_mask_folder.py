@@ -13,7 +13,8 @@ from . import _masks
 from .base import VOID, DataError, MaskSet
 
 LAYOUT = "images/{train,val}/*, masks/{train,val}/*.png under the same names, and classes.txt with a name a line"
-SUFFIXES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+MASKS = (".png",)
+IMAGES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MOST = 255  # classes that 8 bits can tell apart from void
 
 
@@ -59,9 +60,13 @@ def open_folder(
 
 def _classes(file: Path) -> list[str]:
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read ({error}); write the name of a class in each line") from error
+    if "" in names:
+        raise DataError(
+            f"{file}: line {names.index('') + 1} is empty; remove it, or name the class, since the lines are counted"
+        )
     if doubled := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{file}: names {doubled[0]!r} twice; give every class a name of its own")
     if not 2 <= len(names) <= MOST:
@@ -70,20 +75,24 @@ def _classes(file: Path) -> list[str]:
 
 
 def _pairs(path: Path, split: str) -> list[tuple[Path, Path]]:
-    images, masks = _stems(path / "images" / split), _stems(path / "masks" / split)
-    for own, others, folder, what in ((images, masks, "masks", "mask"), (masks, images, "images", "image")):
+    images, masks = _stems(path / "images" / split, IMAGES), _stems(path / "masks" / split, MASKS)
+    for own, others, folder, what, kinds in (
+        (images, masks, "masks", "mask", MASKS),
+        (masks, images, "images", "image", IMAGES),
+    ):
         if lonely := sorted(own.keys() - others.keys()):
             raise DataError(
                 f"{own[lonely[0]]}: has no {what}, as {len(lonely)} of {len(own)} files; put one under the same name "
-                f"into {path / folder / split}, or remove it"
+                f"into {path / folder / split} ({', '.join(kinds)}), or remove it"
             )
     return [(images[stem], masks[stem]) for stem in sorted(images)]
 
 
-def _stems(folder: Path) -> dict[str, Path]:
-    """Image files by name without its ending."""
+def _stems(folder: Path, kinds: tuple[str, ...]) -> dict[str, Path]:
+    """Files of these endings, by name without its ending; hidden ones are left out."""
     try:
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        found_here = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+        files = [file for file in found_here if file.suffix.lower() in kinds]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); a segmentation set holds {LAYOUT}") from error
     if not files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ._errors import DataError
@@ -134,7 +135,7 @@ class MaskSplit:
         if i in self._kept:
             return self._kept[i]
         pair = self._decode(i)
-        if 4 * int(self.sizes.prod(axis=1).sum()) <= KEPT_BYTES:
+        if self._small:
             self._kept[i] = pair
         return pair
 
@@ -143,16 +144,22 @@ class MaskSplit:
 
         Args:
             full: decode every image and mask; else read both ends of each file and decode only those that do not end
-                as they should.
+                as they should, and where the split is small enough to be kept, every mask.
 
         Raises:
             DataError: names the first broken file.
         """
-        from . import _images
+        from . import _images, _masks
 
         for i in range(len(self)):
             if full or not (_images.looks_whole(self.images[i]) and _images.looks_whole(self.masks[i])):
                 self._decode(i)
+            elif self._small:
+                _masks.decode_mask(self, i)
+
+    @cached_property
+    def _small(self) -> bool:
+        return 4 * int(self.sizes.prod(axis=1).sum()) <= KEPT_BYTES
 
     def _decode(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         from . import _masks

@@ -47,5 +47,8 @@ def open_masks(root: Path) -> MaskSet:
         )
     data = _mask_folder.open_folder(path, "camvid", IGNORE_INDEX, COLOURS)
     if len(data.classes) != CLASSES:
-        raise DataError(f"{path / 'classes.txt'}: names {len(data.classes)} classes, and CamVid has {CLASSES} here")
+        raise DataError(
+            f"{path / 'classes.txt'}: names {len(data.classes)} classes, and CamVid has {CLASSES} here; restore the "
+            "list, or name the folder as a set of its own with --data PATH"
+        )
     return data

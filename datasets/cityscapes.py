@@ -57,7 +57,9 @@ def table() -> list[Label]:
     ]
 
 
-def open_layout(path: Path, name: str, labels: Sequence[Label], notices: tuple[str, ...] = ()) -> MaskSet:
+def open_layout(
+    path: Path, name: str, labels: Sequence[Label], notices: tuple[str, ...] = (), identity: str = ""
+) -> MaskSet:
     """A folder in Cityscapes' layout.
 
     Args:
@@ -65,6 +67,7 @@ def open_layout(path: Path, name: str, labels: Sequence[Label], notices: tuple[s
         name: what results call it.
         labels: every label that masks may hold.
         notices: how the folder was prepared.
+        identity: fixed fingerprint of a generated set.
 
     Raises:
         DataError: something is missing or broken; names it.
@@ -79,6 +82,7 @@ def open_layout(path: Path, name: str, labels: Sequence[Label], notices: tuple[s
         pairs={split: _pairs(path, split) for split in ("train", "val")},
         mend="restore the original labelIds file",
         notices=notices,
+        identity=identity,
     )
 
 

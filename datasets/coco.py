@@ -19,11 +19,10 @@ from PIL import Image
 
 from . import _annotations, _images
 from ._annotations import Annotations, Counts
-from .base import DataError
+from .base import KEPT_BYTES, DataError
 
 Sample = tuple[Image.Image, NDArray[np.float32], NDArray[np.int64], int]
 _LAYOUT = "annotations/instances_train*.json and instances_val*.json with image folders train*/ and val*/ beside"
-KEPT_BYTES = 2**28  # a split that takes no more than this is decoded once and kept
 _STANDARD_IMAGES = {"train": 118_287, "val": 5_000}
 _STANDARD_CLASSES = 80
 

@@ -81,7 +81,7 @@ def open_masks(root: Path, *, seed: int = 0, train: int = TRAIN_STREETS, val: in
     _check({"seed": (seed, 0), "train": (train, 1), "val": (val, 1)})
     folder, facts = _view(root, "streets", seed, train, val, (TRAIN_STREETS, VAL_STREETS))
     notices = _preparation.prepare(folder, facts, lambda new: write_streets(new, seed, train, val))
-    return cityscapes.open_layout(folder, "digits", _streets.LABELS, notices)
+    return cityscapes.open_layout(folder, "digits", _streets.LABELS, notices, _hash(facts))
 
 
 def _check(options: dict[str, tuple[Any, int]]) -> None:
@@ -96,8 +96,12 @@ def _view(
     """The folder of a view, and what its manifest must say; the default, of these `sizes`, has the plain name."""
     facts = {"dataset": "digits", "view": view, "version": VERSION, "seed": seed, "train": train, "val": val}
     default = (seed, train, val) == (0, *sizes)
-    suffix = "" if default else "-" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    suffix = "" if default else f"-{_hash(facts)}"
     return root / f"digits-v{VERSION}-{view}{suffix}", facts
+
+
+def _hash(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_streets(folder: Path, seed: int = 0, train: int = TRAIN_STREETS, val: int = VAL_STREETS) -> str:
@@ -147,7 +151,7 @@ def write_arrays(folder: Path, seed: int = 0, train: int = TRAIN_PICTURES, val: 
 def identity(seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> dict[str, Any]:
     """What makes the data what it is, and under "identity" 16 hex digits of it; known without drawing anything."""
     facts = {"dataset": "digits", "version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
-    return {**facts, "identity": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}
+    return {**facts, "identity": _hash(facts)}
 
 
 def prepare(

@@ -18,12 +18,13 @@ from pycocotools.coco import COCO
 import datasets
 from datasets import DataError
 from datasets._cifar import Cifar
-from datasets.base import ArraySplit, ImageSet
+from datasets.base import VOID, ArraySplit, ImageSet, MaskSet
 from datasets.coco import CocoFolder, CocoSplit
 
-REAL = "KDBENCH_TEST_DATA"  # a folder that holds coco_mini/, a small real COCO folder
+REAL = "KDBENCH_TEST_DATA"  # a folder that holds coco_mini/, a small real COCO folder, and camvid/
 VIEWS = {name: importlib.import_module(f"datasets.{name}") for name in datasets.names()}
 SMALL_IMAGES = {"train": 40, "val": 20}
+SMALL_MASKS = {"train": 4, "val": 2}
 
 
 @pytest.fixture(scope="module", params=[*(name for name in VIEWS if hasattr(VIEWS[name], "open_coco")), REAL])
@@ -64,6 +65,31 @@ def made(name: str, root: Path) -> ImageSet:
     else:
         pytest.skip(f"{name} is not on this disk")
     return datasets.open_images(name, root)
+
+
+@pytest.fixture(scope="module", params=[*(name for name in VIEWS if hasattr(VIEWS[name], "open_masks")), REAL])
+def masks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MaskSet:
+    name, root = request.param, tmp_path_factory.mktemp("masks")
+    if name == REAL:
+        if REAL not in os.environ:
+            pytest.skip(f"{REAL} names no folder of real data")
+        return datasets.open_masks("camvid", Path(os.environ[REAL]))
+    if name == "digits":
+        return datasets.open_masks(name, root, **SMALL_MASKS)
+    for split in ("train", "val"):
+        if name == "cityscapes":
+            files = ("leftImg8bit/{}/bonn/bonn_0_0_leftImg8bit.png", "gtFine/{}/bonn/bonn_0_0_gtFine_labelIds.png")
+        elif name == "camvid":
+            files = ("images/{}/a.png", "masks/{}/a.png")
+        else:
+            pytest.skip(f"{name} is not on this disk")
+        image, mask = (root / name / file.format(split) for file in files)
+        image.parent.mkdir(parents=True)
+        mask.parent.mkdir(parents=True)
+        Image.new("RGB", (6, 4), (1, 2, 3)).save(image)
+        Image.fromarray(np.arange(24, dtype=np.uint8).reshape(4, 6) % 12).save(mask)
+    (root / name / "classes.txt").write_text("\n".join("abcdefghijk"))
+    return datasets.open_masks(name, root)
 
 
 @pytest.fixture(params=["train", "val"])
@@ -160,6 +186,36 @@ def test_a_fraction_of_every_image_set_keeps_every_class(images: ImageSet) -> No
     assert half.fingerprint == images.fingerprint and half.epoch_images == images.epoch_images
 
 
+def test_masks_have_the_promised_types_and_classes(masks: MaskSet) -> None:
+    for split in (masks.train, masks.val):
+        assert len(split) == len(split.images) == len(split.masks) > 0
+        for i in range(min(20, len(split))):
+            image, classes = split.load(i)
+            assert image.dtype == classes.dtype == np.uint8
+            assert image.shape == (*classes.shape, 3) and classes.shape[::-1] == split.size(i)
+            assert set(np.unique(classes).tolist()) <= {*range(len(masks.classes)), VOID}
+
+
+def test_files_of_masks_are_whole(masks: MaskSet) -> None:
+    for split in (masks.train, masks.val):
+        split.verify()
+        split.verify(full=len(split) < 100)
+
+
+def test_a_mask_set_knows_its_classes_colours_and_identity(masks: MaskSet) -> None:
+    assert len(masks.classes) == len(set(masks.classes)) == len(masks.colours) >= 2
+    assert len(set(masks.colours)) == len(masks.colours)
+    assert all(0 <= level <= 255 for colour in masks.colours for level in colour)
+    assert all(0 < value < 1 for value in (*masks.mean, *masks.std))
+    assert len(masks.fingerprint) == 16 and int(masks.fingerprint, 16) >= 0
+    assert masks.name in datasets.names() and masks.path.is_dir()
+
+
+def test_a_mask_split_travels_to_worker_processes(masks: MaskSet) -> None:
+    copy = pickle.loads(pickle.dumps(masks.val))  # noqa: S301 - our own bytes
+    assert np.array_equal(copy.load(0)[1], masks.val.load(0)[1])
+
+
 @pytest.mark.parametrize("name", datasets.names())
 def test_nothing_is_present_in_an_empty_folder(tmp_path: Path, name: str) -> None:
     assert datasets.present(name, tmp_path) is None
@@ -173,7 +229,7 @@ def test_coco_is_present_where_its_folder_is(tmp_path: Path) -> None:
 
 def test_unknown_name_suggests_the_nearest(tmp_path: Path) -> None:
     message = r"unknown data set: 'digit'\. Did you mean 'digits'\? Available: camvid, cifar10, cifar100, city"
-    for function in (datasets.open_coco, datasets.open_images, datasets.present):
+    for function in (datasets.open_coco, datasets.open_images, datasets.open_masks, datasets.present):
         with pytest.raises(DataError, match=message):
             function("digit", tmp_path)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torchvision.datasets import Cityscapes
 
 import datasets
 from datasets import DataError, cityscapes, digits
+from datasets._scenes import VERSION
 from datasets.base import VOID, MaskSet
 from methods.base import VOID as METHODS_VOID
 
@@ -33,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
         for name in ("a", "b"):
             Image.new("RGB", (4, 3), (200, 30, 60)).save(path / "images" / split / f"{name}.webp")
             Image.fromarray(MASK).save(path / "masks" / split / f"{name}.png")
-    (path / "classes.txt").write_text("sky\nroad\n\ncar\n")
+    (path / "classes.txt").write_text("sky\nroad\ncar\n\n")
     return path
 
 
@@ -97,9 +99,19 @@ def test_the_fingerprint_follows_what_labels_mean_and_not_where_the_folder_lies(
     assert open_at(moved).fingerprint != whole
 
 
+def few_bits(depth: int) -> bytes:
+    """A greyscale PNG of 4x3 pixels, all of label 1, in so many bits each; Pillow reads them as 85 or 17."""
+    row = b"\0" + bytes([0b01010101] if depth == 2 else [0x11, 0x11])
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 4, 3, depth, 0, 0, 0, 0), b"IDAT": zlib.compress(3 * row), b"IEND": b""}
+    chunks = (
+        struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in parts.items()
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 def damage(name: str) -> Callable[[Path], None]:
-    def image(path: Path, mode: str, size: tuple[int, int] = (4, 3)) -> None:
-        Image.new(mode, size).save(path)
+    def image(path: Path, mode: str, size: tuple[int, int] = (4, 3), file_format: str | None = None) -> None:
+        Image.new(mode, size).save(path, file_format)
 
     def cut(path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-30])
@@ -107,6 +119,12 @@ def damage(name: str) -> Callable[[Path], None]:
     faults: dict[str, Callable[[Path], object]] = {
         "16 bits": lambda p: image(p / "masks/train/b.png", "I;16"),
         "palette": lambda p: image(p / "masks/val/a.png", "P"),
+        "2 bits": lambda p: (p / "masks/val/a.png").write_bytes(few_bits(2)),
+        "4 bits": lambda p: (p / "masks/val/a.png").write_bytes(few_bits(4)),
+        "lossy": lambda p: (image(p / "masks/val/a.jpg", "L"), (p / "masks/val/a.png").unlink()),
+        "no png": lambda p: image(p / "masks/val/a.png", "L", file_format="JPEG"),
+        "nothing": lambda p: (p / "masks/train/a.png").write_bytes(b""),
+        "gap": lambda p: (p / "classes.txt").write_text("sky\n\nroad\ncar\n"),
         "one bit": lambda p: image(p / "masks/val/a.png", "1"),
         "colour": lambda p: image(p / "masks/val/a.png", "RGB"),
         "size": lambda p: image(p / "masks/train/b.png", "L", (5, 3)),
@@ -131,9 +149,15 @@ def damage(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("16 bits", r"masks/train/b\.png: has 16 bits a pixel; save masks as 8-bit greyscale"),
+        ("16 bits", r"masks/train/b\.png: is 16-bit greyscale; save masks as 8-bit greyscale"),
         ("palette", r"masks/val/a\.png: is a palette image, whose numbers stand for colours; save masks as 8-bit"),
-        ("one bit", r"masks/val/a\.png: holds one bit a pixel; save"),
+        ("2 bits", r"masks/val/a\.png: is 2-bit greyscale; save"),
+        ("4 bits", r"masks/val/a\.png: is 4-bit greyscale; save"),
+        ("lossy", r"images/val/a\.webp: has no mask, as 1 of 2 files; put one under the same name into .* \(\.png\)"),
+        ("no png", r"masks/val/a\.png: cannot be read as an image \(it is no PNG\); copy or download it again"),
+        ("nothing", r"masks/train/a\.png: cannot be read as an image \(it is no PNG\)"),
+        ("gap", r"classes\.txt: line 2 is empty; remove it, or name the class"),
+        ("one bit", r"masks/val/a\.png: is 1-bit greyscale; save"),
         ("colour", r"masks/val/a\.png: has several channels \(RGB\); save"),
         ("size", r"masks/train/b\.png: is 5x3 pixels and .*images/train/b\.webp is 4x3; give"),
         (
@@ -160,23 +184,36 @@ def test_a_broken_folder_is_refused_when_it_is_opened(folder: Path, fault: str, 
 
 
 @pytest.mark.parametrize(
-    ("fault", "message", "full"),
+    ("fault", "message"),
     [
-        (
-            "short list",
-            r"masks/train/a\.png: holds label 2, which no class has; name it in .*ends at 1, or .*--ignore",
-            1,
-        ),
-        ("cut mask", r"masks/train/a\.png: cannot be decoded", False),
+        ("short list", r"masks/train/a\.png: holds label 2, which no class has; name it in .*ends at 1, or .*--ignore"),
+        ("cut mask", r"masks/train/a\.png: cannot be decoded"),
     ],
 )
-def test_a_broken_file_is_found_by_verifying(folder: Path, fault: str, message: str, full: bool) -> None:
+def test_a_broken_file_is_found_by_verifying(folder: Path, fault: str, message: str) -> None:
     damage(fault)(folder)
     train = open_at(folder).train
-    with pytest.raises(DataError, match=message):
-        train.verify(bool(full))
-    with pytest.raises(DataError, match=message):
-        train.load(0)
+    for look in (train.verify, lambda: train.verify(full=True), lambda: train.load(0)):
+        with pytest.raises(DataError, match=message):
+            look()
+
+
+def test_masks_of_a_large_split_are_decoded_by_full_verification_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.base.KEPT_BYTES", 0)
+    damage("short list")(folder)
+    train = open_at(folder).train
+    train.verify()
+    with pytest.raises(DataError, match=r"masks/train/a\.png: holds label 2"):
+        train.verify(full=True)
+
+
+def test_hidden_files_and_a_byte_order_mark_do_not_count(folder: Path) -> None:
+    (folder / "images/train/._a.webp").write_bytes(b"left by a file manager")
+    (folder / "classes.txt").write_bytes("\ufeffsky\r\nroad\r\ncar".encode())
+    data = open_at(folder)
+    assert len(data.train) == 2 and data.classes == ("sky", "road", "car")
 
 
 def test_options_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -248,6 +285,24 @@ def test_streets_are_the_same_bytes_for_the_same_seed(streets: MaskSet, tmp_path
     assert other.fingerprint != streets.fingerprint and other.path != again.path
 
 
+def test_streets_of_version_3(tmp_path: Path) -> None:
+    assert VERSION == 3
+    assert digits.write_streets(tmp_path, train=3, val=2) == CONTENT, "what is drawn has changed: raise VERSION"
+
+
+CONTENT = "4cc897b7cccf1e248a268cc9624c4e8dad6508072884a50e422c94592918dfc3"
+
+
+def test_streets_are_known_by_what_was_asked_for_and_not_by_how_well_they_compress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = datasets.open_masks("digits", tmp_path / "a", train=2, val=1)
+    monkeypatch.setattr(digits, "_HUFFMAN_ONLY", 0)
+    second = datasets.open_masks("digits", tmp_path / "b", train=2, val=1)
+    assert first.train.images[0].stat().st_size != second.train.images[0].stat().st_size
+    assert first.fingerprint == second.fingerprint
+
+
 def test_streets_that_were_half_written_are_written_anew(tmp_path: Path) -> None:
     first = datasets.open_masks("digits", tmp_path, **STREETS)
     first.train.masks[3].unlink()
@@ -265,11 +320,6 @@ def test_more_streets_begin_with_the_same(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "more" / file.relative_to(tmp_path / "few")).read_bytes()
 
 
-def test_a_mask_set_travels_to_worker_processes(streets: MaskSet) -> None:
-    copy = pickle.loads(pickle.dumps(streets.val))  # noqa: S301 - our own bytes
-    assert np.array_equal(copy.load(0)[1], streets.val.load(0)[1])
-
-
 def test_the_standard_table_has_nineteen_classes() -> None:
     labels = cityscapes.table()
     assert sorted(label.train_id for label in labels if label.train_id != VOID) == list(range(19))
@@ -285,6 +335,12 @@ def test_camvid_is_read_whole() -> None:
     assert image.shape == (360, 480, 3) and set(np.unique(classes)) <= {*range(11), VOID}
     same = datasets.open_masks("", data.path.parent, data.path, ignore_index=11)
     assert same.fingerprint == data.fingerprint and same.name == "camvid"
+
+
+def test_camvid_has_eleven_classes(folder: Path) -> None:
+    folder.rename(folder.parent / "camvid")
+    with pytest.raises(DataError, match=r"camvid/classes\.txt: names 3 classes, and CamVid has 11 here; restore"):
+        datasets.open_masks("camvid", folder.parent)
 
 
 def test_camvid_says_what_to_put_where(tmp_path: Path) -> None:
