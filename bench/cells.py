@@ -15,11 +15,11 @@ from typing import Any
 
 from .comparable import data_differences, obstacles, one_line, recipe_differences
 from .gains import CellCost, cost, factor_of, gain
-from .recipe import stretched
+from .recipe import Recipe, stretched
 from .reported import Reported, find, load_reported, student_alone
 from .rows import Row
 from .seats import Index, Printed, Seat, index, seats_of
-from .specs import MethodEntry, Pair, Scale, Selection, Table
+from .specs import MethodEntry, Pair, Run, Scale, Selection, Table
 from .verdicts import MINI, Sample, Verdict, judge, noise_budget
 
 Group = tuple[Any, ...]
@@ -119,7 +119,7 @@ def _cell(table: Table, seat: Seat, found: Index, printed: Printed) -> Cell:
         verdict=Verdict("skipped", seat.skip) if seat.skip else Verdict("not run"),
         notes=_standing_notes(table, seat, reported, selection),
     )
-    own = found.get(seat.key, []) if seat.key else []
+    own = [row for row in found.get(seat.key, []) if row.run.recipe not in seat.others] if seat.key else []
     if not own:
         return blank
     taken, aside = _chosen(own, seat, table)
@@ -147,11 +147,8 @@ def _filled(blank: Cell, seat: Seat, table: Table, taken: Sequence[Row], aside: 
             budget = noise_budget(table.dataset.full, table.task)
             std = blank.reported.std if blank.reported else None
             verdict = judge(measured, blank.reported_value, budget, std, reasons)
-        rivals = {
-            name: [row for row in found.get(key, []) if _same_conditions(row, counted[0])]
-            for name, key in seat.rivals.items()
-        }
-    paid = cost(counted, rivals.get("none", []) if seat.rivals else counted)
+        rivals = {name: _rows_of(rival, seat, counted[0], found) for name, rival in seat.rivals.items()}
+    paid = cost(counted, counted if seat.entry.method == "none" else rivals.get("none", []))
     changes: dict[str, Any] = {
         "rows": counted,
         "troubled": troubled,
@@ -174,9 +171,7 @@ def _gain_equal(blank: Cell, seat: Seat, counted: Sequence[Row], paid: CellCost 
         return None
     run = counted[0].run
     longer = stretched(run.recipe, factor)
-    rows = found.get(seat.rivals["none"], [])
-    same = [row for row in rows if (row.run.version, row.run.data, row.run.recipe) == (run.version, run.data, longer)]
-    return gain(blank.value, counted, same)
+    return gain(blank.value, counted, _under(longer, found, seat.rivals["none"], run))
 
 
 def _reported(table: Table, seat: Seat, printed: Printed) -> Reported | None:
@@ -229,9 +224,17 @@ def _chosen(found: Sequence[Row], seat: Seat, table: Table) -> tuple[list[Row], 
     return [seeds[seed] for seed in sorted(seeds)], len({row.id for row in found}) - len(seeds)
 
 
-def _same_conditions(one: Row, other: Row) -> bool:
-    a, b = one.run, other.run
-    return (a.version, a.data, a.recipe) == (b.version, b.data, b.recipe)
+def _rows_of(rival: Seat, seat: Seat, counted: Row, found: Index) -> list[Row]:
+    """A rival's rows under the conditions of the row that is counted, a recipe of the rival's own aside."""
+    own = rival.recipe != seat.recipe
+    return _under(rival.recipe if own else counted.run.recipe, found, rival, counted.run)
+
+
+def _under(recipe: Recipe, found: Index, seat: Seat, run: Run) -> list[Row]:
+    """The seat's rows under `recipe`, and else as `run`."""
+    wanted = (run.version, run.data, recipe)
+    rows = found.get(seat.key, []) if seat.key else []
+    return [row for row in rows if (row.run.version, row.run.data, row.run.recipe) == wanted]
 
 
 def _trouble(rows: Sequence[Row]) -> Verdict:

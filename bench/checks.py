@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 
 from . import grid, tasks
 from .coverage import coverage, idle
 from .errors import USER_ERRORS
+from .own_data import look
 from .recipe import load_recipe, recipe_names
 from .reported import load_reported, reported_names
 from .specs import load_table, table_names
 from .store import read_rows
 
 
-def problems(data_root: Path, data: Path | None, results: list[Path]) -> Iterator[tuple[str, bool]]:
-    """Each thing looked at: a line about it, and whether it is wrong."""
+def problems(
+    data_root: Path, data: Path | None, results: list[Path], ignore_index: int | None = None
+) -> Iterator[tuple[str, bool]]:
+    """Each thing looked at: a line about it, and whether it is wrong; `ignore_index` is that of masks in `data`."""
+    reading = {} if ignore_index is None else {"ignore_index": ignore_index}
     for name in recipe_names():
         yield _attempt(f"recipe {name}", lambda name=name: load_recipe(name).source)  # type: ignore[misc]
     for name in table_names():
         yield _attempt(f"table {name}", lambda name=name: _table(name))  # type: ignore[misc]
     yield from _reported()
     for task, name, path in _sets(data_root, data):
-        yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p))  # type: ignore[misc]
+        yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, reading))  # type: ignore[misc]
     rows, misfits = read_rows(results)
     yield f"results: {len(rows)} rows", False
     for misfit in misfits:
@@ -63,8 +68,7 @@ def _table(name: str) -> str:
 def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path | None]]:
     """The data sets of all tables that are on disk or embedded, or the one that was named."""
     if data is not None:
-        is_coco = (data / "annotations").is_dir()
-        yield ("detection" if is_coco else "classification"), data.name, data
+        yield look(data).task, data.name, data
         return
     tables = [load_table(name) for name in table_names()]
     wanted = {(table.task, name) for table in tables for name in (table.dataset.full, table.dataset.mini)}
@@ -73,8 +77,8 @@ def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path |
             yield task, name, None
 
 
-def _data(task: str, name: str, root: Path, path: Path | None) -> str:
-    data = tasks.open_data(task, name, root, path, {})
+def _data(task: str, name: str, root: Path, path: Path | None, reading: dict[str, Any]) -> str:
+    data = tasks.open_data(task, name, root, path, reading)
     tasks.verify(data, full=True)
     size = tasks.describe(data)
     counts = f"{size.train_images} + {size.val_images} images, {size.classes} classes, {size.fingerprint}"

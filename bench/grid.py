@@ -96,7 +96,7 @@ def plan(tables: Sequence[Table], choice: Choice) -> Plan:
 def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> list[Run]:
     """The runs behind one cell, one a seed."""
     teacher, student = pair_at(pair, choice.scale)
-    recipe, teacher_recipe = recipes_of(table, pair, choice.scale, choice.changes)
+    recipe, teacher_recipe = recipes_of(table, pair, choice.scale, choice.changes, entry)
     for one in (recipe, teacher_recipe):
         if one.batch_size > choice.data.train_images > 0:
             raise SpecError(
@@ -120,8 +120,10 @@ def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> lis
     return runs
 
 
-def recipes_of(table: Table, pair: Pair, scale: Scale, changes: dict[str, Any]) -> tuple[Recipe, Recipe]:
-    """The students' recipe and the teacher's, with a user's changes laid over the pair's.
+def recipes_of(
+    table: Table, pair: Pair, scale: Scale, changes: dict[str, Any], entry: MethodEntry | None = None
+) -> tuple[Recipe, Recipe]:
+    """The students' recipe (an entry's own, where it has one) and the teacher's, with a user's changes laid over them.
 
     Raises:
         SpecError: an unknown field or a value that does not fit, or a recipe of another task.
@@ -130,7 +132,8 @@ def recipes_of(table: Table, pair: Pair, scale: Scale, changes: dict[str, Any]) 
     for name, value in changes.items():
         field = name.removeprefix("teacher.")
         (own if field == name else teachers)[field] = value
-    names = (pair.base_recipe, pair.base_teacher_recipe) if scale == "full" else (None, None)
+    base = (entry.base_recipe if entry else None) or pair.base_recipe
+    names = (base, pair.base_teacher_recipe) if scale == "full" else (None, None)
     recipe = load_recipe(names[0] or getattr(table.recipe, scale), own)
     teacher_recipe = load_recipe(names[1] or getattr(table.teacher_recipe, scale), teachers)
     for one in (recipe, teacher_recipe):
@@ -254,8 +257,11 @@ def validate(table: Table) -> None:
 
 def any_setting(task: str, samples: int, classes: int) -> Setting:
     """Shapes to build a method on, to see whether its options are possible on so many samples and classes."""
-    if task != "classification":
+    if task == "detection":
         network = NetworkInfo(channels=(8, 8), strides=(8, 16))
+        return Setting(task, classes, samples, student=network, teacher=network)
+    if task == "segmentation":
+        network = NetworkInfo(channels=(8, 8, 8, 16, 16, 16), strides=(2, 4, 8, 8, 8, 8))
         return Setting(task, classes, samples, student=network, teacher=network)
     import torch
 

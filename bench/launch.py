@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 import datasets
 import methods
 
-from . import checkpoints, equal_cost, grid, tasks
+from . import checkpoints, equal_cost, grid, networks, tasks
 from .engines.local import LocalEngine, default_devices
 from .errors import SpecError
+from .own_data import look
 from .recipe import load_recipe
 from .run import Job, load_network
 from .specs import Data, Scale, Table
 
 if TYPE_CHECKING:
-    from datasets.base import ImageSet
-    from datasets.coco import CocoFolder
-
     from .rows import Row
     from .specs import Run
 
@@ -46,7 +46,13 @@ class Asked:
     devices: tuple[str, ...]
     timeout: float | None
     results: Path
+    ignore_index: int | None = None  # of the masks in `data`
     equal_cost: bool = False  # train `none` as long as each method costs, too
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Options for opening `data`."""
+        return {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
 
 
 @dataclass(frozen=True)
@@ -79,29 +85,22 @@ def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list
 
 
 def _fitting(tables: Sequence[Table], data: Path, scale: Scale, say: Say) -> list[Table]:
-    """The tables whose task and recipe a data set of one's own is for: a COCO folder has `annotations/`.
+    """The tables whose task and recipe a data set of one's own is for.
 
     Raises:
         SpecError: the data is not there, or no table is for it.
     """
-    if not data.exists():
-        raise SpecError(f"--data {data}: is not there; give a COCO-format folder, an image folder or an .npz of images")
-    if (data / "annotations").is_dir():
-        looks, kind = "a detection set", "resize"
-    elif data.is_dir():
-        looks, kind = "a classification set of image files", "resized_crop"
-    else:
-        looks, kind = "a classification set of small images", "padded_crop"
+    looks = look(data)
     kinds = {table.name: load_recipe(getattr(table.recipe, scale)).image.kind for table in tables}
-    others = ", ".join(name for name in kinds if kinds[name] != kind)
-    fitting = [table for table in tables if kinds[table.name] == kind]
+    others = ", ".join(name for name in kinds if kinds[name] != looks.kind)
+    fitting = [table for table in tables if kinds[table.name] == looks.kind]
     if not fitting:
         raise SpecError(
-            f"--data {data} looks like {looks}, which no table that was asked for takes at scale {scale} ({others}); "
-            "name another table, or choose the other scale"
+            f"--data {data} looks like {looks.words}, which no table that was asked for takes at scale {scale} "
+            f"({others}); name another table, or choose the other scale"
         )
     if others:
-        say(f"left out, because --data {data} looks like {looks}: {others}")
+        say(f"left out, because --data {data} looks like {looks.words}: {others}")
     return fitting
 
 
@@ -117,7 +116,7 @@ def carry_out(launch: Launch, say: Say) -> bool:
 
 
 def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: Say) -> Launch:
-    data = tasks.open_data(tables[0].task, getattr(tables[0].dataset, at), asked.root, asked.data, {})
+    data = tasks.open_data(tables[0].task, getattr(tables[0].dataset, at), asked.root, asked.data, asked.reading)
     tasks.verify(data)
     for notice in data.notices:
         say(f"data: {notice}")
@@ -131,6 +130,7 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
         runs=(),
         data_root=asked.root,
         data_path=asked.data,
+        reading=asked.reading,
         results=asked.results,
         teacher_file=asked.teacher,
         workers=asked.workers if asked.workers is not None else (min(8, os.cpu_count() or 1) if at == "full" else 0),
@@ -183,8 +183,6 @@ def devices(text: str | None) -> list[str]:
     Raises:
         SpecError: one does not exist here.
     """
-    import torch
-
     names = text.split(",") if text else default_devices()
     for name in names:
         try:
@@ -221,14 +219,16 @@ def _sha256(file: Path | None) -> str | None:
     return checkpoints.sha256(file)
 
 
-def _check_variants(plan: grid.Plan, asked: Asked, data: CocoFolder | ImageSet) -> None:
+def _check_variants(plan: grid.Plan, asked: Asked, data: tasks.Opened) -> None:
     """Every variant of `data` can be made, and recipes and methods can be built on as many samples as it has."""
     variants: dict[str, list[Run]] = {}
     for run in plan.runs:
         variants.setdefault(run.data.model_dump_json(), []).append(run)
     for runs in variants.values():
         name, options = runs[0].data.name, runs[0].data.options
-        variant = tasks.open_data(runs[0].task, name, asked.root, asked.data, options) if options else data
+        variant = (
+            tasks.open_data(runs[0].task, name, asked.root, asked.data, options | asked.reading) if options else data
+        )
         for run in {run.recipe.model_dump_json(): run for run in runs}.values():
             tasks.build(variant, run.recipe, run.data_seed)
         for run in {(run.method, str(run.options)): run for run in runs}.values():
@@ -236,10 +236,8 @@ def _check_variants(plan: grid.Plan, asked: Asked, data: CocoFolder | ImageSet) 
             methods.build(run.method, setting, **run.options)
 
 
-def _check_teacher(file: Path | None, plan: grid.Plan, data: CocoFolder | ImageSet) -> None:
+def _check_teacher(file: Path | None, plan: grid.Plan, data: tasks.Opened) -> None:
     """A given teacher file fits every teacher that it stands in for."""
-    import torch
-
     if file is not None:
         for name in sorted({run.teacher.student for run in plan.runs if run.teacher}):
             load_network(file, name, data.classes, torch.device("cpu"))
@@ -259,13 +257,22 @@ def _show(plan: grid.Plan, engine: LocalEngine, data: Data, scale: str, say: Say
             variant = cohort[0].data.shown.removeprefix(data.name)
             say(f"  stage {number + 1}: {cohort[-1].student}{variant} seed {cohort[0].seed}, {left} to do: {names}")
     for run in {run.method: run for run in plan.runs}.values():
-        setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
-        if size := methods.bank_bytes(run.method, setting, run.options):
-            say(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB for the training samples of each student")
+        if size := _bank_bytes(run):
+            say(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB of past samples for each student")
     for reason in dict.fromkeys(skipped.reason for skipped in plan.skipped):
         cells = [f"{skipped.table} {skipped.cell}" for skipped in plan.skipped if skipped.reason == reason]
         shown = ", ".join(cells) if len(cells) <= 3 else f"{len(cells)} cells, the first {cells[0]}"
         say(f"  skipped: {shown}: {reason}")
+
+
+def _bank_bytes(run: Run) -> int:
+    """What a run's method will keep beside its networks; these are built, without memory, only if it keeps anything."""
+    setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
+    if run.teacher_network is None or not methods.bank_bytes(run.method, setting, run.options):
+        return 0
+    with torch.device("meta"):
+        infos = [networks.build(name, run.data.classes).info for name in (run.student, run.teacher_network)]
+    return methods.bank_bytes(run.method, replace(setting, student=infos[0], teacher=infos[1]), run.options)
 
 
 def _summary(plan: grid.Plan, rows: list[Row], say: Say) -> bool:

@@ -39,6 +39,7 @@ class Job(BaseModel):
     runs: tuple[Run, ...]  # one cohort: same data, recipe and seed, at most one teacher
     data_root: Path
     data_path: Path | None = None
+    reading: dict[str, Any] = {}  # options for `data_path`; the data's fingerprint depends on them
     results: Path
     teacher_file: Path | None = None
     device: str = "cpu"
@@ -93,7 +94,7 @@ def _task(job: Job, run: Run) -> Task:
     Raises:
         DataError: the data changed since the run was planned.
     """
-    data = tasks.open_data(run.task, run.data.name, job.data_root, job.data_path, run.data.options)
+    data = tasks.open_data(run.task, run.data.name, job.data_root, job.data_path, run.data.options | job.reading)
     if data.fingerprint != run.data.fingerprint:
         raise DataError(f"{data.path} changed since the runs were planned; give the same command again")
     return tasks.build(data, run.recipe, run.data_seed, job.workers)

@@ -32,12 +32,13 @@ class Seat:
         pair: of the table.
         entry: the method.
         scale: "full" or "mini".
-        recipe: the table's for this pair.
+        recipe: the table's for this pair, or the entry's own.
         teacher: network that runs; None where none stands in.
         student: likewise.
         options: resolved; None for a cell that is skipped.
         key: of the rows that belong here.
-        rivals: keys of the rows that gains are over: "none", "kd" and "base" (the entry that `against` names).
+        rivals: the seats whose rows gains are over: "none", "kd" and "base" (the entry that `against` names).
+        others: recipes under which other entries of the pair run the very same: their rows are not this cell's.
         skip: why it cannot run.
     """
 
@@ -49,7 +50,8 @@ class Seat:
     student: str | None
     options: dict[str, Any] | None = None
     key: Key | None = None
-    rivals: dict[str, Key] = field(default_factory=dict)
+    rivals: dict[str, Seat] = field(default_factory=dict)
+    others: tuple[Recipe, ...] = ()
     skip: str = ""
 
 
@@ -60,7 +62,7 @@ def seats_of(table: Table, scale: Scale, printed: Printed) -> list[Seat]:
 
 def index(rows: Iterable[Row], scale: Scale, seats: Sequence[Seat]) -> Index:
     """The rows that any of the seats asks for, by key; in time linear in the number of rows."""
-    keys = {key for seat in seats for key in (seat.key, *seat.rivals.values()) if key}
+    keys = {seat.key for seat in seats if seat.key}
     coarse = {key[:3] for key in keys}
     found: Index = defaultdict(list)
     for row in rows:
@@ -75,14 +77,14 @@ def index(rows: Iterable[Row], scale: Scale, seats: Sequence[Seat]) -> Index:
 
 def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed) -> list[Seat]:
     networks = pair.mini if scale == "mini" else pair.networks or pair
-    name = pair.base_recipe or table.recipe.full
-    recipe = load_recipe(name, pair.recipe) if scale == "full" else load_recipe(table.recipe.mini)
     skip = pair.skip if scale == "full" else "" if networks else pair.skip or "no small networks stand in for it"
     teacher, student = (networks.teacher, networks.student) if networks else (None, None)
     entries = _entries(table, pair, printed)
     data = options_key(pair.data if scale == "full" else pair.mini_data)
     seats: list[Seat] = []
     for entry in entries:
+        name = entry.base_recipe or pair.base_recipe or table.recipe.full
+        recipe = load_recipe(name, pair.recipe) if scale == "full" else load_recipe(table.recipe.mini)
         reason = skip or entry.skipped_at(scale)
         if reason or student is None:
             seats.append(Seat(pair, entry, scale, recipe, teacher, student, skip=reason))
@@ -91,19 +93,21 @@ def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed) -> list[Sea
         shown = teacher if methods.teacher_mode(entry.method, options) != "none" else None
         key = (student, shown, entry.method, options_key(options), data)
         seats.append(Seat(pair, entry, scale, recipe, teacher, student, options, key))
-    return [replace(seat, rivals=_rivals(seat, seats)) for seat in seats]
+    return [replace(seat, rivals=_rivals(seat, seats), others=_other_recipes(seat, seats)) for seat in seats]
 
 
-def _rivals(seat: Seat, seats: Sequence[Seat]) -> dict[str, Key]:
-    if seat.entry.method == "none":
-        return {}
-    others = [(other.entry, other.key) for other in seats if other.entry is not seat.entry and other.key]
-    found = {
-        "none": [key for entry, key in others if entry.method == "none"],
-        "kd": [key for entry, key in others if entry.method == "kd"],
-        "base": [key for entry, key in others if entry.shown == seat.entry.against],
-    }
-    return {name: keys[0] for name, keys in found.items() if keys}
+def _rivals(seat: Seat, seats: Sequence[Seat]) -> dict[str, Seat]:
+    others = [other for other in seats if other.entry is not seat.entry and other.key]
+    same = [other for other in others if other.entry.base_recipe == seat.entry.base_recipe]
+    found = {"base": [other for other in others if other.entry.shown == seat.entry.against]}
+    if seat.entry.method != "none":
+        found |= {name: [other for other in same if other.entry.method == name] for name in ("none", "kd")}
+    return {name: seats[0] for name, seats in found.items() if seats}
+
+
+def _other_recipes(seat: Seat, seats: Sequence[Seat]) -> tuple[Recipe, ...]:
+    same = [other.recipe for other in seats if other.key and other.key == seat.key]
+    return tuple(recipe for recipe in same if recipe != seat.recipe)
 
 
 def options_key(options: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ class MethodEntry(Spec):
     options: dict[str, Any] = {}
     mini_options: dict[str, Any] = {}  # laid over `options` at mini scale: our choice, never the paper's
     mini_skip: str = ""  # why it is left out at mini scale
+    base_recipe: str | None = None  # in place of the pair's and the table's full recipe
     reported: str | None = None
     against: str | None = None  # label of the entry that this one adds to: its gain over that is shown as well
     label: str | None = None  # how tables and plots call it, where one method stands in several forms
@@ -133,6 +134,10 @@ class Table(Spec):
             if not entries and not pair.skip:
                 raise ValueError(f"pairs[{i}] ({pair.teacher} -> {pair.student}) has no methods")
             labels = [entry.shown for entry in entries]
+            if bare := [entry.shown for entry in entries if entry.base_recipe and not entry.mini_skip]:
+                raise ValueError(
+                    f"pairs[{i}]: {', '.join(bare)} has a base_recipe, and mini has one recipe; add mini_skip"
+                )
             if doubled := {label for label in labels if labels.count(label) > 1}:
                 raise ValueError(f"pairs[{i}]: {', '.join(sorted(doubled))} stands twice; give one a label")
             for entry in entries:

@@ -40,8 +40,6 @@ class LocalEngine:
 
     def __init__(self, job: Job, devices: Sequence[str], timeout: float | None = None) -> None:
         self.job, self.devices, self.timeout = job, list(devices), timeout
-        # Jobs that share the CPU share its cores: more threads than cores would wait for each other.
-        self.threads = max(1, cores() // max(1, self.devices.count("cpu")))
         self.store = Store(job.results)
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
@@ -63,6 +61,7 @@ class LocalEngine:
 
     def _execute(self, plan: Plan) -> list[Row]:
         self._check_rows(plan)
+        threads = self.threads(plan)
         waiting = self._unfinished(plan)
         running: dict[Future[None], tuple[list[Run], str]] = {}
         free = list(self.devices)
@@ -73,7 +72,7 @@ class LocalEngine:
                     while free and (runs := _next(waiting, [runs for runs, _ in running.values()])):
                         waiting.remove(runs)
                         device = free.pop(0)
-                        running[pool.submit(self._guarded, runs, device, display)] = runs, device
+                        running[pool.submit(self._guarded, runs, device, threads[runs[0].id], display)] = runs, device
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
                         free.append(running.pop(done)[1])
                         done.result()
@@ -82,6 +81,19 @@ class LocalEngine:
                 raise
         rows = [self.store.row(run.id) for run in plan.runs]
         return [row for row in rows if row is not None]
+
+    def threads(self, plan: Plan) -> dict[str, int]:
+        """By run: jobs of a stage that share the CPU share its cores, for more threads would wait for each other.
+
+        The plan alone decides, not what of it is left: rounding depends on the number of threads.
+        """
+        slots = max(1, self.devices.count("cpu"))
+        return {
+            run.id: max(1, cores() // min(slots, len(stage)))
+            for stage in reversed(plan.stages)
+            for cohort in stage
+            for run in cohort
+        }
 
     def _unfinished(self, plan: Plan) -> list[list[Run]]:
         """What is left of every cohort. A run that teaches and is a cell of its own too is its first cohort's alone."""
@@ -94,15 +106,15 @@ class LocalEngine:
                 waiting.append(left)
         return waiting
 
-    def _guarded(self, runs: list[Run], device: str, display: Display) -> None:
+    def _guarded(self, runs: list[Run], device: str, threads: int, display: Display) -> None:
         """One job; whatever goes wrong in it is the status of its runs alone."""
         try:
-            self._job(runs, device, display)
+            self._job(runs, device, threads, display)
         except Exception as error:  # noqa: BLE001 - it becomes the runs' status
             for run in filter(self._unrecorded, runs):
                 self._record(run, "failed", f"{type(error).__name__}: {error}", device, display)
 
-    def _job(self, runs: list[Run], device: str, display: Display) -> None:
+    def _job(self, runs: list[Run], device: str, threads: int, display: Display) -> None:
         """One cohort in one process; every run of it has a row afterwards."""
         if reason := self._teacher_missing(runs):
             ready = [run for run in runs if run.teacher is None]
@@ -114,14 +126,14 @@ class LocalEngine:
             return
         shown = display.job(runs)
         try:
-            status, reason = self._process(runs, device, shown)
+            status, reason = self._process(runs, device, threads, shown)
         finally:
             shown.close()
         if not self.stopped:  # a run that was interrupted has no result
             for run in filter(self._unrecorded, runs):
                 self._record(run, status, reason, device, display)
 
-    def _process(self, runs: list[Run], device: str, shown: JobDisplay) -> tuple[Status, str]:
+    def _process(self, runs: list[Run], device: str, threads: int, shown: JobDisplay) -> tuple[Status, str]:
         """Run `bench.run`; returns what to say of runs that it left without a row."""
         job = self.job.model_copy(update={"runs": tuple(runs), "device": device})
         file = self.job.results / "jobs" / f"{digest([run.id for run in runs])}.json"
@@ -130,7 +142,7 @@ class LocalEngine:
         for run in runs:
             self.store.row_file(run.id).unlink(missing_ok=True)  # of an earlier try that failed
         command = [sys.executable, "-m", "bench.run", str(file)]
-        environment = {"OMP_NUM_THREADS": str(self.threads)} | os.environ | {"PYTHONUNBUFFERED": "1"}
+        environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | {"PYTHONUNBUFFERED": "1"}
         expired = threading.Event()
         failure: dict[str, Any] = {}
         with (

@@ -17,6 +17,7 @@ from ..specs import Scale, Table, load_table
 from ..store import write_atomically
 from .blocks import blocks
 from .figures import curves_figure, gains_figure, measured_figure
+from .panel import Gallery, panels
 from .tables import collect_at
 
 PLOTS = Path("results/plots")
@@ -37,7 +38,11 @@ class Drawing:
 
 
 def draw_all(
-    tables: Sequence[str | Table], rows: Sequence[Row], folder: Path = PLOTS, scale: Scale | None = None
+    tables: Sequence[str | Table],
+    rows: Sequence[Row],
+    folder: Path = PLOTS,
+    scale: Scale | None = None,
+    gallery: Gallery | None = None,
 ) -> Drawing:
     """Draw `tables`, by name or loaded, into `folder`; without a `scale`, at the one that `render.tables.show` takes.
 
@@ -49,14 +54,17 @@ def draw_all(
     for given in tables:
         table = given if isinstance(given, Table) else load_table(given)
         found, cells = collect_at(table, rows, scale)
-        one = draw(table, cells, found, folder)
+        one = draw(table, cells, found, folder, gallery)
         all_of_them.files += one.files
         all_of_them.messages += one.messages
     return all_of_them
 
 
-def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path) -> Drawing:
-    """`<folder>/<paper>-<dataset>-<figure>.png` and `.svg` for each figure that there is something to draw for."""
+def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, gallery: Gallery | None = None) -> Drawing:
+    """`<folder>/<paper>-<dataset>-<figure>.png` and `.svg` for each figure that there is something to draw for.
+
+    With a `gallery`, a segmentation table also gets its panels, as PNG alone.
+    """
     done = Drawing()
     stem = table.name.replace("/", "-")
     drawn = figures(table, cells, scale)
@@ -72,6 +80,13 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path) -> Dra
             write_atomically(path, render(figure, suffix))
             done.files.append(path)
     done.messages += [f"{table.name}: no {name} to draw" for name in FIGURES if name not in drawn]
+    if gallery is not None and table.task == "segmentation":
+        pictures, said = panels(table, blocks(cells), gallery)
+        for name, figure in pictures.items():
+            path = folder / f"{stem}-{name}.png"
+            write_atomically(path, render(figure, "png"))
+            done.files.append(path)
+        done.messages += said
     return done
 
 

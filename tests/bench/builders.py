@@ -52,7 +52,8 @@ def make_row(
 ) -> Row:
     """The row that the run of one cell would leave, ending at `value`."""
     data = data or (DIGITS if scale == "mini" else COCO)
-    recipe = recipe or load_recipe(table.recipe.mini if scale == "mini" else table.recipe.full, _changes(pair, scale))
+    name = table.recipe.mini if scale == "mini" else entry.base_recipe or table.recipe.full
+    recipe = recipe or load_recipe(name, _changes(pair, scale))
     run = _run(table, pair, entry, scale, seed, data, recipe)
     done = status == "done"
     measured = teacher_value if teacher_value is not None else _reported_teacher(pair, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from bench.cells import Cell, collect
 from bench.gains import cost, gain
+from bench.grid import Choice, plan
 from bench.rows import Cost, Row
-from bench.specs import MethodEntry, Networks, Pair, Table, load_table
+from bench.specs import Data, MethodEntry, Networks, Pair, Table, load_table
 from tests.bench.builders import make_row
 
 ENTRIES = (
@@ -139,3 +141,43 @@ def test_a_run_that_took_no_step_has_no_time_to_compare(table: Table) -> None:
     compared = cost([kd], [idle])
     assert compared and compared.factor is None
     assert cost([], [none]) is None
+
+
+OTHER = "the other recipe"
+TWO_RECIPES = (
+    MethodEntry(method="none"),
+    MethodEntry(method="none", label=OTHER, base_recipe="cifar_240_dist", mini_skip="one recipe"),
+    MethodEntry(method="kd", against=OTHER),
+)
+
+
+def test_a_gain_is_also_over_the_student_of_another_recipe(table: Table) -> None:
+    changed = table.model_copy(update={"methods": TWO_RECIPES})
+    rows = [
+        make_row(changed, table.pairs[0], entry, "full", seed, value)
+        for entry, value in zip(TWO_RECIPES, (72.0, 70.0, 73.0), strict=True)
+        for seed in (0, 1)
+    ]
+    alone, other, kd = collect(changed, rows, "full")
+    assert alone.measured and alone.measured.mean == 72.0 and not alone.notes  # no row of the other's is left aside
+    assert other.measured and other.measured.mean == 70.0 and not other.notes
+    assert alone.gain_base is other.gain is None
+    assert kd.gain and (kd.gain.mean, kd.gain.n) == (1.0, 2)
+    assert kd.gain_base and (kd.gain_base.mean, kd.gain_base.n) == (3.0, 2)
+
+
+def test_both_recipes_of_a_student_are_run_at_full_scale_alone(table: Table) -> None:
+    changed = table.model_copy(
+        update={"methods": TWO_RECIPES, "pairs": (Pair(teacher="resnet56", student="resnet20"),)}
+    )
+    data = Data(name="cifar100", fingerprint="c1", train_images=50_000, val_images=10_000, classes=100)
+    runs = plan([changed], Choice("full", data)).runs
+    assert sorted(run.recipe.name for run in runs if run.student == "resnet20") == [
+        "cifar_240",
+        "cifar_240",
+        "cifar_240_dist",
+    ]
+    entries = [entry.model_dump(mode="json") | {"mini_skip": ""} for entry in TWO_RECIPES]
+    values = json.dumps(changed.model_dump(mode="json") | {"methods": entries})
+    with pytest.raises(ValueError, match="other recipe has a base_recipe, and mini has one recipe; add mini_skip"):
+        Table.model_validate_json(values)

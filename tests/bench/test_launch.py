@@ -200,8 +200,8 @@ def test_memory_for_every_sample_is_said_before_it_is_taken(plans: Plans, said: 
     lines = [line for line in said if "memory" in line]
     # 48 samples x 2 banks x 4096 x 4 bytes = 1.5 MiB
     assert lines == [
-        "  memory: crd keeps 2 MiB for the training samples of each student",
-        "  memory: mag+crd keeps 1 MiB for the training samples of each student",
+        "  memory: crd keeps 2 MiB of past samples for each student",
+        "  memory: mag+crd keeps 1 MiB of past samples for each student",
     ]
 
 

@@ -224,14 +224,26 @@ def test_a_run_that_is_both_a_teacher_and_a_table_cell_is_trained_once_and_its_s
 
 
 @pytest.mark.parametrize(
-    ("devices", "cores", "threads"),
-    [(["cpu"], 8, 8), (["cpu"] * 4, 8, 2), (["cpu"] * 3, 8, 2), (["cpu"] * 4, 2, 1), (["cuda:0", "cuda:0"], 8, 8)],
+    ("devices", "cores", "students", "threads"),
+    [
+        (["cpu"], 8, 1, (8, 8)),
+        (["cpu"] * 4, 8, 2, (8, 4)),  # a lone teacher has all cores
+        (["cpu"] * 4, 8, 9, (8, 2)),
+        (["cpu"] * 3, 8, 9, (8, 2)),
+        (["cpu"] * 4, 2, 9, (2, 1)),
+        (["cuda:0", "cuda:0"], 8, 9, (8, 8)),
+    ],
 )
-def test_jobs_share_the_cores(
-    devices: list[str], cores: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_of_a_stage_share_the_cores(
+    devices: list[str], cores: int, students: int, threads: tuple[int, int], plan: Plan, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setattr(local, "cores", lambda: cores)
-    assert LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), devices).threads == threads
+    teacher, none, _ = plan.runs
+    seeds = [none.model_copy(update={"seed": i}) for i in range(students)]
+    grid = Plan((((teacher,),), tuple((run,) for run in seeds)), ())
+    found = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), devices).threads(grid)
+    assert (found[teacher.id], {found[run.id] for run in seeds}) == (threads[0], {threads[1]})
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("5", "5")])
@@ -242,7 +254,7 @@ def test_a_job_is_told_its_threads_unless_the_user_has_set_them(
     if own:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
     interpreter(tmp_path, monkeypatch, f"echo $OMP_NUM_THREADS > {tmp_path}/threads; exit 7")
-    engine.threads = 3
+    monkeypatch.setattr(local, "cores", lambda: 3)
     engine.execute(Plan((((plan.runs[0],),),), ()))
     assert (tmp_path / "threads").read_text().strip() == expected
 
