@@ -10,15 +10,19 @@ METHODS ?=
 SCALE ?=
 DATA ?=
 SET ?=
+BASE ?= results/baselines
+HEAD ?= results/runs
+SELECT ?=
+QUICK ?=
 OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)") $(if $(SCALE),--scale $(SCALE)) \
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet table plots check clean
+.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table plots compare bench check clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
-	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  %-19s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1|/' | awk -F'|' '{printf "  %-21s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make the virtual environment (VENV=.venv)
 
@@ -44,11 +48,24 @@ reproduce-cifar100: $(READY) ## the same for CIFAR-100: six papers
 reproduce-imagenet: $(READY) ## the same for ImageNet
 	$(call reproduce,$(addsuffix /imagenet,dist dkd torchdistill))
 
+reproduce-cityscapes: $(READY) ## the same for Cityscapes
+	$(call reproduce,$(addsuffix /cityscapes,cirkd dist akd))
+
+reproduce-camvid: $(READY) ## the same for CamVid
+	$(call reproduce,cirkd/camvid)
+
 table: $(READY) ## every reported number beside the measured one, with a verdict
 	$(RUN) bench table $(if $(SCALE),--scale $(SCALE))
 
-plots: $(READY) ## measured against reported, gains, learning curves (PNG and SVG)
+plots: $(READY) ## measured against reported, gains, learning curves, history over commits (PNG and SVG)
 	$(RUN) bench plots $(if $(SCALE),--scale $(SCALE))
+
+compare: $(READY) ## what changed in accuracy and speed from BASE=results/baselines to HEAD=results/runs
+	@$(RUN) bench compare "$(BASE)" "$(HEAD)"
+
+bench: $(READY) ## benchmarks, beside the last saved of this machine: SELECT='cohort or coco' QUICK=1 (few and short)
+	$(RUN) pytest bench/benchmarks -rs --timeout 3600 --benchmark-autosave $(if $(QUICK),--quick) \
+		$(if $(SELECT),-k "$(SELECT)")
 
 check: $(READY) ## validate tables, recipes, reported numbers, data and results without training
 	$(RUN) bench check $(if $(DATA),--data "$(DATA)")

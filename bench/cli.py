@@ -29,11 +29,18 @@ ScaleOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(help="Data of your own: a COCO-format folder, an image folder, or an .npz of images."),
+    typer.Option(
+        help="Data of your own: a COCO-format folder, an image folder, a folder of images/ and masks/, or an .npz of "
+        "images."
+    ),
+]
+IgnoreOption = Annotated[
+    int | None, typer.Option(min=0, max=255, help="Label in the masks of --data that counts for nothing. Default: 255.")
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of runs.")]
 RESULTS = Path("results/runs")
 MEASURED = Path(__file__).parents[1] / "results" / "measured"  # committed rows; one's own go first
+BASELINES = Path(__file__).parents[1] / "results" / "baselines"  # committed rows to compare with
 
 
 @app.command()
@@ -43,6 +50,7 @@ def run(
     seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,4).")] = None,
     methods: Annotated[str | None, typer.Option(help="Only these, separated by commas; `none` always runs.")] = None,
     data: DataOption = None,
+    ignore_index: IgnoreOption = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,6 +96,7 @@ def run(
         devices=tuple(launch.devices(device)),
         timeout=60 * timeout if timeout else None,
         results=results,
+        ignore_index=ignore_index,
         equal_cost=equal_cost,
     )
     plans = launch.prepare(chosen, asked, cores(), typer.echo)
@@ -115,19 +124,56 @@ def table(
 def plots(
     tables: Tables = None,
     scale: ScaleOption = None,
+    data: DataOption = None,
+    ignore_index: IgnoreOption = None,
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="Where PNG and SVG are written.")] = Path("results/plots"),
 ) -> None:
-    """Draw measured against reported, gains, and learning curves."""
+    """Draw measured against reported, gains, learning curves, what segmentation networks see, and history."""
+    from .render.history import draw_history
+    from .render.panel import Gallery
     from .render.plots import draw_all
-    from .store import read_rows
+    from .store import read_all, read_rows
 
     rows, misfits = read_rows([results, MEASURED])
-    drawing = draw_all(_tables(tables), rows, out, scale=_scale_name(scale))
+    reading = {} if ignore_index is None else {"ignore_index": ignore_index}
+    gallery = Gallery(results, _data_root(), data, reading)
+    drawing = draw_all(_tables(tables), rows, out, _scale_name(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):
         typer.echo(line)
+    past, _ = read_all([results, MEASURED, BASELINES])
+    for one in _tables(tables):
+        for path in draw_history(one, past, out, _scale_name(scale)):
+            typer.echo(path)
     for misfit in misfits:
         typer.echo(f"left out: {misfit.path}: {misfit.reason}", err=True)
+
+
+@app.command()
+def compare(
+    base: Annotated[Path, typer.Argument(help="Folder of rows to compare with.")] = BASELINES,
+    head: Annotated[Path, typer.Argument(help="Folder of runs, or of rows that were kept.")] = RESULTS,
+    every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
+) -> None:
+    """Say which cells changed in accuracy or speed: exit 1 for a regression, 2 if unsure or nothing was measured."""
+    from . import baselines, comparison, regression
+    from .render.comparison import show
+
+    sides = [baselines.load(base), baselines.load(head)]
+    after = baselines.latest(sides[1][0])
+    before = baselines.latest(sides[0][0], {row.environment.machine for row in after})
+    cells = comparison.compare(before, after, _tables(None))
+    show(cells, (base, before), (head, after), [misfit for _, misfits in sides for misfit in misfits], every)
+    raise typer.Exit(regression.exit_code(word for cell in cells for word in cell.words))
+
+
+@app.command()
+def baseline(results: ResultsOption = RESULTS) -> None:
+    """Keep the rows of a folder of runs in results/baselines, for `compare` and for the history that `plots` draws."""
+    from .baselines import keep
+
+    for folder, count in keep(results, BASELINES).items():
+        typer.echo(f"{folder}: {count} rows")
 
 
 @app.command("list")
@@ -164,13 +210,14 @@ def list_(
 @app.command()
 def check(
     data: DataOption = None,
+    ignore_index: IgnoreOption = None,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Validate every table, recipe, reported number, data folder and result row, without training."""
     from .checks import problems
 
     count = 0
-    for line, wrong in problems(_data_root(), data, [results, MEASURED]):
+    for line, wrong in problems(_data_root(), data, [results, MEASURED], ignore_index):
         typer.secho(f"{'wrong' if wrong else 'ok':<6} {line}", fg="red" if wrong else None)
         count += wrong
     if count:

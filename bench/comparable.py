@@ -38,10 +38,10 @@ def obstacles(
 
 def recipe_differences(row: Row, wanted: Recipe, table: Table) -> list[str]:
     """Fields of a row's recipe that differ from the table's and can move its numbers: `epochs 1, not 24`."""
-    own, theirs = _flat(row.run.recipe.model_dump()), _flat(wanted.model_dump())
+    own, theirs = flat(row.run.recipe.model_dump()), flat(wanted.model_dump())
     idle = {"name", "source", "channels_last"} | ({"eval_every"} if table.selection == "last" else set())
     differ = [
-        f"{name} {_shown(own[name])}, not {_shown(theirs.get(name))}" for name in own if own[name] != theirs.get(name)
+        f"{name} {shown(own[name])}, not {shown(theirs.get(name))}" for name in own if own[name] != theirs.get(name)
     ]
     differ = [text for text in differ if text.split(" ")[0] not in idle | {"max_steps"}]
     if own["max_steps"] != theirs["max_steps"]:
@@ -68,14 +68,23 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def differences(own: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Every field in which two records differ, those of inner records as `outer.inner`: `epochs 1, not 24`."""
+    one, other = flat(own), flat(theirs)
+    names = [name for name in one | other if one.get(name) != other.get(name)]
+    return [f"{name} {shown(one.get(name))}, not {shown(other.get(name))}" for name in names]
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of inner records as `outer.inner`."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A field's value in words."""
     if isinstance(value, tuple | list):
         return str(list(value))
     return f"{value:g}" if isinstance(value, float) else str(value).lower()

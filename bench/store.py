@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from .errors import StoreError
+from .models import digest
 from .rows import SCHEMA, Row
 
 
@@ -55,23 +58,35 @@ class Store:
         return path
 
 
+PLACES = ("*/row.json", "rows/*.json", "*/rows/*.json")
+"""Where rows stand below a folder: of runs, of one kept set, of several."""
+
+
 def read_rows(roots: Iterable[Path]) -> tuple[list[Row], list[Misfit]]:
-    """Every row below `roots`, and every file that should be one and is not. Nothing is guessed."""
-    rows: dict[str, Row] = {}
-    misfits: list[Misfit] = []
-    for root in roots:
-        for path in sorted([*root.glob("*/row.json"), *root.glob("*/rows/*.json")]):
-            found = read_row(path)
-            if isinstance(found, Row):
-                rows.setdefault(found.id, found)
-            else:
-                misfits.append(found)
-    return list(rows.values()), misfits
+    """Every run's row below `roots`, the first where it has several, and every file that should be one and is not."""
+    rows, misfits = read_all(roots)
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    return list(first.values()), misfits
+
+
+def read_all(roots: Iterable[Path]) -> tuple[list[Row], list[Misfit]]:
+    """Every row below `roots`, a run's at every commit and machine, and every misfit. Nothing is guessed."""
+    found = [read_row(path) for root in roots for path in row_files(root)]
+    return [row for row in found if isinstance(row, Row)], [row for row in found if isinstance(row, Misfit)]
+
+
+def row_files(root: Path) -> list[Path]:
+    """Every file below a folder that should be a row, in order."""
+    return sorted(path for place in PLACES for path in root.glob(place))
 
 
 def read_row(path: Path) -> Row | Misfit:
+    """A row whose spec is what was hashed when it was written; a field that specs got since has its default."""
     try:
-        row = Row.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        row = Row.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -80,9 +95,21 @@ def read_row(path: Path) -> Row | Misfit:
         return Misfit(path, str(error))
     if row.schema_version != SCHEMA:
         return Misfit(path, f"schema_version: {row.schema_version} is not {SCHEMA}, the one that this kdbench reads")
-    if row.run.id != row.id:
-        return Misfit(path, f"id {row.id} is not the hash of its spec ({row.run.id}); edited by hand?")
+    if (written := _hash(json.loads(content)["run"])) != row.id:
+        return Misfit(path, f"id {row.id} is not the hash of its spec ({written}); edited by hand?")
     return row
+
+
+def _hash(spec: dict[str, Any]) -> str:
+    """`specs.Run.id`, of a spec as it was written."""
+    bare = {**spec, "recipe": _bare(spec["recipe"])}
+    if spec.get("teacher"):
+        bare["teacher"] = {**spec["teacher"], "recipe": _bare(spec["teacher"]["recipe"])}
+    return digest(bare)
+
+
+def _bare(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in recipe.items() if name not in ("name", "source")}
 
 
 def _umask() -> int:

@@ -61,6 +61,6 @@ def test_every_make_target_and_command_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z0-9-]+):", makefile, flags=re.M))
     assert set(re.findall(r"(?:`|^)make ([a-z0-9-]+)", README, flags=re.M)) <= targets
-    verbs = set(re.findall(r"kdbench (run|table|plots|list|check)\b", README))
+    verbs = set(re.findall(r"kdbench (run|table|plots|compare|baseline|list|check)\b", README))
     source = (ROOT / "bench" / "cli.py").read_text()
     assert verbs and all(f"def {verb}" in source for verb in verbs)

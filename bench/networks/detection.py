@@ -99,6 +99,7 @@ class RetinaNetDetector(DenseDetector):
         anchor_size: float = 4.0,
         octaves: int = 3,
         ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
+        candidates: int = 1000,
     ) -> None:
         super().__init__(pyramid, num_classes)
         sizes = tuple(tuple(int(s * anchor_size * 2 ** (i / octaves)) for i in range(octaves)) for s in pyramid.strides)
@@ -110,7 +111,12 @@ class RetinaNetDetector(DenseDetector):
             if norm:
                 _he_init(branch.conv)
         self.model = RetinaNet(
-            pyramid, num_classes, anchor_generator=anchors, head=head, detections_per_img=100, topk_candidates=1000
+            pyramid,
+            num_classes,
+            anchor_generator=anchors,
+            head=head,
+            detections_per_img=100,
+            topk_candidates=candidates,
         )
 
     def head_outputs(self, features: tuple[Tensor, ...]) -> Outputs:
@@ -138,14 +144,20 @@ class FCOSDetector(DenseDetector):
     The shown box deltas are the head's distances after its ReLU, as torchvision defines them.
     """
 
-    def __init__(self, pyramid: Pyramid, num_classes: int, head_convs: int = 4) -> None:
+    def __init__(self, pyramid: Pyramid, num_classes: int, head_convs: int = 4, candidates: int = 1000) -> None:
         super().__init__(pyramid, num_classes)
         anchors = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
         head = FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=head_convs)
         if head_convs < 4:
             _he_init(head)
         self.model = FCOS(
-            pyramid, num_classes, anchor_generator=anchors, head=head, score_thresh=0.05, detections_per_img=100
+            pyramid,
+            num_classes,
+            anchor_generator=anchors,
+            head=head,
+            score_thresh=0.05,
+            detections_per_img=100,
+            topk_candidates=candidates,
         )
 
     def head_outputs(self, features: tuple[Tensor, ...]) -> Outputs:

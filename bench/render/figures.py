@@ -41,13 +41,13 @@ def measured_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figu
     if not shown:
         return None
     what = "measured against reported" if scale == "full" else "measured at mini scale, not comparable with the paper"
-    figure, axes = _panels(f"{table.title}: {what}", [len(lines) + 1 for _, lines in shown])
+    figure, axes = stacked(f"{table.title}: {what}", [len(lines) + 1 for _, lines in shown])
     for axis, (block, lines) in zip(axes, shown, strict=True):
         _categories(axis, ["teacher", *(line.label for line in lines)])
         _teacher_point(axis, block, scale)
         for y, line in enumerate(lines, 1):
             _measured_point(axis, y, line.cell, scale)
-        _heading(axis, block)
+        heading(axis, block)
         axis.set_xlabel(f"{values.metric_name(table.metric)} (%)")
     words = _interval("measured mean", [line.cell.measured for _, lines in shown for line in lines])
     handles: list[Any] = [axes[0].errorbar([], [], xerr=[], **_dot(BLUE), label=words)]
@@ -64,7 +64,7 @@ def gains_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure 
     if not shown:
         return None
     where = ", mini scale" if scale == "mini" else ""
-    figure, axes = _panels(f"{table.title}: gain over our own none at equal steps{where}", [len(x) for _, x in shown])
+    figure, axes = stacked(f"{table.title}: gain over our own none at equal steps{where}", [len(x) for _, x in shown])
     for axis, (block, lines) in zip(axes, shown, strict=True):
         lines = sorted(lines, key=lambda line: -(line.cell.gain.mean if line.cell.gain else 0.0))
         _categories(axis, [line.label for line in lines])
@@ -76,7 +76,7 @@ def gains_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure 
             cost = values.times(line.cell)
             _right(axis, y, f"{gain.mean:+.2f}{'' if gain.sd is not None else ' (n=1)'}, {cost} time")
         axis.axvline(0, color=BLACK, linewidth=0.8)
-        _heading(axis, block)
+        heading(axis, block)
         if axis is not axes[0]:
             axis.sharex(axes[0])
         axis.set_xlabel(f"gain ({values.metric_name(table.metric)} points)")
@@ -98,20 +98,20 @@ def curves_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure
     where = ", mini scale" if scale == "mini" else ""
     several = any(len(line.cell.rows) > 1 for _, lines in shown for line in lines)
     title = f"{table.title}: learning curves, {'mean over seeds' if several else 'one seed'}{where}"
-    figure, axes = _panels(title, [max(len(lines) + 2, 7) for _, lines in shown])
+    figure, axes = stacked(title, [max(len(lines) + 2, 7) for _, lines in shown])
     order = list(dict.fromkeys(line.label for _, lines in shown for line in lines if line.cell.entry.method != "none"))
     for axis, (block, lines) in zip(axes, shown, strict=True):
         labels = [_curve(axis, line, order) for line in lines]
         if block.teacher_measured is not None:
             axis.axhline(block.teacher_measured, color=GREY, linestyle=(0, (6, 3)), linewidth=1.2)
-            labels.append(_label(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY))
+            labels.append(tied_label(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
         axis.margins(x=0.01)
-        _heading(axis, block)
+        heading(axis, block)
         axis.set_xlabel("epoch")
         axis.set_ylabel(f"{values.metric_name(table.metric)} (%)")
-    _spread_labels(figure, axes)
+    spread_labels(figure, axes)
     return figure
 
 
@@ -151,7 +151,7 @@ def _within(centre: float, half: float, low: float, high: float) -> float:
     return min(max(centre, low + half), high - half) if high - low >= 2 * half else (low + high) / 2
 
 
-def _panels(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
+def stacked(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
     """One panel a block under each other, as high as its lines need."""
     heights = [LINE * count + 0.8 for count in lines]
     engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
@@ -164,7 +164,8 @@ def _panels(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat)
 
 
-def _heading(axis: Axes, block: Block) -> None:
+def heading(axis: Axes, block: Block) -> None:
+    """The networks that a panel is about."""
     axis.set_title(block.shown.replace("->", "→"), loc="left", fontsize=9.5)
     axis.xaxis.label.set_fontsize(9)
     axis.yaxis.label.set_fontsize(9)
@@ -218,10 +219,10 @@ def _curve(axis: Axes, line: Line, order: Sequence[str]) -> Annotation:
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         dash, width = DASHES[i // len(COLOURS) % len(DASHES)], 1.4
     axis.plot(epochs, scores, color=colour, marker=marker, linestyle=dash, linewidth=width, markersize=4)
-    return _label(axis, epochs[-1], scores[-1], f"{line.label}", colour)
+    return tied_label(axis, epochs[-1], scores[-1], f"{line.label}", colour)
 
 
-def _label(axis: Axes, x: float, y: float, text: str, colour: str) -> Annotation:
+def tied_label(axis: Axes, x: float, y: float, text: str, colour: str) -> Annotation:
     """A direct label right of the axes, tied to its curve's end by a thin line; moved apart later."""
     return axis.annotate(
         text,
@@ -243,7 +244,7 @@ def _label(axis: Axes, x: float, y: float, text: str, colour: str) -> Annotation
     )
 
 
-def _spread_labels(figure: Figure, axes: Sequence[Axes]) -> None:
+def spread_labels(figure: Figure, axes: Sequence[Axes]) -> None:
     """Move direct labels apart, once the layout has given every panel its height."""
     for axis in axes:
         edge = axis.get_xlim()[1]

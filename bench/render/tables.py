@@ -58,7 +58,7 @@ def show(
     if lines := misfit_lines(misfits):
         console.print(Text("Files that are no result rows and were left out:", style="bold"))
         for line in lines:
-            console.print(_item(line))
+            console.print(item(line))
     return console.export_text()
 
 
@@ -92,12 +92,12 @@ def print_sheet(console: Console, one: Sheet) -> None:
             console.print(_grid(part, columns, widths))
     console.print()
     for i, text in enumerate(one.footnotes, 1):
-        console.print(_item(text, f"[{i}] "))
+        console.print(item(text, f"[{i}] "))
     if one.footnotes:
         console.print()
     console.print(Text("What this run shows:", style="bold"))
     for line in one.footer:
-        console.print(_item(line))
+        console.print(item(line))
 
 
 def layout(widths: dict[str, int], page: int) -> list[list[str]]:
@@ -129,7 +129,7 @@ def _grid(part: Part, columns: Sequence[str], widths: dict[str, int]) -> Grid:
     return grid
 
 
-def _item(text: str, mark: str = "- ") -> Grid:
+def item(text: str, mark: str = "- ") -> Grid:
     """A list item whose further lines are indented."""
     grid = Grid.grid(padding=0)
     grid.add_column(width=len(mark), no_wrap=True)

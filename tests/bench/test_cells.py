@@ -292,7 +292,7 @@ def test_mini_rows_on_other_data_or_recipe_are_noted(dist: Table) -> None:
     data = DIGITS.model_copy(update={"name": "mine"})
     found = cell(dist, [make_row(dist, pair, entry, "mini", recipe=recipe, data=data)], "dist", "mini")
     assert found.verdict.text == "not comparable (mini)"
-    assert found.notes == ("recipe: epochs 1, not 3", "data mine, not digits")
+    assert found.notes == ("recipe: epochs 1, not 2", "data mine, not digits")
 
 
 def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monkeypatch: pytest.MonkeyPatch) -> None:

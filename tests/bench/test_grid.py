@@ -158,8 +158,8 @@ def test_an_unknown_change_is_refused_before_the_data_is_opened(tables: list[Tab
 
 
 def test_a_batch_larger_than_the_data_set_is_refused(tables: list[Table]) -> None:
-    few = replace(MINI, data=DIGITS.model_copy(update={"train_images": 15}))
-    with pytest.raises(SpecError, match="batch_size 16 is above the 15 training images; lower it with --set"):
+    few = replace(MINI, data=DIGITS.model_copy(update={"train_images": 7}))
+    with pytest.raises(SpecError, match="batch_size 8 is above the 7 training images; lower it with --set"):
         plan(tables, few)
     changes = {"batch_size": 15, "teacher.batch_size": 15}
     assert plan(tables, replace(few, changes=changes)).runs
