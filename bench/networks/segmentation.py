@@ -130,7 +130,8 @@ class MiniEncoder(nn.Module):
     """A small residual network for 128x256 images on a CPU; answers as smp's encoders do.
 
     Args:
-        widths: channels of the stem and of four stages.
+        widths: channels of the stem and of four stages; 16 or more, because oneDNN (torch 2.14) breaks the heap in the
+            backward of a channels-last 1x1 convolution of stride 2 over fewer, on maps of 60x80 and more.
         blocks: residual blocks in each stage.
     """
 

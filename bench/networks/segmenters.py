@@ -32,4 +32,4 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         return make(ENCODERS[encoder], num_classes, init)
     if name.endswith("_teacher"):
         return segmentation.mini((16, 32, 64, 96, 128), (1, 2, 2, 2), 64, num_classes)
-    return segmentation.mini((8, 16, 24, 32, 48), (1, 1, 1, 1), 32, num_classes)
+    return segmentation.mini((16, 16, 24, 32, 48), (1, 1, 1, 1), 32, num_classes)

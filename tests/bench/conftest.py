@@ -16,6 +16,7 @@ from datasets.coco import CocoFolder
 from datasets.digits import write_coco
 
 SHORT = {
+    "epoch_steps": None,
     "epochs": 2,
     "batch_size": 4,
     "eval_every": 1,

@@ -63,7 +63,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> CocoFolder:
 
 def recipe_of(shorter: int = 64, longer: int = 96, flip: float = 0.5, **more: Any) -> Recipe:
     image = {"shorter": shorter, "longer": longer, "flip": flip}
-    return load_recipe("coco_mini", {"batch_size": 2, "image": image, "precision": "float32", **more})
+    return load_recipe(
+        "coco_mini", {"epoch_steps": None, "batch_size": 2, "image": image, "precision": "float32", **more}
+    )
 
 
 def task_of(folder: CocoFolder, seed: int = 5, workers: int = 0, **image: Any) -> DetectionTask:
