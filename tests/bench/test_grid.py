@@ -161,7 +161,7 @@ def test_a_batch_larger_than_the_data_set_is_refused(tables: list[Table]) -> Non
     few = replace(MINI, data=DIGITS.model_copy(update={"train_images": 7}))
     with pytest.raises(SpecError, match="batch_size 8 is above the 7 training images; lower it with --set"):
         plan(tables, few)
-    changes = {"batch_size": 15, "teacher.batch_size": 15}
+    changes = {"batch_size": 7, "teacher.batch_size": 7}
     assert plan(tables, replace(few, changes=changes)).runs
 
 
