@@ -18,7 +18,7 @@ OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table plots compare bench check clean
+.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table plots compare guard bench check clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
@@ -63,6 +63,11 @@ plots: $(READY) ## measured against reported, gains, learning curves, history ov
 compare: $(READY) ## what changed in accuracy and speed from BASE=results/baselines to HEAD=results/runs
 	@$(RUN) bench compare "$(BASE)" "$(HEAD)"
 
+guard: $(READY) ## train a small grid anew: it must compute what the kept rows of results/baselines did (minutes)
+	rm -rf results/guard
+	$(RUN) bench run .ci/guard.yaml --scale mini --results results/guard
+	$(RUN) bench compare results/baselines results/guard --same
+
 bench: $(READY) ## benchmarks, beside the last saved of this machine: SELECT='cohort or coco' QUICK=1 (few and short)
 	$(RUN) pytest bench/benchmarks -rs --timeout 3600 --benchmark-autosave $(if $(QUICK),--quick) \
 		$(if $(SELECT),-k "$(SELECT)")
@@ -79,4 +84,4 @@ lint: $(READY) ## ruff and mypy
 	$(RUN) mypy
 
 clean: ## remove what runs left behind, teachers included
-	rm -rf results/runs results/tables results/plots
+	rm -rf results/runs results/guard results/tables results/plots

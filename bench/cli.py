@@ -154,8 +154,12 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Folder of rows to compare with.")] = BASELINES,
     head: Annotated[Path, typer.Argument(help="Folder of runs, or of rows that were kept.")] = RESULTS,
     every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
+    same: Annotated[
+        bool,
+        typer.Option("--same", help="HEAD should compute what BASE does: exit 1 where a loss term moved, 0 in doubt."),
+    ] = False,
 ) -> None:
-    """Say which cells changed in accuracy or speed: exit 1 for a regression, 2 if unsure or nothing was measured."""
+    """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
     from . import baselines, comparison, regression
     from .render.comparison import show
 
@@ -164,7 +168,7 @@ def compare(
     before = baselines.latest(sides[0][0], {row.environment.machine for row in after})
     cells = comparison.compare(before, after, _tables(None))
     show(cells, (base, before), (head, after), [misfit for _, misfits in sides for misfit in misfits], every)
-    raise typer.Exit(regression.exit_code(word for cell in cells for word in cell.words))
+    raise typer.Exit(comparison.same(cells) if same else regression.exit_code(w for cell in cells for w in cell.words))
 
 
 @app.command()

@@ -21,6 +21,7 @@ from functools import cache
 
 from .cells import headline
 from .comparable import differences, one_line
+from .drift import drift
 from .regression import PRIOR, Change, Scores, Word, judge, pooled, speed
 from .rows import Row
 from .seats import options_key, seats_of
@@ -62,6 +63,9 @@ class CellChange:
         run: one of its runs, of HEAD where it has any.
         base, head: rows in order of seeds; a row that stands on both sides is left out.
         options: how those of HEAD differ from BASE's: `temperature 1, not 4`.
+        accuracy: the headline metric of the last epoch.
+        losses: of the first epoch, term by term (`drift`).
+        speed: seconds a step.
     """
 
     run: Run
@@ -69,11 +73,12 @@ class CellChange:
     head: tuple[Row, ...]
     options: tuple[str, ...]
     accuracy: Change
+    losses: Change
     speed: Change
 
     @property
-    def words(self) -> tuple[Word, Word]:
-        return self.accuracy.word, self.speed.word
+    def words(self) -> tuple[Word, Word, Word]:
+        return self.accuracy.word, self.losses.word, self.speed.word
 
 
 def compare(base: Sequence[Row], head: Sequence[Row], tables: Iterable[Table] = ()) -> list[CellChange]:
@@ -87,6 +92,13 @@ def compare(base: Sequence[Row], head: Sequence[Row], tables: Iterable[Table] = 
     judged = iter(judge(_scores([draft for draft in drafts if draft.accuracy is OPEN])))
     cells = [replace(draft, accuracy=next(judged)) if draft.accuracy is OPEN else draft for draft in drafts]
     return sorted(cells, key=lambda cell: _order(cell.run))
+
+
+def same(cells: Iterable[CellChange]) -> int:
+    """Exit status where HEAD should compute what BASE does: 1 where it does not, 2 if no losses were measured."""
+    found = [cell for cell in cells if cell.losses.word != "not measured" or cell.accuracy.word == "regressed"]
+    broken = any(cell.losses.word == "unsure" or cell.accuracy.word == "regressed" for cell in found)
+    return 1 if broken else 0 if found else 2
 
 
 def budget(run: Run) -> float:
@@ -113,11 +125,12 @@ def _draft(before: Sequence[Row], after: Sequence[Row], places: tuple[Places, Pl
     if not before or not after:
         side, other = ("BASE", places[0]) if after else ("HEAD", places[1])
         lacks = Change("not measured", f"not in {side}{_nearest_run(run, side, other.get(_place(run), []))}")
-        return CellChange(run, base, head, (), lacks, lacks)
+        return CellChange(run, base, head, (), lacks, lacks, lacks)
     if not base or not head:
         same = Change("not measured", "HEAD's rows are BASE's own: it was not run again")
-        return CellChange(run, base, head, (), same, same)
-    return CellChange(run, base, head, tuple(options), _settled(base, head) or OPEN, _speed(base, head))
+        return CellChange(run, base, head, (), same, same, same)
+    losses = Change("not measured", "other options") if options else drift(base, head)
+    return CellChange(run, base, head, tuple(options), _settled(base, head) or OPEN, losses, _speed(base, head))
 
 
 def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:

@@ -24,7 +24,7 @@ from ._scenes import VERSION, Box
 from .base import DataError, ImageSet, MaskSet
 from .coco import CocoFolder, open_folder
 
-TRAIN, VAL = 2_000, 500  # images
+TRAIN, VAL = 2_000, 250  # images
 SPLITS = ("train", "val")
 TRAIN_PICTURES, VAL_PICTURES = 4_000, 1_000
 TRAIN_STREETS, VAL_STREETS = 400, 100

@@ -200,9 +200,9 @@ class FasterRCNNDetector(Detector):
         self.model = FasterRCNN(
             pyramid,
             rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
-            rpn_pre_nms_top_n_train=500 if small else 2000,
+            rpn_pre_nms_top_n_train=200 if small else 2000,
             rpn_post_nms_top_n_train=100 if small else 1000,
-            rpn_pre_nms_top_n_test=300 if small else 1000,
+            rpn_pre_nms_top_n_test=200 if small else 1000,
             rpn_post_nms_top_n_test=100 if small else 1000,
             rpn_batch_size_per_image=64 if small else 256,
             box_roi_pool=pooled,

@@ -15,6 +15,7 @@ from rich.text import Text
 from ..comparable import flat
 from ..comparable import shown as worded
 from ..comparison import CellChange, budget
+from ..drift import MOVED
 from ..regression import ALPHA, SLOWER, WORDS, Change, Word
 from ..rows import Row
 from ..store import Misfit
@@ -81,11 +82,12 @@ def _origin(folder: Path, rows: Sequence[Row]) -> str:
 
 
 def counts(cells: Sequence[CellChange]) -> list[str]:
-    """How many cells have each word, by accuracy and by speed; for those that were not measured, why."""
+    """How many cells have each word, by accuracy, losses and speed; for those that were not measured, why."""
     return [
         f"{len(cells)} cells; a change counts with p <= {ALPHA} (Holm, all cells tested) and beyond the noise budget, "
-        f"of speed beyond ×{SLOWER} by ranks",
+        f"of speed beyond ×{SLOWER} by ranks, of a loss term beyond {MOVED:.0%} in the first epoch",
         f"accuracy: {_counted([cell.accuracy for cell in cells])}",
+        f"losses: {_counted([cell.losses for cell in cells])}",
         f"speed: {_counted([cell.speed for cell in cells])}",
     ]
 
@@ -122,6 +124,7 @@ def _grid(cells: Sequence[CellChange], names: dict[str, str], notes: Footnotes) 
     for name in (f"{metric}\nBASE", "\nHEAD", "\nchange (n)"):
         grid.add_column(name, justify="right", no_wrap=True)
     grid.add_column("\naccuracy", no_wrap=True)
+    grid.add_column("\nlosses", no_wrap=True)
     grid.add_column("step\ntime", justify="right", no_wrap=True)
     grid.add_column("\nspeed", no_wrap=True)
     for cell in cells:
@@ -132,6 +135,7 @@ def _grid(cells: Sequence[CellChange], names: dict[str, str], notes: Footnotes) 
             values.number(cell.accuracy.head),
             values.BLANK if cell.accuracy.size is None else f"{cell.accuracy.size:+.2f} ({cell.accuracy.n})",
             _word(cell.accuracy, notes),
+            _word(cell.losses, notes),
             values.BLANK if cell.speed.size is None else f"×{cell.speed.size:.2f}",
             _word(cell.speed, notes),
         )

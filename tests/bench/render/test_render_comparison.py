@@ -48,11 +48,12 @@ def line(text: str, *words: str) -> str:
 def test_cells_that_stand_out_are_shown_and_the_others_counted() -> None:
     text = printed(compare(BASE, HEAD), BASE, HEAD)
     worse = line(text, "wrn_40_2 -> wrn_40_1 kd")
-    assert worse.split()[4:] == ["73.02", "70.02", "-3.00", "(5)", "regressed", "×1.00", "unchanged"]
+    assert worse.split()[4:] == ["73.02", "70.02", "-3.00", "(5)", "regressed", "unchanged", "×1.00", "unchanged"]
     slower = line(text, "wrn_40_2 -> wrn_40_1 dist")
-    assert slower.split()[4:] == ["74.02", "74.12", "+0.10", "(5)", "unchanged", "×1.50", "regressed"]
+    assert slower.split()[4:] == ["74.02", "74.12", "+0.10", "(5)", "unchanged", "unchanged", "×1.50", "regressed"]
     assert "wrn_40_1 none" not in text
     assert line(text, "accuracy: 1 regressed, 2 unchanged")
+    assert line(text, "losses: 3 unchanged")
     assert line(text, "speed: 1 regressed, 2 unchanged")
     assert line(text, "cifar100, classification, full scale: noise budget 0.25 points")
 
@@ -65,7 +66,7 @@ def test_both_sides_say_what_they_hold() -> None:
 
 def test_every_cell_is_shown_on_demand() -> None:
     text = printed(compare(BASE, HEAD), BASE, HEAD, every=True)
-    assert line(text, "wrn_40_1 none").split()[-4:] == ["(5)", "unchanged", "×1.00", "unchanged"]
+    assert line(text, "wrn_40_1 none").split()[-5:] == ["(5)", "unchanged", "unchanged", "×1.00", "unchanged"]
 
 
 def test_reasons_are_footnotes_and_broken_files_are_listed() -> None:
@@ -78,7 +79,7 @@ def test_reasons_are_footnotes_and_broken_files_are_listed() -> None:
 
 def test_what_was_not_measured_is_counted_by_its_reason() -> None:
     cells = compare(BASE, HEAD[:10] + [altered(row, machine="H100 x1") for row in HEAD[10:]])
-    accuracy, speed = counts(cells)[1:]
+    accuracy, _, speed = counts(cells)[1:]
     assert accuracy == "accuracy: 1 regressed, 2 unchanged"
     assert speed.endswith(
         "1 not measured (1 no machine in common: BASE 2-core x86 (2 threads), HEAD H100 x1 (2 threads))"
