@@ -15,14 +15,12 @@ from typing import Any
 
 from .comparable import data_differences, obstacles, one_line, recipe_differences
 from .gains import CellCost, cost, factor_of, gain
-from .recipe import Recipe, stretched
+from .recipe import stretched
 from .reported import Reported, find, load_reported, student_alone
 from .rows import Row
-from .seats import Index, Printed, Seat, index, seats_of
+from .seats import Index, Printed, Seat, seats_of
 from .specs import MethodEntry, Pair, Run, Scale, Selection, Table
 from .verdicts import MINI, Sample, Verdict, judge, noise_budget
-
-Group = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,9 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale) -> list[Cell]:
         MethodError: the table names a method or an option that does not exist.
     """
     printed = [(source.table, load_reported(source.file)) for source in table.reported]
-    seats = seats_of(table, scale, printed)
-    found = index(rows, scale, seats)
+    rows = list(rows)
+    seats = seats_of(table, scale, printed, {row.run.student for row in rows if row.run.scale == scale})
+    found = Index(rows, scale, seats)
     return [_cell(table, seat, found, printed) for seat in seats]
 
 
@@ -119,7 +118,7 @@ def _cell(table: Table, seat: Seat, found: Index, printed: Printed) -> Cell:
         verdict=Verdict("skipped", seat.skip) if seat.skip else Verdict("not run"),
         notes=_standing_notes(table, seat, reported, selection),
     )
-    own = [row for row in found.get(seat.key, []) if row.run.recipe not in seat.others] if seat.key else []
+    own = found.of(seat)
     if not own:
         return blank
     taken, aside = _chosen(own, seat, table)
@@ -127,12 +126,13 @@ def _cell(table: Table, seat: Seat, found: Index, printed: Printed) -> Cell:
 
 
 def _filled(blank: Cell, seat: Seat, table: Table, taken: Sequence[Row], aside: int, found: Index) -> Cell:
-    counted = tuple(row for row in taken if blank.value(row) is not None)
-    troubled = tuple(row for row in taken if blank.value(row) is None)
+    values = _by_seed(blank, taken)
+    counted = tuple(row for row in taken if row.run.seed in values)
+    troubled = tuple(row for row in taken if row.run.seed not in values)
     notes = list(blank.notes)
     if aside:
         notes.append(f"{aside} other {_rows(aside)} under another recipe, data set or teacher left aside")
-    measured = Sample.of([value for row in counted if (value := blank.value(row)) is not None])
+    measured = Sample.of(list(values.values()))
     teachers = [row.teacher.measured for row in counted if row.teacher]
     teacher = statistics.fmean(teachers) if teachers else None
     rivals: dict[str, list[Row]] = {}
@@ -155,9 +155,9 @@ def _filled(blank: Cell, seat: Seat, table: Table, taken: Sequence[Row], aside: 
         "measured": measured,
         "teacher_measured": teacher,
         "verdict": verdict,
-        "gain": gain(blank.value, counted, rivals.get("none", [])),
-        "gain_kd": gain(blank.value, counted, rivals.get("kd", [])),
-        "gain_base": gain(blank.value, counted, rivals.get("base", [])),
+        "gain": gain(values, _by_seed(blank, rivals.get("none", []))),
+        "gain_kd": gain(values, _by_seed(blank, rivals.get("kd", []))),
+        "gain_base": gain(values, _by_seed(blank, rivals.get("base", []))),
         "gain_equal": _gain_equal(blank, seat, counted, paid, found),
         "cost": paid,
         "notes": tuple(notes),
@@ -171,7 +171,15 @@ def _gain_equal(blank: Cell, seat: Seat, counted: Sequence[Row], paid: CellCost 
         return None
     run = counted[0].run
     longer = stretched(run.recipe, factor)
-    return gain(blank.value, counted, _under(longer, found, seat.rivals["none"], run))
+    rivals = found.under(longer, seat.rivals["none"], run)
+    return gain(_by_seed(blank, counted), _by_seed(blank, rivals))
+
+
+def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
+    """What rows measured, by seed; of several of a seed the last one counts."""
+    if len({row.run.seed for row in rows}) < len(rows):
+        rows = list({row.run.seed: row for row in sorted(rows, key=lambda row: row.finished)}.values())
+    return {row.run.seed: value for row in rows if (value := cell.value(row)) is not None}
 
 
 def _reported(table: Table, seat: Seat, printed: Printed) -> Reported | None:
@@ -206,35 +214,39 @@ def _standing_notes(table: Table, seat: Seat, reported: Reported | None, selecti
     return tuple(note for note in notes if note)
 
 
-def _chosen(found: Sequence[Row], seat: Seat, table: Table) -> tuple[list[Row], int]:
+def _chosen(found: Sequence[list[Row]], seat: Seat, table: Table) -> tuple[list[Row], int]:
     """The rows of the group that counts, one a seed in order, and how many rows were left aside."""
-    groups: dict[Group, list[Row]] = defaultdict(list)
-    for row in found:
-        teacher = row.run.teacher.id if row.run.teacher else None
-        data = row.run.data.model_dump_json()
-        groups[(row.run.version, data, row.run.recipe, teacher, row.run.teacher_file)].append(row)
+    groups = [rows for alike in found for rows in _by_teacher(alike)]
 
-    def rank(group: Group) -> tuple[int, str]:
+    def rank(rows: list[Row]) -> tuple[int, str]:
         """Nearest to the table's recipe and data first, then the most recent."""
-        rows = groups[group]
         differences = [*recipe_differences(rows[0], seat.recipe, table), *data_differences(rows[0], table)]
         return -len(differences), max(row.finished for row in rows)
 
-    seeds = {row.run.seed: row for row in sorted(groups[max(groups, key=rank)], key=lambda row: row.finished)}
-    return [seeds[seed] for seed in sorted(seeds)], len({row.id for row in found}) - len(seeds)
+    taken = max(groups, key=rank)
+    seeds = {row.run.seed: row for row in sorted(taken, key=lambda row: row.finished)}
+    return [seeds[seed] for seed in sorted(seeds)], len({row.id for rows in groups for row in rows}) - len(seeds)
+
+
+def _by_teacher(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows in groups of one teacher: of the few that there are, comparing costs less than making each row's id."""
+    known: list[tuple[Run | None, str]] = [(None, "")]
+    groups: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
+    for row in rows:
+        teacher = row.run.teacher
+        name = next((name for other, name in known if other is teacher or other == teacher), None)
+        if name is None:
+            assert teacher is not None  # `known` begins with none
+            name = teacher.id
+            known.append((teacher, name))
+        groups[name, row.run.teacher_file].append(row)
+    return list(groups.values())
 
 
 def _rows_of(rival: Seat, seat: Seat, counted: Row, found: Index) -> list[Row]:
     """A rival's rows under the conditions of the row that is counted, a recipe of the rival's own aside."""
     own = rival.recipe != seat.recipe
-    return _under(rival.recipe if own else counted.run.recipe, found, rival, counted.run)
-
-
-def _under(recipe: Recipe, found: Index, seat: Seat, run: Run) -> list[Row]:
-    """The seat's rows under `recipe`, and else as `run`."""
-    wanted = (run.version, run.data, recipe)
-    rows = found.get(seat.key, []) if seat.key else []
-    return [row for row in rows if (row.run.version, row.run.data, row.run.recipe) == wanted]
+    return found.under(rival.recipe if own else counted.run.recipe, rival, counted.run)
 
 
 def _trouble(rows: Sequence[Row]) -> Verdict:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +27,9 @@ def write(path: Path, content: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `write` saved. Nothing but tensors and plain values is ever unpickled.
+    """What `write` saved, or a `.pkl` of arrays as detectron2 publishes them (read as tensors).
+
+    Nothing but tensors, arrays and plain values is ever unpickled.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds code or objects.
@@ -34,7 +37,10 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old formats: what matters is whether the file can be read
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            if path.suffix == ".pkl":
+                content = _tensors(_Arrays(io.BytesIO(path.read_bytes()), encoding="latin1").load())
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist; give the path of a checkpoint file") from error
     except pickle.UnpicklingError as error:
@@ -88,6 +94,23 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: Path)
             f"({len(shapes)} such); it was made for another number of classes or another width"
         )
     network.load_state_dict(dict(state))
+
+
+class _Arrays(pickle.Unpickler):
+    """Unpickles plain values and numpy arrays alone."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {"_reconstruct", "ndarray", "dtype", "scalar", "encode", "OrderedDict"}
+        if module.split(".")[0] in ("numpy", "_codecs", "collections") and name in known:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+
+
+def _tensors(value: Any) -> Any:
+    """Arrays, also inside dicts, as tensors."""
+    if isinstance(value, dict):
+        return {name: _tensors(inner) for name, inner in value.items()}
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ import datasets
 from . import grid, tasks
 from .coverage import coverage, idle
 from .errors import USER_ERRORS
+from .networks import detectron2
 from .own_data import look
 from .recipe import load_recipe, recipe_names
 from .reported import load_reported, reported_names
@@ -28,6 +29,7 @@ def problems(
     for name in table_names():
         yield _attempt(f"table {name}", lambda name=name: _table(name))  # type: ignore[misc]
     yield from _reported()
+    yield detectron2.report()
     for task, name, path in _sets(data_root, data):
         yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, reading))  # type: ignore[misc]
     rows, misfits = read_rows(results)

@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -15,18 +16,24 @@ import torch
 from .rows import Environment
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "faster-coco-eval")
+OPTIONAL = ("detectron2",)
 
 
 def describe(device: torch.device) -> Environment:
     return Environment(
         commit=commit(),
         python=platform.python_version(),
-        libraries={name: version(name) for name in LIBRARIES},
+        libraries={name: version(name) for name in LIBRARIES} | optional_libraries(),
         device=device_name(device),
         machine=f"{device_name(device)} x{torch.cuda.device_count() if device.type == 'cuda' else os.cpu_count()}",
         threads=torch.get_num_threads(),
         deterministic=device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
     )
+
+
+def optional_libraries() -> dict[str, str]:
+    """Versions of those that this process has imported."""
+    return {name: getattr(sys.modules[name], "__version__", "unknown") for name in OPTIONAL if sys.modules.get(name)}
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .rows import Row
@@ -23,11 +23,9 @@ class CellCost:
     factor: float | None  # training time over that of `none` on the same machine, the earlier phase spread over steps
 
 
-def gain(value: Callable[[Row], float | None], rows: Sequence[Row], rivals: Sequence[Row]) -> Sample | None:
-    """Mean of per-seed differences to a rival's rows under the same data and recipe."""
-    theirs = {row.run.seed: value(row) for row in sorted(rivals, key=lambda row: row.finished)}
-    pairs = [(value(row), theirs.get(row.run.seed)) for row in rows]
-    return Sample.of([own - other for own, other in pairs if own is not None and other is not None])
+def gain(own: Mapping[int, float], rivals: Mapping[int, float]) -> Sample | None:
+    """Mean of the differences to a rival, both by seed and under the same data and recipe."""
+    return Sample.of([value - rivals[seed] for seed, value in own.items() if seed in rivals])
 
 
 def cost(rows: Sequence[Row], peers: Sequence[Row]) -> CellCost | None:
@@ -49,10 +47,11 @@ def _cost_factor(rows: Sequence[Row], peers: Sequence[Row]) -> float | None:
     for row in peers:
         if seconds := _seconds(row):
             alone[row.environment.machine].append(seconds)
+    medians = {machine: statistics.median(seconds) for machine, seconds in alone.items()}
     ratios = [
-        seconds / statistics.median(alone[row.environment.machine])
+        seconds / medians[row.environment.machine]
         for row in rows
-        if (seconds := _seconds(row)) and row.environment.machine in alone
+        if (seconds := _seconds(row)) and row.environment.machine in medians
     ]
     return float(statistics.median(ratios)) if ratios else None
 

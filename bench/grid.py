@@ -13,6 +13,7 @@ from methods.base import NetworkInfo, Setting
 
 from . import networks
 from .errors import SpecError, unknown
+from .models import Spec
 from .recipe import Recipe, load_recipe
 from .reported import load_reported
 from .specs import Data, MethodEntry, Pair, Run, Scale, Table
@@ -77,10 +78,13 @@ def plan(tables: Sequence[Table], choice: Choice) -> Plan:
     skipped: list[Skipped] = []
     for table in tables:
         for i, pair in enumerate(table.pairs):
+            if not given_up(pair, choice.scale):
+                _check_pair(f"{table.name}: pairs[{i}]", *pair_at(pair, choice.scale), table.task)
             if reason := skip_reason(pair, choice.scale):
                 skipped.append(Skipped(table.name, f"{pair.teacher} -> {pair.student}", reason))
                 continue
-            _check_pair(f"{table.name}: pairs[{i}]", *pair_at(pair, choice.scale), table.task)
+            if replaced := _replaced(table, pair, choice.scale):
+                skipped.append(replaced)
             for entry in table.entries(pair):
                 if reason := entry.skipped_at(choice.scale):
                     skipped.append(Skipped(table.name, f"{pair.teacher} -> {pair.student} {entry.shown}", reason))
@@ -106,18 +110,16 @@ def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> lis
     options = methods.resolve(entry.method, entry.options_at(choice.scale))
     data = choice.data.model_copy(update={"options": pair.data if choice.scale == "full" else pair.mini_data})
     shared = {name: value for name, value in data.options.items() if name not in STUDENT_ONLY}
+    first = _run(table, choice, data, student, entry.method, options, recipe, 0)
     mode = methods.teacher_mode(entry.method, options)
-    runs = []
-    for seed in choice.seeds if choice.seeds is not None else table.seeds:
-        run = _run(table, choice, data, student, entry.method, options, recipe, seed)
-        if mode == "frozen":
-            seen = data.model_copy(update={"options": shared})
-            source = _run(table, choice, seen, teacher, "none", {}, teacher_recipe, 0)
-            run = run.model_copy(update={"teacher": source, "teacher_file": choice.teacher_file})
-        elif mode == "online":
-            run = run.model_copy(update={"online_teacher": teacher})
-        runs.append(run)
-    return runs
+    if mode == "frozen":
+        seen = data.model_copy(update={"options": shared})
+        source = _run(table, choice, seen, teacher, "none", {}, teacher_recipe, 0)
+        first = first.model_copy(update={"teacher": source, "teacher_file": choice.teacher_file})
+    elif mode == "online":
+        first = first.model_copy(update={"online_teacher": teacher})
+    seeds = choice.seeds if choice.seeds is not None else table.seeds
+    return [first.model_copy(update={"seed": seed}) for seed in seeds]
 
 
 def recipes_of(
@@ -165,16 +167,41 @@ def _run(
 
 
 def pair_at(pair: Pair, scale: Scale) -> tuple[str, str]:
-    """The names of the networks that a pair runs at a scale: teacher, student."""
+    """The names of the networks that a pair runs at a scale: teacher, student.
+
+    Where the library of `networks` is missing, networks here that bear the pair's own names run in their place.
+    """
     stand_in = pair.mini if scale == "mini" else pair.networks
-    return (stand_in.teacher, stand_in.student) if stand_in else (pair.teacher, pair.student)
+    if stand_in is None or (scale == "full" and networks.unavailable(stand_in.student) and own_networks(pair)):
+        return pair.teacher, pair.student
+    return stand_in.teacher, stand_in.student
 
 
-def skip_reason(pair: Pair, scale: Scale) -> str:
-    """Why a pair cannot be run at a scale; empty when it can."""
+def own_networks(pair: Pair) -> bool:
+    """Whether networks here bear a pair's own names, and so stand in for those of a library that may be missing."""
+    optional = pair.networks is not None and networks.library(pair.networks.student) == "detectron2"
+    return optional and {pair.teacher, pair.student} <= set(networks.names())
+
+
+def given_up(pair: Pair, scale: Scale) -> str:
+    """Why a pair can be run at a scale nowhere; empty when it can somewhere."""
     if scale == "full":
         return pair.skip
     return "" if pair.mini else (pair.skip or "no small networks stand in for this pair")
+
+
+def skip_reason(pair: Pair, scale: Scale) -> str:
+    """Why a pair cannot be run at a scale on this machine; empty when it can."""
+    return given_up(pair, scale) or next(filter(None, map(networks.unavailable, pair_at(pair, scale))), "")
+
+
+def _replaced(table: Table, pair: Pair, scale: Scale) -> Skipped | None:
+    """The networks of a pair whose library is missing, where others run in their place."""
+    wanted = pair.networks
+    if scale == "mini" or wanted is None or pair_at(pair, scale) == (wanted.teacher, wanted.student):
+        return None
+    reason = f"{networks.unavailable(wanted.student)}; {networks.library(pair.student)}'s detectors run instead"
+    return Skipped(table.name, f"{wanted.teacher} -> {wanted.student}", reason)
 
 
 def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
@@ -185,9 +212,13 @@ def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
     """
     hosts: dict[tuple[str, str, int, str], str] = {}
     every = list(runs)
+    texts: dict[int, str] = {}  # by the object: the runs of a cell share theirs, and there may be thousands
+
+    def text(spec: Spec) -> str:
+        return texts.get(id(spec)) or texts.setdefault(id(spec), spec.model_dump_json())
 
     def conditions(run: Run) -> tuple[str, str, int]:
-        return run.data.model_dump_json(), run.recipe.model_dump_json(), run.seed
+        return text(run.data), text(run.recipe), run.seed
 
     for run in every:
         if run.teacher:
@@ -197,13 +228,12 @@ def cohorts(runs: Iterable[Run], most: int) -> tuple[tuple[Run, ...], ...]:
         where = conditions(run)
         return *where, _teacher_key(run) or hosts.get((*where, run.student), run.student)
 
-    groups = [list(group) for _, group in groupby(sorted(every, key=key), key)]
-    return tuple(part for group in groups for part in _split(sorted(group, key=lambda run: run.method), most))
+    groups = [sorted(group, key=lambda run: run.method) for _, group in groupby(sorted(every, key=key), key)]
+    return tuple(part for group in groups for part in divided(group, -(-len(group) // most)))
 
 
-def _split(group: list[Run], most: int) -> list[tuple[Run, ...]]:
+def divided(group: Sequence[Run], parts: int) -> list[tuple[Run, ...]]:
     """Parts of nearly equal size, so that none is left waiting for a larger one."""
-    parts = -(-len(group) // most)
     ends = [len(group) * i // parts for i in range(parts + 1)]
     return [tuple(group[start:end]) for start, end in pairwise(ends)]
 
@@ -217,7 +247,7 @@ def check(tables: Sequence[Table], scale: Scale, changes: dict[str, Any]) -> Non
     for table in tables:
         validate(table)
         for pair in table.pairs:
-            if not skip_reason(pair, scale):
+            if not given_up(pair, scale):
                 recipes_of(table, pair, scale, changes)
 
 
@@ -240,10 +270,12 @@ def validate(table: Table) -> None:
     scales: tuple[Scale, Scale] = ("full", "mini")
     for scale in scales:
         for i, pair in enumerate(table.pairs):
-            if skip_reason(pair, scale):
+            if given_up(pair, scale):
                 continue
             where = f"{table.name}: pairs[{i}]" + (".mini" if scale == "mini" else "")
             _check_pair(where, *pair_at(pair, scale), table.task)
+            if scale == "full" and pair.networks:
+                _check_pair(f"{where}.networks", pair.networks.teacher, pair.networks.student, table.task)
             for j, entry in enumerate(table.entries(pair)):
                 try:
                     (run,) = runs_of(table, pair, entry, Choice(scale, data, seeds=(0,)))
@@ -292,6 +324,13 @@ def _check_pair(where: str, teacher: str, student: str, task: str) -> None:
     for name in (teacher, student):
         if networks.task(name) != task:
             raise SpecError(f"{where}: {name} is for {networks.task(name)}, the table for {task}; choose another")
+    libraries = networks.library(teacher), networks.library(student)
+    if task == "detection" and libraries[0] != libraries[1]:
+        raise SpecError(
+            f"{where}: {teacher} cannot teach {student}: the one is {libraries[0]}'s and the other {libraries[1]}'s, "
+            "whose anchors stand in another order under equal shapes, so that what is compared would not belong "
+            "together; choose both from one library"
+        )
     if families[0] != families[1]:
         raise SpecError(
             f"{where}: {teacher} cannot teach {student}: a {families[0]} head and a {families[1]} head do not answer "

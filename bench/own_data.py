@@ -22,6 +22,8 @@ def look(path: Path) -> Looks:
     Raises:
         SpecError: there is nothing.
     """
+    if str(path).startswith("detectron2:"):
+        return Looks("detection", "a detection set of detectron2's catalog", "resize")
     if not path.exists():
         raise SpecError(
             f"--data {path}: is not there; give a COCO-format folder, an image folder, a folder of images/ and masks/, "

@@ -130,7 +130,8 @@ def load_network(file: Path, name: str, classes: tuple[str, ...], device: torch.
     content = checkpoints.read(file)
     check_classes(content, file, classes)
     network = networks.build(name, len(classes))
-    checkpoints.load_strictly(network, checkpoints.state_of(content, file), file)
+    state = network.named_here(checkpoints.state_of(content, file))
+    checkpoints.load_strictly(network, state, file)
     return network.to(device)
 
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import methods
 
+from . import grid
 from .recipe import Recipe, load_recipe
 from .reported import Reported
 from .rows import Row
-from .specs import MethodEntry, Pair, Scale, Table
+from .specs import MethodEntry, Pair, Run, Scale, Table
 
 Key = tuple[str, str | None, str, str, str]  # student, teacher, method, resolved options, options of the data
-Index = dict[Key, list[Row]]
+Place = tuple[int, str, int]  # version, data, number of the recipe
 Printed = Sequence[tuple[str, list[Reported]]]
 
 
@@ -55,30 +56,46 @@ class Seat:
     skip: str = ""
 
 
-def seats_of(table: Table, scale: Scale, printed: Printed) -> list[Seat]:
-    """Every cell of the table in its own order."""
-    return [seat for pair in table.pairs for seat in _seats(table, pair, scale, printed)]
+def seats_of(table: Table, scale: Scale, printed: Printed, ran: Container[str] = ()) -> list[Seat]:
+    """Every cell of the table in its own order; `ran` are the students that there are rows of."""
+    return [seat for pair in table.pairs for seat in _seats(table, pair, scale, printed, ran)]
 
 
-def index(rows: Iterable[Row], scale: Scale, seats: Sequence[Seat]) -> Index:
-    """The rows that any of the seats asks for, by key; in time linear in the number of rows."""
-    keys = {seat.key for seat in seats if seat.key}
-    coarse = {key[:3] for key in keys}
-    found: Index = defaultdict(list)
-    for row in rows:
-        run = row.run
-        kind = (run.student, run.teacher_network, run.method)
-        if run.scale == scale and kind in coarse:
-            key = (*kind, options_key(run.options), options_key(run.data.options))
-            if key in keys:
-                found[key].append(row)
-    return found
+class Index:
+    """The rows that seats ask for, by seat and by what they ran under; built in time linear in their number."""
+
+    def __init__(self, rows: Iterable[Row], scale: Scale, seats: Sequence[Seat]) -> None:
+        keys = {seat.key for seat in seats if seat.key}
+        coarse = {key[:3] for key in keys}
+        self._recipes: dict[Recipe, int] = {}
+        words: dict[str, str] = {}  # options as Python writes them and as a key holds them
+        self._found: dict[Key, dict[Place, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        for row in rows:
+            run = row.run
+            kind = (run.student, run.teacher_network, run.method)
+            if run.scale == scale and kind in coarse:
+                own, data = (
+                    words.get(text) or words.setdefault(text, options_key(options))
+                    for text, options in ((repr(options), options) for options in (run.options, run.data.options))
+                )
+                if (key := (*kind, own, data)) in keys:
+                    self._found[key][self._place(run, run.recipe)].append(row)
+
+    def of(self, seat: Seat) -> list[list[Row]]:
+        """A seat's rows in groups of one version, data and recipe."""
+        groups = self._found.get(seat.key, {}) if seat.key else {}
+        return [rows for rows in groups.values() if rows[0].run.recipe not in seat.others]
+
+    def under(self, recipe: Recipe, seat: Seat, run: Run) -> list[Row]:
+        """A seat's rows under `recipe`, and else under what `run` ran under."""
+        return self._found.get(seat.key, {}).get(self._place(run, recipe), []) if seat.key else []
+
+    def _place(self, run: Run, recipe: Recipe) -> Place:
+        return run.version, run.data.model_dump_json(), self._recipes.setdefault(recipe, len(self._recipes))
 
 
-def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed) -> list[Seat]:
-    networks = pair.mini if scale == "mini" else pair.networks or pair
-    skip = pair.skip if scale == "full" else "" if networks else pair.skip or "no small networks stand in for it"
-    teacher, student = (networks.teacher, networks.student) if networks else (None, None)
+def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed, ran: Container[str]) -> list[Seat]:
+    teacher, student, skip = _networks(pair, scale, ran)
     entries = _entries(table, pair, printed)
     data = options_key(pair.data if scale == "full" else pair.mini_data)
     seats: list[Seat] = []
@@ -94,6 +111,18 @@ def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed) -> list[Sea
         key = (student, shown, entry.method, options_key(options), data)
         seats.append(Seat(pair, entry, scale, recipe, teacher, student, options, key))
     return [replace(seat, rivals=_rivals(seat, seats), others=_other_recipes(seat, seats)) for seat in seats]
+
+
+def _networks(pair: Pair, scale: Scale, ran: Container[str]) -> tuple[str | None, str | None, str]:
+    """Teacher, student and why they cannot run; of two libraries' networks the one that there are rows of."""
+    here = grid.pair_at(pair, scale)
+    if reason := grid.given_up(pair, scale):
+        return (*here, reason) if scale == "full" else (None, None, reason)
+    candidates = [here]
+    if scale == "full" and pair.networks and grid.own_networks(pair):
+        candidates += [(pair.networks.teacher, pair.networks.student), (pair.teacher, pair.student)]
+    teacher, student = next((names for names in candidates if names[1] in ran), here)
+    return teacher, student, "" if student in ran else grid.skip_reason(pair, scale)
 
 
 def _rivals(seat: Seat, seats: Sequence[Seat]) -> dict[str, Seat]:

@@ -58,7 +58,8 @@ class Networks(Spec):
 class Pair(Spec):
     """One teacher-student pair under the names of the reported CSV.
 
-    `networks` names what runs at full scale where the CSV's names are another network's here (CIFAR's resnet50), and
+    `networks` names what runs at full scale where the CSV's names are another network's here (CIFAR's resnet50), or
+    where detectron2 has the paper's detector (networks of the pair's own names stand in if it is not installed), and
     `mini` the small networks that stand in at mini scale.
     """
 

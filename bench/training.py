@@ -115,7 +115,7 @@ def leaving(member: Member) -> Iterator[None]:
 
 def status_of(error: Exception) -> tuple[Status, str]:
     """How a run that met `error` ends, and why in words."""
-    if isinstance(error, DivergedError):
+    if isinstance(error, DivergedError | FloatingPointError):  # the latter where detectron2 finds boxes without numbers
         return "diverged", str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "out-of-memory", f"{_first_line(error)}; try --cohort 1, or a smaller batch or image with --set"

@@ -91,9 +91,9 @@ def factor(n: int) -> float:
         raise ValueError(f"a mean needs at least one value, not {n}")
     if n == 1:
         return NORMAL
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    return float(t.ppf(0.975, n - 1))
+    return float(stdtrit(n - 1, 0.975))
 
 
 def tolerance(measured: Sample, budget: float, reported_std: float | None = None) -> float:

@@ -37,17 +37,17 @@ def open_coco(name: str, root: Path, path: Path | None = None, **options: Any) -
     Args:
         name: a data set; "digits" is prepared under `root` first if it is not there.
         root: where data sets lie (`KDBENCH_DATA`).
-        path: any folder in COCO format, taken in place of `name`, which is then not looked at; the result is called
-            after the folder.
+        path: any folder in COCO format, or `detectron2:TRAIN,VAL` of that library's catalog, taken in place of `name`,
+            which is then not looked at; the result is called after it.
         options: the data set's own, such as `train=40` for fewer training images of "digits".
 
     Raises:
         DataError: an unknown name (the nearest is suggested), or data that is missing or broken.
     """
     if path is not None:
-        from .coco import open_folder
+        from . import _catalog, coco
 
-        return open_folder(path)
+        return _catalog.open_registered(path) if _catalog.named(path) else coco.open_folder(path)
     module = _module(name)
     if not hasattr(module, "open_coco"):
         raise DataError(f"data set {name!r} has no detection boxes; give a COCO folder with --data, or use 'digits'")

@@ -8,7 +8,7 @@ https://cocodataset.org): `annotations/instances_train2017.json`, `annotations/i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -213,7 +213,30 @@ def open_folder(
     """
     if not path.is_dir():
         raise DataError(f"{path}: is not a folder; put a COCO data set there: {_LAYOUT}")
-    splits = {kind: _open_split(path, kind, wanted) for kind, wanted in (("train", train), ("val", val))}
+    places = {kind: _place(path, kind, wanted) for kind, wanted in (("train", train), ("val", val))}
+    return open_files(path, name or path.resolve().name, places, identity, preparation)
+
+
+def open_files(
+    path: Path,
+    name: str,
+    places: Mapping[str, tuple[Path, Path]],
+    identity: str = "",
+    preparation: tuple[str, ...] = (),
+) -> CocoFolder:
+    """A data set whose files lie anywhere.
+
+    Args:
+        path: what messages call it.
+        name: what results call it.
+        places: annotation file and image folder of "train" and "val".
+        identity: fixed fingerprint of a generated set.
+        preparation: notices from preparing it.
+
+    Raises:
+        DataError: files are missing or broken, or the two splits differ in their categories.
+    """
+    splits = {kind: _open_split(kind, *place) for kind, place in places.items()}
     ours, theirs = (split.annotations.categories for split in splits.values())
     if ours != theirs:
         differing = sorted(set(ours) ^ set(theirs))
@@ -222,7 +245,7 @@ def open_folder(
             f"{splits['train'].annotation_file.name}, first in {differing[0]}; list the same ids and names in both"
         )
     return CocoFolder(
-        name=name or path.resolve().name,
+        name=name,
         path=path,
         classes=tuple(label for _, label in ours),
         category_ids=tuple(category for category, _ in ours),
@@ -232,12 +255,15 @@ def open_folder(
     )
 
 
-def _open_split(path: Path, kind: str, wanted: str) -> CocoSplit:
+def _place(path: Path, kind: str, wanted: str) -> tuple[Path, Path]:
     split = wanted or _only_split(path, kind)
-    image_folder = path / split
+    return path / "annotations" / f"instances_{split}.json", path / split
+
+
+def _open_split(kind: str, annotation_file: Path, image_folder: Path) -> CocoSplit:
     if not image_folder.is_dir():
-        raise DataError(f"{image_folder}: missing; put the images of instances_{split}.json there")
-    annotations = _annotations.read(path / "annotations" / f"instances_{split}.json")
+        raise DataError(f"{image_folder}: missing; put the images of {annotation_file.name} there")
+    annotations = _annotations.read(annotation_file)
     try:
         present = set(_images.files_in(image_folder))
     except OSError as error:

@@ -36,7 +36,8 @@ class Outputs:
         pooled: [N, D], what the classifier reads.
         boxes: dense detectors one [N, A*4, H, W] of box deltas per level; two-stage detectors the RPN's.
         extra: whatever else a family has to show. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
-            `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, (K + 1) * 4]. FCOS:
+            `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, B * 4] for B boxes a
+            proposal (torchvision K + 1, detectron2 K, or 1 where classes share a box). FCOS:
             `centerness`, one [N, 1, H, W] per level. Classifiers: `pre_activations`, the stages (`features` without
             the stem) before their last ReLU. Segmenters with an auxiliary head: `aux_logits` [N, K, h', w'].
         losses: the network's own task losses, scalars by name, when it was given targets.

@@ -77,6 +77,8 @@ class Block(nn.Module):
 class MiniPyramid(nn.Module):
     """A small residual network with an FPN over strides 8, 16 and 32, for 128-pixel images on a CPU.
 
+    Its stem reads patches of 4x4 pixels: maps of half the image's size would be a fifth of a step.
+
     Args:
         widths: channels at strides 4, 8, 16 and 32.
         blocks: residual blocks in each of these stages.
@@ -86,10 +88,15 @@ class MiniPyramid(nn.Module):
     def __init__(self, widths: tuple[int, int, int, int], blocks: tuple[int, int, int, int], out_channels: int) -> None:
         super().__init__()
         stem = widths[0]
-        self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
-        stages, inputs = [], stem
+        self.stem = nn.Sequential(nn.Conv2d(3, stem, 4, 4, bias=False), nn.BatchNorm2d(stem), nn.ReLU(inplace=True))
+        stages: list[nn.Module] = []
+        inputs = stem
         for width, depth in zip(widths, blocks, strict=True):
-            stages.append(nn.Sequential(Block(inputs, width, 2), *(Block(width, width, 1) for _ in range(depth - 1))))
+            stages.append(
+                nn.Sequential(
+                    Block(inputs, width, 2 if stages else 1), *(Block(width, width, 1) for _ in range(depth - 1))
+                )
+            )
             inputs = width
         self.stages = nn.ModuleList(stages)
         self.fpn = FeaturePyramidNetwork(list(widths[1:]), out_channels)

@@ -23,3 +23,7 @@ class Network(nn.Module, ABC):
     def answer(self, own: Outputs, student: Outputs, batch: Batch) -> Outputs:
         """As a teacher: `own`, completed with what depends on the student, such as its region proposals."""
         return own
+
+    def named_here(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict under the names that this network's own library gives it -> under this network's."""
+        return state

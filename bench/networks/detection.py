@@ -109,7 +109,7 @@ class RetinaNetDetector(DenseDetector):
         for branch in (head.classification_head, head.regression_head):
             branch.conv = branch.conv[:head_convs]
             if norm:
-                _he_init(branch.conv)
+                he_init(branch.conv)
         self.model = RetinaNet(
             pyramid,
             num_classes,
@@ -149,7 +149,7 @@ class FCOSDetector(DenseDetector):
         anchors = AnchorGenerator(tuple((stride,) for stride in pyramid.strides), ((1.0,),) * len(pyramid.strides))
         head = FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=head_convs)
         if head_convs < 4:
-            _he_init(head)
+            he_init(head)
         self.model = FCOS(
             pyramid,
             num_classes,
@@ -275,7 +275,7 @@ def flatten(level: Tensor, columns: int) -> Tensor:
     return level.view(n, -1, columns, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, columns)
 
 
-def _he_init(head: nn.Module) -> None:
+def he_init(head: nn.Module) -> None:
     """He initialisation of the normalised convolutions of a small head.
 
     The published 0.01 is so small that, before a normalisation, it multiplies the step size; in a few hundred steps

@@ -102,7 +102,7 @@ def _heading(block: Block) -> list[str]:
     reported = " / ".join(known) if len(known) <= 3 else f"{len(known)} values"
     measured = values.number(block.teacher_measured)
     lines.append(f"teacher: reported {reported}, re-measured {measured}")
-    lines += [f"note: {pair.note}" for pair in block.pairs if pair.note]
+    lines += [f"note: {note}" for note in dict.fromkeys(pair.note for pair in block.pairs) if note]
     return lines
 
 

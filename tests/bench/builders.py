@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import methods
+from bench.grid import own_networks
+from bench.networks import library
 from bench.recipe import Recipe, load_recipe
 from bench.rows import Cost, Environment, Epoch, Metrics, Row, StudentRecord, TeacherRecord
 from bench.specs import Data, MethodEntry, Pair, Run, Scale, Table
@@ -22,7 +24,7 @@ Truth = Callable[[Pair, MethodEntry, int], float]
 
 def expand(table: Table, scale: Scale, seeds: tuple[int, ...], truth: Truth, **changes: Any) -> list[Row]:
     """One done row for every cell and seed that can run; pairs that share networks share rows, as runs do."""
-    pairs = [pair for pair in table.pairs if (pair.mini if scale == "mini" else not pair.skip)]
+    pairs = [pair for pair in table.pairs if (pair.mini if scale == "mini" else not pair.skip and _known(pair))]
     rows = [
         make_row(table, pair, entry, scale, seed, truth(pair, entry, seed), **changes)
         for pair in pairs
@@ -30,6 +32,11 @@ def expand(table: Table, scale: Scale, seeds: tuple[int, ...], truth: Truth, **c
         for seed in seeds
     ]
     return list({row.id: row for row in rows}.values())
+
+
+def _known(pair: Pair) -> bool:
+    """Whether a pair runs under its own names, as COCO's do where detectron2 is not installed."""
+    return pair.networks is None or library(pair.networks.student) != "detectron2" or own_networks(pair)
 
 
 def make_row(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.networks import detectron2
 from bench.recipe import Recipe, load_recipe
 from bench.run import Job
 from bench.specs import Data, Run
@@ -29,6 +30,12 @@ SHORT = {
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # small networks gain nothing from a second one, and lose much on a busy machine
+
+
+@pytest.fixture
+def without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the COCO tables run at full scale hangs on it."""
+    monkeypatch.setattr(detectron2, "unavailable", lambda: "detectron2 is not installed")
 
 
 @pytest.fixture(scope="session")

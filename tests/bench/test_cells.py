@@ -15,6 +15,8 @@ from bench.seats import options_key
 from bench.specs import MethodEntry, Pair, Scale, Table, load_table
 from tests.bench.builders import COCO, DIGITS, expand, full_truth, make_row, mini_truth
 
+pytestmark = pytest.mark.usefixtures("without_detectron2")
+
 
 @pytest.fixture(scope="module")
 def akd() -> Table:
@@ -58,7 +60,7 @@ def test_without_rows_cells_are_not_run_or_skipped_with_the_reason(akd: Table) -
     full, mini = ({x.pair.teacher: x.verdict for x in collect(akd, [], scale)} for scale in ("full", "mini"))
     assert full["retinanet_r101_fpn"].word == mini["retinanet_r101_fpn"].word == "not run"
     assert full["cascade_mask_rcnn_x101_fpn"].word == "skipped"
-    assert "Cascade" in full["cascade_mask_rcnn_x101_fpn"].reason
+    assert full["cascade_mask_rcnn_x101_fpn"].reason == "detectron2 is not installed"
     assert mini["cascade_mask_rcnn_x101_fpn"].word == "not run"  # small networks stand in
     assert mini["reppoints_x101_dcn_fpn"].word == "skipped"
 
@@ -104,6 +106,19 @@ def test_rows_of_another_scale_method_option_or_network_do_not_belong(dist: Tabl
     ]
     assert cell(dist, strangers, "dist").verdict.word == "not run"
     assert cell(dist, [*strangers, make_row(dist, pair, entry, "full")], "dist").rows[0].run.options["tau"] == 1.0
+
+
+@pytest.mark.parametrize("pair", [0, 1], ids=["torchvision's could stand in", "detectron2 alone has it"])
+def test_rows_of_detectron2s_networks_are_shown_where_it_is_not_installed(pair: int, dist: Table) -> None:
+    chosen, entry = place(dist, "dist", pair)
+    assert chosen.networks
+    named = chosen.model_copy(update={"teacher": chosen.networks.teacher, "student": chosen.networks.student})
+    row = make_row(dist, named, entry, "full", 0, 39.9, teacher_value=41.0)
+    found = cell(dist, [row], "dist", pair=pair)
+    assert found.rows == (row,) and (found.teacher, found.student) == (named.teacher, named.student)
+    assert found.reported_value == (39.8, 40.4)[pair]
+    other = cell(dist, [row], "dist+mimic", pair=pair)  # of the same networks, and not run yet
+    assert (other.student, other.verdict.word) == (named.student, "not run")
 
 
 def test_options_are_equal_whatever_their_json_form() -> None:

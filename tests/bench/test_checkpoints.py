@@ -105,6 +105,25 @@ class Payload:
         return os.mkdir, (str(self.path),)
 
 
+def test_a_pickle_of_arrays_is_read_as_tensors(tmp_path: Path) -> None:
+    path, weight = tmp_path / "model_final.pkl", torch.arange(6.0).reshape(2, 3)
+    written = pickle.dumps({"model": {"weight": weight.numpy()}, "__author__": "somebody"}, protocol=2)
+    path.write_bytes(written.replace(b"numpy._core", b"numpy.core"))  # as numpy 1 called it, and the zoo's files do
+    content = checkpoints.read(path)
+    assert content["__author__"] == "somebody" and torch.equal(content["model"]["weight"], weight)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match=f"^{path} is (truncated|damaged)"):
+        checkpoints.read(path)
+
+
+@pytest.mark.parametrize("content", [b"cnumpy\nsave\n(S'made'\nI1\ntR.", b"cos\nmkdir\n(S'made'\ntR."])
+def test_a_pickle_that_names_anything_but_arrays_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model_final.pkl"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"^{path} is damaged, or holds more than tensors"):
+        checkpoints.read(path)
+
+
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle", "inside"])
 def test_a_pickle_payload_is_refused_and_does_not_run(form: str, tmp_path: Path) -> None:
     path, made = tmp_path / "some.pt", tmp_path / "made"

@@ -40,10 +40,6 @@ def cell_of(table: Table, rows: list[Row], method: str) -> Cell:
     return next(cell for cell in collect(table, rows, "mini") if cell.entry.method == method)
 
 
-def score(row: Row) -> float | None:
-    return row.metrics.last["top1"] if row.metrics else None
-
-
 def test_each_gain_is_over_its_own_rival_paired_by_seed(table: Table) -> None:
     rows = [
         *rows_of(table, "none", {0: 60.0, 1: 62.0}),
@@ -73,18 +69,18 @@ def test_a_seed_that_the_rival_lacks_does_not_count(table: Table) -> None:
 def test_a_rivals_run_without_a_number_is_no_rival(table: Table) -> None:
     rows = rows_of(table, "kd", {0: 66.0, 1: 65.0})
     lost = rows_of(table, "none", {0: 60.0}) + rows_of(table, "none", {1: 0.0}, status="diverged")
-    found = gain(score, rows, lost)
+    found = cell_of(table, rows + lost, "kd").gain
     assert found and (found.mean, found.sd, found.n) == (6.0, None, 1)
-    assert gain(score, rows, lost[1:]) is None
-    assert gain(score, rows, []) is None
-    assert gain(score, [], lost) is None
+    assert cell_of(table, rows + lost[1:], "kd").gain is None
+    assert gain({0: 66.0}, {}) is None
+    assert gain({}, {0: 60.0}) is None
 
 
 def test_of_two_rows_of_a_rivals_seed_the_latest_counts(table: Table) -> None:
     early = rows_of(table, "none", {0: 60.0}, finished="2026-01-01T00:00:00+00:00")
     late = rows_of(table, "none", {0: 61.0}, finished="2026-01-02T00:00:00+00:00")
     for rivals in (early + late, late + early):
-        found = gain(score, rows_of(table, "kd", {0: 66.0}), rivals)
+        found = cell_of(table, rows_of(table, "kd", {0: 66.0}) + rivals, "kd").gain
         assert found and found.mean == 5.0
 
 

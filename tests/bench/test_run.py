@@ -151,6 +151,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, method: str, at_step: int, value: fl
     [
         (float("nan"), "diverged", "loss term mimic is nan at step 3"),
         (float("inf"), "diverged", "loss term mimic is inf at step 3"),
+        (FloatingPointError("no such boxes"), "diverged", "no such boxes"),
         (MemoryError("no room"), "out-of-memory", "--cohort 1"),
         (RuntimeError("broken kernel"), "failed", "RuntimeError: broken kernel"),
     ],

@@ -1,0 +1,96 @@
+"""Weights that detectron2 publishes: taken from its cache, downloaded where that is possible, loaded strictly."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.utils.file_io import PathManager
+from torch import Tensor, nn
+
+from bench.checkpoints import load_strictly, read, state_of
+from bench.errors import CheckpointError
+
+COUNTER = ".num_batches_tracked"  # which no BatchNorm with a momentum reads, and a FrozenBN does not have
+UNUSED = ("pixel_mean", "pixel_std", "roi_heads.mask_head.")  # in the config; and masks are not learnt from here
+
+
+def named_here(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names of detectron2's model, or of a network saved here, as `network` names them."""
+    own = network.state_dict()
+    if not any(name.startswith("model.") for name in state):
+        used = [name for name in state if not name.startswith(UNUSED) and "cell_anchors" not in name]
+        state = {f"model.{name}": state[name] for name in used}
+        state |= {name: value for name, value in own.items() if not name.startswith("model.")}
+    return {name: value for name, value in own.items() if name.endswith(COUNTER)} | state
+
+
+def load_published(network: nn.Module, config: str) -> None:
+    """Fill a whole network with the weights that the zoo has for a config.
+
+    Raises:
+        CheckpointError: there are none, they cannot be had, or they are for other classes.
+    """
+    try:
+        from detectron2 import model_zoo  # wants pkg_resources, which newer setuptools no longer has
+    except ImportError as error:
+        raise CheckpointError(
+            f"detectron2's zoo cannot be asked for the weights of {config} ({error}); install setuptools below 81, or "
+            "give the weights as a file with --teacher"
+        ) from error
+    try:
+        url = model_zoo.get_checkpoint_url(f"{config}.yaml")
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"detectron2's zoo has no weights for {config}; set init to imagenet or random, or give a file with "
+            "--teacher"
+        ) from error
+    path = find(url)
+    load_strictly(network, named_here(network, state_of(read(path), path)), path)
+
+
+def load_backbone(model: Any, origin: str) -> None:
+    """Fill the backbone of a detectron2 model with the ImageNet weights that its config names.
+
+    Raises:
+        CheckpointError: they cannot be had, or are another backbone's.
+    """
+    path = find(origin)
+    content = read(path)
+    caffe2 = content.get("__author__", "Caffe2") == "Caffe2"
+    published = {name: value for name, value in _weights(content).items() if not name.endswith("_momentum")}
+    body = model.backbone.bottom_up
+    matched = align_and_update_state_dicts(body.state_dict(), published, c2_conversion=caffe2)
+    # Statistics were folded into scale and shift; what deformable convolutions add begins at zero.
+    missing = [n for n in body.state_dict() if n not in matched and "running_" not in n and "offset" not in n]
+    if missing:
+        raise CheckpointError(
+            f"{path} is another backbone's: {len(missing)} of its {len(body.state_dict())} names are missing, such as "
+            f"{missing[0]}; fetch {origin} again"
+        )
+    body.load_state_dict(body.state_dict() | matched)
+
+
+def find(origin: str) -> Path:
+    """The file behind a URL of detectron2's, from its cache or downloaded into it.
+
+    Raises:
+        CheckpointError: it cannot be downloaded; says where to put it.
+    """
+    try:
+        return Path(PathManager.get_local_path(origin))
+    except (OSError, RuntimeError, ValueError) as error:
+        cache = os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")
+        raise CheckpointError(
+            f"{origin} is not in detectron2's cache ({cache}) and cannot be downloaded ({error}); fetch it elsewhere "
+            "and put it there, set FVCORE_CACHE to the folder that holds it, or start from random weights with --set "
+            "init=random"
+        ) from error
+
+
+def _weights(content: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a backbone's file: under "model" (detectron2), "blobs" (Detectron) or on top (Caffe2)."""
+    inner = content.get("model", content.get("blobs", content))
+    return {name: value for name, value in inner.items() if isinstance(value, Tensor)}
