@@ -69,12 +69,16 @@ def run(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes a job.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:0,cuda:1 for a job on each.")] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GIB", help="Memory of each device for all its jobs. Default: what is free."),
+    ] = None,
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
     equal_cost: Annotated[
         bool, typer.Option("--equal-cost", help="Also train `none` for as long as each method costs, and compare.")
     ] = False,
     results: ResultsOption = RESULTS,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the plan and stop.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the plan, with what it costs, and stop.")] = False,
 ) -> None:
     """Run every teacher, student and method of the tables that is not finished yet."""
     from . import launch
@@ -98,6 +102,8 @@ def run(
         results=results,
         ignore_index=ignore_index,
         equal_cost=equal_cost,
+        memory=memory,
+        explain=explain,
     )
     plans = launch.prepare(chosen, asked, cores(), typer.echo)
     outcomes = [] if explain else [launch.carry_out(one, typer.echo) for one in plans]

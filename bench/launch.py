@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,17 @@ import torch
 
 import datasets
 import methods
+from datasets.base import ArraySplit
 
-from . import checkpoints, equal_cost, grid, networks, tasks
+from . import checkpoints, equal_cost, grid, tasks
 from .engines.local import LocalEngine, default_devices
 from .errors import SpecError
+from .explain import explain
+from .memory import GIB, Memory, available
 from .own_data import look
 from .recipe import load_recipe
 from .run import Job, load_network
-from .specs import Data, Scale, Table
+from .specs import Scale, Table
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -48,6 +52,8 @@ class Asked:
     results: Path
     ignore_index: int | None = None  # of the masks in `data`
     equal_cost: bool = False  # train `none` as long as each method costs, too
+    memory: float | None = None  # GiB of each device, over what is free
+    explain: bool = False  # say more of the plan
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -136,8 +142,9 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
         workers=asked.workers if asked.workers is not None else (min(8, os.cpu_count() or 1) if at == "full" else 0),
     )
     jobs = asked.jobs or (min(4, cores) if at == "mini" and asked.devices == ("cpu",) else 1)
-    engine = LocalEngine(job, asked.devices * jobs, asked.timeout)
-    _show(plan, engine, described, at, say)
+    memory = _memory(plan, data, job, asked.devices * jobs, asked.memory)
+    engine = LocalEngine(job, asked.devices * jobs, asked.timeout, memory.parts)
+    explain(plan, engine, memory, described, at, say, asked.explain)
     return Launch(tuple(tables), choice, plan, engine, asked.equal_cost)
 
 
@@ -243,36 +250,16 @@ def _check_teacher(file: Path | None, plan: grid.Plan, data: tasks.Opened) -> No
             load_network(file, name, data.classes, torch.device("cpu"))
 
 
-def _show(plan: grid.Plan, engine: LocalEngine, data: Data, scale: str, say: Say) -> None:
-    done = sum(engine.finished(run) for run in plan.runs)
-    jobs = sum(len(stage) for stage in plan.stages)
-    say(
-        f"{len(plan.runs)} runs in {jobs} jobs at scale {scale} on {data.name} ({data.train_images} + "
-        f"{data.val_images} images, {data.classes} classes, {data.fingerprint}); {done} finished before"
+def _memory(plan: grid.Plan, data: tasks.Opened, job: Job, devices: Sequence[str], given: float | None) -> Memory:
+    """What each job has: the share of the device that has least, of `given` GiB or of what is free now."""
+    side_by_side = max((len(stage) for stage in plan.stages), default=1)  # a teacher and its students never are
+    shares = Counter(devices)
+    room = min(
+        (GIB * given if given else available(device)) / (min(count, side_by_side) if device == "cpu" else count)
+        for device, count in shares.items()
     )
-    for number, stage in enumerate(plan.stages):
-        for cohort in stage:
-            left = sum(not engine.finished(run) for run in cohort)
-            names = ", ".join(run.student if run.method == "none" else run.method for run in cohort)
-            variant = cohort[0].data.shown.removeprefix(data.name)
-            say(f"  stage {number + 1}: {cohort[-1].student}{variant} seed {cohort[0].seed}, {left} to do: {names}")
-    for run in {run.method: run for run in plan.runs}.values():
-        if size := _bank_bytes(run):
-            say(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB of past samples for each student")
-    for reason in dict.fromkeys(skipped.reason for skipped in plan.skipped):
-        cells = [f"{skipped.table} {skipped.cell}" for skipped in plan.skipped if skipped.reason == reason]
-        shown = ", ".join(cells) if len(cells) <= 3 else f"{len(cells)} cells, the first {cells[0]}"
-        say(f"  skipped: {shown}: {reason}")
-
-
-def _bank_bytes(run: Run) -> int:
-    """What a run's method will keep beside its networks; these are built, without memory, only if it keeps anything."""
-    setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
-    if run.teacher_network is None or not methods.bank_bytes(run.method, setting, run.options):
-        return 0
-    with torch.device("meta"):
-        infos = [networks.build(name, run.data.classes).info for name in (run.student, run.teacher_network)]
-    return methods.bank_bytes(run.method, replace(setting, student=infos[0], teacher=infos[1]), run.options)
+    stored = data.train.images.shape[1:3] if isinstance(data.train, ArraySplit) else (0, 0)
+    return Memory(devices[0].split(":")[0], room, stored, job.workers)
 
 
 def _summary(plan: grid.Plan, rows: list[Row], say: Say) -> bool:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +28,8 @@ from bench.store import Misfit, Store, read_row, write_atomically
 
 FINISHED = ("done", "diverged")  # what is not tried again
 
+Parts = Callable[[Sequence[Run]], Sequence[Sequence[Run]]]
+
 
 class LocalEngine:
     """Carries out a plan.
@@ -36,10 +38,14 @@ class LocalEngine:
         job: what every job has in common; `runs` and `device` are filled in.
         devices: one job at a time on each; one that is named twice takes two.
         timeout: seconds after which a job is stopped, its unfinished runs ending as `timeout`.
+        parts: what of a cohort is one job. The parts of one take turns on a CPU, each with all of its threads, because
+            rounding depends on their number.
     """
 
-    def __init__(self, job: Job, devices: Sequence[str], timeout: float | None = None) -> None:
-        self.job, self.devices, self.timeout = job, list(devices), timeout
+    def __init__(
+        self, job: Job, devices: Sequence[str], timeout: float | None = None, parts: Parts = lambda runs: [tuple(runs)]
+    ) -> None:
+        self.job, self.devices, self.timeout, self.parts = job, list(devices), timeout, parts
         self.store = Store(job.results)
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
@@ -62,14 +68,14 @@ class LocalEngine:
     def _execute(self, plan: Plan) -> list[Row]:
         self._check_rows(plan)
         threads = self.threads(plan)
-        waiting = self._unfinished(plan)
+        waiting, cohort = self._unfinished(plan)
         running: dict[Future[None], tuple[list[Run], str]] = {}
         free = list(self.devices)
         display = Display(len(plan.runs), len(plan.runs) - sum(map(len, waiting)))
         with display, ThreadPoolExecutor(len(self.devices)) as pool:
             try:
                 while waiting or running:
-                    while free and (runs := _next(waiting, [runs for runs, _ in running.values()])):
+                    while free and (runs := _next(waiting, [runs for runs, _ in running.values()], cohort)):
                         waiting.remove(runs)
                         device = free.pop(0)
                         running[pool.submit(self._guarded, runs, device, threads[runs[0].id], display)] = runs, device
@@ -95,16 +101,21 @@ class LocalEngine:
             for run in cohort
         }
 
-    def _unfinished(self, plan: Plan) -> list[list[Run]]:
-        """What is left of every cohort. A run that teaches and is a cell of its own too is its first cohort's alone."""
+    def _unfinished(self, plan: Plan) -> tuple[list[list[Run]], dict[str, int]]:
+        """What is left of every cohort, in parts, and the cohort of runs whose parts take turns.
+
+        A run that teaches and is a cell of its own too is its first cohort's alone.
+        """
         taken: set[str] = set()
-        waiting = []
-        for cohort in (cohort for stage in plan.stages for cohort in stage):
+        waiting: list[list[Run]] = []
+        turns: dict[str, int] = {}
+        for number, cohort in enumerate(cohort for stage in plan.stages for cohort in stage):
             left = [run for run in cohort if run.id not in taken and not self.finished(run)]
             taken |= {run.id for run in left}
-            if left:
-                waiting.append(left)
-        return waiting
+            waiting += [list(part) for part in (self.parts(left) if left else ())]
+            if "cpu" in self.devices:
+                turns |= {run.id: number for run in left}
+        return waiting, turns
 
     def _guarded(self, runs: list[Run], device: str, threads: int, display: Display) -> None:
         """One job; whatever goes wrong in it is the status of its runs alone."""
@@ -248,11 +259,19 @@ def _event(line: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and "event" in event else None
 
 
-def _next(waiting: Sequence[list[Run]], running: Sequence[list[Run]]) -> list[Run] | None:
-    """The job to start next: of those whose teachers' runs have ended, the one that most runs wait for or belong to."""
+def _next(waiting: Sequence[list[Run]], running: Sequence[list[Run]], turns: Mapping[str, int]) -> list[Run] | None:
+    """The job to start next: of those whose teachers' runs have ended, the one that most runs wait for or belong to.
+
+    Of runs that have one number in `turns`, no two jobs run at a time.
+    """
     open_runs = {run.id for runs in (*waiting, *running) for run in runs}
     taught = Counter(run.teacher.id for runs in waiting for run in runs if run.teacher)
-    ready = [runs for runs in waiting if not any(run.teacher and run.teacher.id in open_runs for run in runs)]
+    busy = {turns[runs[0].id] for runs in running if runs[0].id in turns}
+    ready = [
+        runs
+        for runs in waiting
+        if turns.get(runs[0].id) not in busy and not any(run.teacher and run.teacher.id in open_runs for run in runs)
+    ]
     return max(ready, key=lambda runs: sum(1 + taught[run.id] for run in runs), default=None)
 
 

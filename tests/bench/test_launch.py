@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,6 +204,40 @@ def test_memory_for_every_sample_is_said_before_it_is_taken(plans: Plans, said: 
         "  memory: crd keeps 2 MiB of past samples for each student",
         "  memory: mag+crd keeps 1 MiB of past samples for each student",
     ]
+
+
+def test_a_cohort_is_split_where_memory_is_short_and_the_plan_says_why(plans: Plans, said: Sayings) -> None:
+    table = table_of(*(MethodEntry(method=name) for name in ("kd", "dist", "ekd")))
+    (whole,) = plans(table, memory=64.0, explain=True)
+    runs = whole.plan.stages[1][0]
+    assert [len(part) for part in whole.engine.parts(runs)] == [4]
+    assert "5 runs in 2 jobs" in said.text
+    assert re.search(r"stage 2: resnet8 seed 0, 4 to do: dist, ekd, kd, resnet8; \d\.\d GiB; time unknown", said.text)
+    assert "floating-point operations of networks in training; 2 of 2 jobs have no finished run here" in said.text
+    (short,) = plans(table, memory=0.9, explain=True)
+    assert short.plan == whole.plan  # what is run under which name, and with how many threads, is as before
+    assert [len(part) for part in short.engine.parts(runs)] == [1, 1, 1, 1]
+    assert "may not fit into the 0.9 GiB of a job even alone, and is tried" in said.text
+
+
+def test_jobs_side_by_side_share_the_memory_of_a_device(plans: Plans) -> None:
+    def room(*entries: MethodEntry, **more: Any) -> float:
+        (found,) = plans(table_of(*entries), memory=8.0, **more)
+        memory = found.engine.parts.__self__  # type: ignore[attr-defined]
+        return float(memory.room) / 2**30
+
+    assert room(jobs=4) == 8.0  # one cohort is never beside another
+    assert room(MethodEntry(method="kd"), cohort=1, jobs=4) == 4.0  # two are
+    assert room(MethodEntry(method="kd"), cohort=1, jobs=1) == 8.0
+
+
+def test_a_plan_says_why_a_run_is_alone(plans: Plans, said: Sayings) -> None:
+    plans(table_of(MethodEntry(method="kd")), seeds=(0, 1), methods=("none",), scale="mini")
+    assert [line.partition("alone: ")[2] for line in said if "alone" in line] == ["no other run has its seed"] * 2
+    said.clear()
+    plans(table_of(MethodEntry(method="kd")), cohort=1)
+    lines = [line for line in said if "stage 2" in line]
+    assert [line.partition("alone: ")[2] for line in lines] == ["--cohort is 1"] * 2
 
 
 def test_a_teacher_file_has_to_fit_the_networks_and_classes(plans: Plans, tmp_path: Path) -> None:

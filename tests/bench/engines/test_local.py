@@ -150,7 +150,7 @@ def test_rows_that_cannot_be_written_do_not_stop_the_other_jobs(
 
 
 def started(*busy: Run, waiting: list[list[Run]]) -> list[Run] | None:
-    return local._next(waiting, [list(busy)] if busy else [])
+    return local._next(waiting, [list(busy)] if busy else [], {})
 
 
 def test_a_job_waits_until_its_teachers_run_has_ended(plan: Plan) -> None:
@@ -171,6 +171,34 @@ def test_the_job_that_most_runs_wait_for_comes_first(plan: Plan) -> None:
     assert started(waiting=[[other], few, [none], [teacher], many]) == [teacher]
     assert started(waiting=[few, many, [other], [none]]) == many
     assert started(waiting=[[none], [other], few]) == [other]
+
+
+@pytest.mark.parametrize(("devices", "most"), [(["cpu", "cpu"], 1), (["cuda:0", "cuda:1"], 2)])
+def test_parts_of_a_cohort_take_turns_on_a_cpu_alone(
+    devices: list[str], most: int, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the threads of the whole cohort, for rounding depends on their number."""
+    runs = tuple(plan.runs[1].model_copy(update={"seed": seed}) for seed in range(4))
+    engine = LocalEngine(
+        Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), devices, parts=lambda left: [left[:2], left[2:]]
+    )
+    whole = Plan(((runs,),), ())
+    running: list[str] = []
+    at_a_time: list[int] = []
+    found: list[list[int]] = []
+
+    def job(self: LocalEngine, runs: list[Run], device: str, threads: int, display: Any) -> None:
+        running.append(device)
+        time.sleep(0.3)  # the other part's chance to start
+        at_a_time.append(len(running))
+        running.remove(device)
+        found.append([run.seed for run in runs])
+        assert threads == engine.threads(whole)[runs[0].id] == local.cores()
+
+    monkeypatch.setattr(LocalEngine, "_job", job)
+    assert engine.execute(whole) == []
+    assert sorted(found) == [[0, 1], [2, 3]]
+    assert max(at_a_time) == most
 
 
 def test_jobs_run_side_by_side_on_every_place_of_a_device(
