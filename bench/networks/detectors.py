@@ -39,7 +39,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         width = 64 if kind == "fcos" else 48
         pyramid = MiniPyramid(widths=(16, 32, 64, 128), blocks=(1, 1, 1, 1), out_channels=width)
     small: dict[str, dict[str, Any]] = {
-        "retinanet": {"head_convs": 2, "anchor_size": 3.0, "ratios": (0.7, 1.4, 2.2), "candidates": 300},
+        "retinanet": {"head_convs": 2, "anchor_size": 3.0, "octaves": 2, "ratios": (0.7, 1.4, 2.2), "candidates": 300},
         "fcos": {"head_convs": 2, "candidates": 300},
         "faster_rcnn": {"small": True},
     }
