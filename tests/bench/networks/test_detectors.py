@@ -101,7 +101,7 @@ def test_one_forward_shows_every_level_in_the_documented_shape(name: str) -> Non
         if name.startswith("faster")
         else network.model.anchor_generator.num_anchors_per_location()[0]
     )
-    assert anchors == {"fcos": 1, "retinanet": 9, "faster_rcnn": 3}[networks.family(name)]
+    assert anchors == {"fcos": 1, "retinanet": 6, "faster_rcnn": 3}[networks.family(name)]
     columns = anchors * (1 if name.startswith("faster") else K)
     shown = network(padded(images()))
     assert isinstance(shown, Outputs) and shown.losses == {}
