@@ -65,7 +65,7 @@ compare: $(READY) ## what changed in accuracy and speed from BASE=results/baseli
 
 guard: $(READY) ## train a small grid anew: it must compute what the kept rows of results/baselines did (minutes)
 	rm -rf results/guard
-	$(RUN) bench run .ci/guard.yaml --scale mini --set epochs=2 --results results/guard
+	$(RUN) bench run .ci/guard.yaml --scale mini --set epochs=2 --device cpu --results results/guard
 	$(RUN) bench compare results/baselines results/guard --same
 
 bench: $(READY) ## benchmarks, beside the last saved of this machine: SELECT='cohort or coco' QUICK=1 (few and short)

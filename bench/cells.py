@@ -87,7 +87,8 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale) -> list[Cell]:
     """
     printed = [(source.table, load_reported(source.file)) for source in table.reported]
     rows = list(rows)
-    seats = seats_of(table, scale, printed, {row.run.student for row in rows if row.run.scale == scale})
+    ran = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
+    seats = seats_of(table, scale, printed, ran)
     found = Index(rows, scale, seats)
     return [_cell(table, seat, found, printed) for seat in seats]
 

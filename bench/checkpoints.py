@@ -6,6 +6,7 @@ import hashlib
 import io
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old formats: what matters is whether the file can be read
-            if path.suffix == ".pkl":
+            if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
                 content = _tensors(_Arrays(io.BytesIO(path.read_bytes()), encoding="latin1").load())
             else:
                 content = torch.load(path, map_location="cpu", weights_only=True)

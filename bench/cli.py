@@ -60,23 +60,16 @@ def run(
         ),
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="A checkpoint to use in place of trained teachers.")] = None,
-    cohort: Annotated[
-        int | None, typer.Option(min=1, help="Most students that train side by side. Default: 1, at mini scale 12.")
-    ] = None,
+    cohort: Annotated[int | None, typer.Option(min=1, help="Most students side by side. Default: 1; mini: 12.")] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4."),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Loader processes a job.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:0,cuda:1 for a job on each.")] = None,
-    memory: Annotated[
-        float | None,
-        typer.Option(min=0.1, metavar="GIB", help="Memory of each device for all its jobs. Default: what is free."),
-    ] = None,
+    memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of each device for its jobs, if not all.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
-    equal_cost: Annotated[
-        bool, typer.Option("--equal-cost", help="Also train `none` for as long as each method costs, and compare.")
-    ] = False,
+    equal_cost: Annotated[bool, typer.Option("--equal-cost", help="Also train `none` as long as they cost.")] = False,
     results: ResultsOption = RESULTS,
     explain: Annotated[bool, typer.Option("--explain", help="Print the plan, with what it costs, and stop.")] = False,
 ) -> None:
@@ -162,19 +155,23 @@ def compare(
     every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
     same: Annotated[
         bool,
-        typer.Option("--same", help="HEAD should compute what BASE does: exit 1 where a loss term moved, 0 in doubt."),
+        typer.Option(
+            "--same",
+            help="HEAD should compute what BASE does: exit 1 where a loss term moved, 2 where none was compared.",
+        ),
     ] = False,
 ) -> None:
     """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
-    from . import baselines, comparison, regression
+    from . import baselines, comparison
     from .render.comparison import show
 
     sides = [baselines.load(base), baselines.load(head)]
     after = baselines.latest(sides[1][0])
-    before = baselines.latest(sides[0][0], {row.environment.machine for row in after})
+    # Where speed counts, rows of HEAD's machine come first; where the computation does, the last ones.
+    before = baselines.latest(sides[0][0], () if same else {row.environment.machine for row in after})
     cells = comparison.compare(before, after, _tables(None))
     show(cells, (base, before), (head, after), [misfit for _, misfits in sides for misfit in misfits], every)
-    raise typer.Exit(comparison.same(cells) if same else regression.exit_code(w for cell in cells for w in cell.words))
+    raise typer.Exit((comparison.same if same else comparison.exit_status)(cells))
 
 
 @app.command()

@@ -18,7 +18,10 @@ MOVED = 0.15
 trained again with other CPU instructions, every term of `none` and `dist` by up to 1.9 %."""
 
 SMALL = 0.05
-"""A term counts as at least this share of the loss: what adds next to nothing may move as it likes."""
+"""A term counts as at least this share of the loss: rounding moves what adds next to nothing by much of itself."""
+
+SIGN = 0.001
+"""Share of the loss from which a term that vanished or changed its sign has moved, however small it is."""
 
 
 def drift(base: Sequence[Row], head: Sequence[Row]) -> Change:
@@ -36,14 +39,21 @@ def drift(base: Sequence[Row], head: Sequence[Row]) -> Change:
         words = [f"without {lost}" if lost else "", f"with {more}" if more else ""]
         return Change("unsure", f"other loss terms: {' and '.join(filter(None, words))}", n=len(shared))
     means = {name: (_mean(old, name), _mean(new, name)) for name in sorted(names[0])}
-    least = SMALL * sum(abs(was) for was, _ in means.values())
-    moves = {name: (now - was) / max(abs(was), least) if now != was else 0.0 for name, (was, now) in means.items()}
+    whole = sum(abs(was) for was, _ in means.values())
+    moves = {name: _move(was, now, whole) for name, (was, now) in means.items()}
     worst = max(moves, key=lambda name: abs(moves[name]))
     was, now = means[worst]
     if abs(moves[worst]) <= MOVED:
         return Change("unchanged", "", was, now, moves[worst], len(shared))
     reason = f"loss term {worst} was {was:.4g} over the first epoch, now {now:.4g}: something else is computed"
     return Change("unsure", reason, was, now, moves[worst], len(shared))
+
+
+def _move(was: float, now: float, whole: float) -> float:
+    """Change of a term over its own size, as far as it counts."""
+    if was * now <= 0 and max(abs(was), abs(now)) > SIGN * whole:
+        return (now - was) / max(abs(was), abs(now))
+    return (now - was) / max(abs(was), SMALL * whole) if now != was else 0.0
 
 
 def _first(rows: Sequence[Row]) -> dict[int, Mapping[str, float]]:

@@ -25,10 +25,16 @@ def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | N
     A run costs what its method cost on this machine with the same networks and batches, else what the methods that
     finished there cost in the middle.
     """
+    asked = _batches(runs[0])
     like = [
         row
         for row in rows
-        if row.cost and row.environment.machine == machine and _batches(row.run) == _batches(runs[0])
+        if row.cost
+        and row.run.data == runs[0].data
+        and row.environment.machine == machine
+        and row.run.recipe.batch_size == runs[0].recipe.batch_size
+        and row.run.student in {run.student for run in runs}
+        and _batches(row.run) == asked
     ]
     total, shared = 0.0, 0.0
     for run in runs:

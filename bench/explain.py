@@ -91,7 +91,7 @@ def _differences(run: Run, other: Run) -> list[str]:
 def _split(runs: list[Run], memory: Memory, exact: bool) -> Split:
     if not runs:
         return Split((), "")
-    enough = not exact and memory.bound(runs) <= memory.room
+    enough = not exact and (len(runs) == 1 or memory.bound(runs) <= memory.room)
     return Split((tuple(runs),), "") if enough else memory.split(runs)
 
 

@@ -16,7 +16,7 @@ import datasets
 import methods
 from datasets.base import ArraySplit
 
-from . import checkpoints, equal_cost, grid, tasks
+from . import checkpoints, equal_cost, grid, networks, tasks
 from .engines.local import LocalEngine, default_devices
 from .errors import SpecError
 from .explain import explain
@@ -228,6 +228,8 @@ def _sha256(file: Path | None) -> str | None:
 
 def _check_variants(plan: grid.Plan, asked: Asked, data: tasks.Opened) -> None:
     """Every variant of `data` can be made, and recipes and methods can be built on as many samples as it has."""
+    for name, init in {(run.student, run.recipe.init) for run in plan.runs if not asked.teacher}:
+        networks.check_init(name, init)
     variants: dict[str, list[Run]] = {}
     for run in plan.runs:
         variants.setdefault(run.data.model_dump_json(), []).append(run)
@@ -271,4 +273,4 @@ def _summary(plan: grid.Plan, rows: list[Row], say: Say) -> bool:
         say(f"  {row.status}: {row.run.shown}: {row.reason}")
     if missing:
         say(f"  {missing} runs left no row; run the same command again")
-    return not bad and not missing
+    return bool(plan.runs) and not bad and not missing

@@ -29,6 +29,7 @@ from .tracing import FLOAT, Loss, Shapes, Traced, UntracedError, loss_of, traced
 GIB = 2**30
 LIBRARIES = {"cpu": 1.0 * GIB, "cuda": 1.0 * GIB}  # Python and torch; on CUDA the context and cuDNN's workspaces
 MARGIN = 1.2  # on all the rest
+LITTLE = 1.1  # times what the largest run takes, where that is too much alone: splitting further would save nothing
 PIXEL = 48 * 2**10  # for each pixel of a batch: more than any network here keeps (30 KiB), and room for a method
 STATES = {"sgd": 1, "adamw": 2, "rmsprop_tf": 2}  # values that an optimiser keeps for each weight
 
@@ -61,29 +62,26 @@ class Memory:
     def split(self, runs: Sequence[Run]) -> Split:
         """The fewest parts of a cohort that fit, nearly equal in number.
 
-        A run that is too large alone is tried all the same, alone: the estimate is on the safe side, and running out of
-        memory is a status. A cohort that cannot be traced stays whole.
+        Where a run is too large alone, it is tried all the same, with those that add little to it: the estimate is on
+        the safe side, and running out of memory is a status. A cohort that cannot be traced stays whole.
         """
         try:
             whole = self.needed(runs)
-            small = [run for run in runs if whole <= self.room or self.needed([run]) <= self.room]
-            parts = (*self._fewest(small), *((run,) for run in runs if run not in small))
+            largest = max(self.needed([run]) for run in runs) if whole > self.room else 0.0
+            parts = self._fewest(runs, max(self.room, LITTLE * largest))
         except UntracedError as error:
             return Split((tuple(runs),), f"memory unknown ({error})")
         words = f"{_gib(whole)} GiB"
         if len(parts) > 1:
             words = f"split into {len(parts)}, because together they take {words} and a job has {_gib(self.room)}"
-        if len(small) < len(runs):
-            names = ", ".join(dict.fromkeys(run.method for run in runs if run not in small))
-            words += f"; {names} may not fit into the {_gib(self.room)} GiB of a job even alone, and is tried"
+        if largest > self.room:
+            words += f"; {_gib(largest)} GiB for one run may not fit into the {_gib(self.room)} of a job, and is tried"
         return Split(parts, words)
 
-    def _fewest(self, runs: list[Run]) -> list[tuple[Run, ...]]:
-        for count in range(1, len(runs) + 1):
-            parts = grid.divided(runs, count)
-            if all(self.needed(part) <= self.room for part in parts):
-                return parts
-        return []
+    def _fewest(self, runs: Sequence[Run], room: float) -> tuple[tuple[Run, ...], ...]:
+        every = (grid.divided(runs, count) for count in range(1, len(runs)))
+        fitting = (parts for parts in every if all(self.needed(part) <= room for part in parts))
+        return tuple(next(fitting, [(run,) for run in runs]))
 
     def bound(self, runs: Sequence[Run]) -> float:
         """More bytes than `needed` says, from the shapes of batches and weights alone."""

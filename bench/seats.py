@@ -22,6 +22,7 @@ from .specs import MethodEntry, Pair, Run, Scale, Table
 
 Key = tuple[str, str | None, str, str, str]  # student, teacher, method, resolved options, options of the data
 Place = tuple[int, str, int]  # version, data, number of the recipe
+Pairing = tuple[str | None, str]  # teacher, None where there is none, and student
 Printed = Sequence[tuple[str, list[Reported]]]
 
 
@@ -56,8 +57,8 @@ class Seat:
     skip: str = ""
 
 
-def seats_of(table: Table, scale: Scale, printed: Printed, ran: Container[str] = ()) -> list[Seat]:
-    """Every cell of the table in its own order; `ran` are the students that there are rows of."""
+def seats_of(table: Table, scale: Scale, printed: Printed, ran: Container[Pairing] = ()) -> list[Seat]:
+    """Every cell of the table in its own order; `ran` are the teachers and students that there are rows of."""
     return [seat for pair in table.pairs for seat in _seats(table, pair, scale, printed, ran)]
 
 
@@ -68,6 +69,7 @@ class Index:
         keys = {seat.key for seat in seats if seat.key}
         coarse = {key[:3] for key in keys}
         self._recipes: dict[Recipe, int] = {}
+        self._data: dict[str, str] = {}  # data as JSON, and with its options in order
         words: dict[str, str] = {}  # options as Python writes them and as a key holds them
         self._found: dict[Key, dict[Place, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
@@ -91,10 +93,12 @@ class Index:
         return self._found.get(seat.key, {}).get(self._place(run, recipe), []) if seat.key else []
 
     def _place(self, run: Run, recipe: Recipe) -> Place:
-        return run.version, run.data.model_dump_json(), self._recipes.setdefault(recipe, len(self._recipes))
+        text = run.data.model_dump_json()
+        data = self._data.get(text) or self._data.setdefault(text, options_key(run.data.model_dump()))
+        return run.version, data, self._recipes.setdefault(recipe, len(self._recipes))
 
 
-def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed, ran: Container[str]) -> list[Seat]:
+def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed, ran: Container[Pairing]) -> list[Seat]:
     teacher, student, skip = _networks(pair, scale, ran)
     entries = _entries(table, pair, printed)
     data = options_key(pair.data if scale == "full" else pair.mini_data)
@@ -113,7 +117,7 @@ def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed, ran: Contai
     return [replace(seat, rivals=_rivals(seat, seats), others=_other_recipes(seat, seats)) for seat in seats]
 
 
-def _networks(pair: Pair, scale: Scale, ran: Container[str]) -> tuple[str | None, str | None, str]:
+def _networks(pair: Pair, scale: Scale, ran: Container[Pairing]) -> tuple[str | None, str | None, str]:
     """Teacher, student and why they cannot run; of two libraries' networks the one that there are rows of."""
     here = grid.pair_at(pair, scale)
     if reason := grid.given_up(pair, scale):
@@ -121,8 +125,10 @@ def _networks(pair: Pair, scale: Scale, ran: Container[str]) -> tuple[str | None
     candidates = [here]
     if scale == "full" and pair.networks and grid.own_networks(pair):
         candidates += [(pair.networks.teacher, pair.networks.student), (pair.teacher, pair.student)]
-    teacher, student = next((names for names in candidates if names[1] in ran), here)
-    return teacher, student, "" if student in ran else grid.skip_reason(pair, scale)
+    taught = [names for names in candidates if names in ran]
+    alone = [names for names in candidates if (None, names[1]) in ran]
+    teacher, student = next(iter([*taught, *alone]), here)
+    return teacher, student, "" if taught or alone else grid.skip_reason(pair, scale)
 
 
 def _rivals(seat: Seat, seats: Sequence[Seat]) -> dict[str, Seat]:

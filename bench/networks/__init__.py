@@ -71,10 +71,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         SpecError: an unknown name (the nearest is suggested), or an `init` that the network does not know.
         CheckpointError: weights are needed and cannot be had.
     """
-    if name.startswith(detectron2.PREFIX):
-        family(name)  # a config that does not exist is refused before anything else
-    if init not in _inits(name):
-        raise SpecError(f"{name} has no weights {init!r} to start from; set init to random")
+    check_init(name, init)
     if name.startswith(detectron2.PREFIX):
         return detectron2.build(name, num_classes, init)
     if name in cifar.NAMES:
@@ -84,6 +81,21 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     if name in segmenters.NAMES:
         return segmenters.build(name, num_classes, init)
     return detectors.build(name, num_classes, init)
+
+
+def check_init(name: str, init: str) -> None:
+    """Refuse weights that a network cannot start from.
+
+    Raises:
+        SpecError: the network does not exist, or has no such weights.
+    """
+    if name.startswith(detectron2.PREFIX):
+        family(name)  # a config that does not exist is refused before anything else
+    if init not in (known := _inits(name)):
+        words = " or ".join(sorted(known))
+        raise SpecError(
+            f"{name} has no weights {init!r} to start from; set init (a teacher's: teacher.init) to {words}"
+        )
 
 
 def _inits(name: str) -> set[str]:

@@ -61,3 +61,10 @@ def test_seeds_are_set_against_themselves() -> None:
 
 def test_rows_without_an_epoch_are_not_measured() -> None:
     assert drift([row(MEASURED)], [row(MEASURED, history=())]).word == "not measured"
+
+
+def test_a_small_term_that_vanished_or_changed_its_sign_is_found() -> None:
+    base = row(MEASURED | {"attention": 0.016})
+    for value, word in ((0.03, "unchanged"), (-0.016, "unsure"), (0.0, "unsure")):
+        assert drift([base], [row(MEASURED | {"attention": value})]).word == word
+    assert drift([row(MEASURED | {"tiny": 0.001})], [row(MEASURED | {"tiny": -0.001})]).word == "unchanged"
