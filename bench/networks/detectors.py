@@ -33,9 +33,10 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         top = {"retinanet": "c5", "fcos": "p5", "faster_rcnn": "pool"}[kind]
         return detector(ResNetPyramid(depth, init, top), num_classes)
     if name.endswith("_teacher"):
-        pyramid = MiniPyramid(widths=(32, 64, 128, 224), blocks=(1, 2, 2, 2), out_channels=64)
+        width = 96 if kind == "fcos" else 64  # torchvision's FCOS head normalises in 32 groups
+        pyramid = MiniPyramid(widths=(32, 64, 128, 224), blocks=(1, 2, 2, 2), out_channels=width)
     else:
-        width = 64 if kind == "fcos" else 48  # torchvision's FCOS head normalises in 32 groups
+        width = 64 if kind == "fcos" else 48
         pyramid = MiniPyramid(widths=(16, 32, 64, 128), blocks=(1, 1, 1, 1), out_channels=width)
     small: dict[str, dict[str, Any]] = {
         "retinanet": {"head_convs": 2, "anchor_size": 3.0, "octaves": 2, "ratios": (0.7, 1.4, 2.2), "candidates": 300},
