@@ -9,8 +9,8 @@ from typing import Any
 import datasets
 
 from . import grid, tasks
-from .coverage import coverage, idle
 from .errors import USER_ERRORS
+from .judging.coverage import coverage, idle
 from .networks import detectron2
 from .own_data import look
 from .recipe import load_recipe, recipe_names

@@ -162,7 +162,7 @@ def compare(
     ] = False,
 ) -> None:
     """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
-    from . import baselines, comparison
+    from .comparing import baselines, comparison
     from .render.comparison import show
 
     sides = [baselines.load(base), baselines.load(head)]
@@ -177,7 +177,7 @@ def compare(
 @app.command()
 def baseline(results: ResultsOption = RESULTS) -> None:
     """Keep the rows of a folder of runs in results/baselines, for `compare` and for the history that `plots` draws."""
-    from .baselines import keep
+    from .comparing.baselines import keep
 
     for folder, count in keep(results, BASELINES).items():
         typer.echo(f"{folder}: {count} rows")

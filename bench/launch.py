@@ -16,12 +16,13 @@ import datasets
 import methods
 from datasets.base import ArraySplit
 
-from . import checkpoints, equal_cost, grid, networks, tasks
+from . import checkpoints, grid, networks, tasks
 from .engines.local import LocalEngine, default_devices
 from .errors import SpecError
-from .explain import explain
-from .memory import GIB, Memory, available
 from .own_data import look
+from .planning import equal_cost
+from .planning.explain import explain
+from .planning.memory import GIB, Memory, available
 from .recipe import load_recipe
 from .run import Job, load_network
 from .specs import Scale, Table

@@ -20,10 +20,10 @@ from datasets.base import DataError
 
 from . import checkpoints, environment, networks, tasks
 from .errors import CheckpointError, TeacherError
-from .member import STUDENT, TEACHER, Member
 from .networks.base import Network
 from .rows import Cost, Epoch, Metrics, Row, Status, StudentRecord, TeacherRecord
 from .specs import Run
+from .steps.member import STUDENT, TEACHER, Member
 from .store import Store
 from .tasks.base import Task
 from .training import Report, status_of, train

@@ -18,9 +18,9 @@ import torch
 from methods.base import MethodError
 
 from .errors import USER_ERRORS
-from .member import Clock, DivergedError, Member, Prepared
 from .networks.base import Network
 from .rows import Status
+from .steps.member import Clock, DivergedError, Member, Prepared
 from .tasks.base import Task, autocast
 
 Report = Callable[[dict[str, Any]], None]

@@ -17,10 +17,10 @@ from torch import nn
 import datasets
 import methods
 from bench import networks, tasks
-from bench.member import Member
 from bench.networks.base import Network
 from bench.recipe import Recipe, load_recipe
 from bench.specs import Run
+from bench.steps.member import Member
 from bench.tasks.base import Task
 from bench.training import train
 from datasets.base import ImageSet

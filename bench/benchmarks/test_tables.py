@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.cells import collect
 from bench.grid import Choice, Plan, plan
+from bench.judging.cells import collect
 from bench.render.sheet import sheet
 from bench.specs import Table, load_table, table_names
 from bench.store import Store, read_rows

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ..cells import Cell
-from ..seats import options_key
+from ..judging.cells import Cell
+from ..judging.seats import options_key
 from ..specs import Pair
 
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ..comparable import flat
-from ..comparable import shown as worded
-from ..comparison import CellChange, budget
-from ..drift import MOVED
+from ..comparing.comparison import CellChange, budget
+from ..comparing.drift import MOVED
+from ..judging.comparable import flat
+from ..judging.comparable import shown as worded
 from ..regression import ALPHA, SLOWER, WORDS, Change, Word
 from ..rows import Row
 from ..store import Misfit

@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
-from ..cells import Cell
+from ..judging.cells import Cell
 from ..specs import Scale, Table
 from ..verdicts import Sample
 from . import values

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..cells import Cell
+from ..judging.cells import Cell
 from ..specs import Table
 from ..store import write_atomically
 from .sheet import HEADERS, Sheet

@@ -12,8 +12,8 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..comparison import budget
-from ..history import Moment, history
+from ..comparing.comparison import budget
+from ..comparing.history import Moment, history
 from ..regression import Change, Word
 from ..rows import Row
 from ..specs import Scale, Table

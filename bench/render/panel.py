@@ -103,7 +103,7 @@ def _panel(table: Table, block: Block, task: SegmentationTask, gallery: Gallery)
 
 def _networks(table: Table, block: Block, gallery: Gallery) -> Iterator[tuple[str, Run, Path, str]]:
     """Label with score, run, file and its sha256 of the teacher and of every method's first seed."""
-    from ..member import STUDENT
+    from ..steps.member import STUDENT
 
     cells = [line.cell for line in block.lines]
     taught: Row | None = next((row for cell in cells for row in cell.rows[:1] if row.run.teacher and row.teacher), None)

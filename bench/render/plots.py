@@ -11,7 +11,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..cells import Cell
+from ..judging.cells import Cell
 from ..rows import Row
 from ..specs import Scale, Table, load_table
 from ..store import write_atomically

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..cells import Cell
+from ..judging.cells import Cell
 from ..specs import Scale, Table
 from . import values
 from .blocks import Block, Line, blocks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from ..cells import Cell
+from ..judging.cells import Cell
 from ..reported import load_reported
 from ..rows import Row
 from ..specs import Scale, Table

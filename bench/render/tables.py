@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from ..cells import Cell, collect
+from ..judging.cells import Cell, collect
 from ..rows import Row
 from ..specs import Scale, Table, load_table
 from ..store import Misfit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cells import Cell
+from ..judging.cells import Cell
 from ..verdicts import Sample
 from .blocks import Block, Line
 

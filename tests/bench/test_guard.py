@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from bench.comparison import compare, same
+from bench.comparing.comparison import compare, same
 from bench.rows import Row
 from bench.run import execute
 from methods import kd

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import checkpoints, launch, memory, networks
+from bench import checkpoints, launch, networks
 from bench.errors import CheckpointError, SpecError
 from bench.launch import Asked, Launch, prepare
+from bench.planning import memory
 from bench.specs import MethodEntry, Networks, Pair, Table, load_table
 from datasets import DataError
 from methods.base import MethodError

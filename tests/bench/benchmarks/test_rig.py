@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bench.benchmarks.rig import STEPS, Case, Rig
-from bench.member import Clock
+from bench.steps.member import Clock
 
 CPU = torch.device("cpu")
 TINY = Case("tiny", "resnet14", "resnet8", "cifar_mini", {"batch_size": 8})

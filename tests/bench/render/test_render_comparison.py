@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bench.comparison import CellChange, compare
+from bench.comparing.comparison import CellChange, compare
 from bench.render.comparison import counts, labels, show
 from bench.rows import Row
 from bench.specs import load_table

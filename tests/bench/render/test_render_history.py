@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from bench.history import history
+from bench.comparing.history import history
 from bench.render.history import draw_history, history_figure
 from bench.rows import Row
 from bench.specs import load_table

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
-from bench.cells import collect
+from bench.judging.cells import collect
 from bench.render.figures import spread
 from bench.render.plots import Drawing, draw_all, figures
 from bench.rows import Row

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from bench.cells import collect
 from bench.errors import StoreError
+from bench.judging.cells import collect
 from bench.render import files
 from bench.render.blocks import blocks
 from bench.render.sheet import Footnotes, sheet

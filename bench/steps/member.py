@@ -1,0 +1,338 @@
+"""One student in training: its network, method, optimiser, random state and what it has measured so far."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import methods
+from methods.base import Batch, Method, MethodError, NetworkInfo, Outputs, Setting
+
+from .. import checkpoints, networks
+from ..models import digest
+from ..networks.base import Network
+from ..recipe import Recipe
+from ..rows import Epoch, Status
+from ..specs import Run, init_seed
+from ..tasks.base import Task, autocast
+from . import optimisers
+from .randomness import RandomState
+from .schedules import learning_rate
+
+CHECKPOINT = "checkpoint.pt"
+STUDENT = "student.pt"
+TEACHER = "teacher.pt"
+
+Prepared = dict[int, tuple[dict[str, Tensor], float]]
+"""By the phase's seed: what a method's earlier phase left, and the seconds it took."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss term became non-finite."""
+
+
+class Member:
+    """One run inside a cohort. A solo run is a cohort of one.
+
+    Args:
+        run: the spec.
+        task: prepared data.
+        teacher: shapes of the teacher's outputs; None for a run without a teacher.
+        folder: where checkpoint and student are kept.
+        device: where it trains.
+    """
+
+    def __init__(self, run: Run, task: Task, teacher: NetworkInfo | None, folder: Path, device: torch.device) -> None:
+        self.run, self.task, self.folder, self.device = run, task, folder, device
+        torch.manual_seed(run.init_seed)
+        self.student: Network = networks.build(run.student, len(task.classes), run.recipe.init)
+        self.teacher = self._online_teacher()
+        info = self.student.info
+        self.method: Method = methods.build(run.method, self._setting(info, teacher or info), **run.options)
+        for module in filter(None, (self.student, self.teacher)):
+            module.to(device)
+            if run.recipe.channels_last:
+                module.to(memory_format=torch.channels_last)
+        self.method.to(device)
+        self.averaged = _averaged(self.student, run.recipe)
+        self.trained: list[list[nn.Parameter]] = []  # whose gradients are clipped together
+        self.optimiser: torch.optim.Optimizer | None = None
+        self.random = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
+        self.status: Status | None = None
+        self.reason = ""
+        self.epoch = 0  # the next one to train
+        self.steps = 0
+        self.history: list[Epoch] = []
+        self.seconds: dict[str, list[float]] = {"data": [], "teacher": [], "student": []}  # a step's, one an epoch
+        self.prepare_seconds = 0.0
+        self.wall_seconds = 0.0
+        self._terms: list[tuple[list[str], Tensor]] = []
+        self._sums: dict[str, float] = {}
+        self._steps_in_epoch = 0
+        self.step_seconds: list[float] = []
+        self.answer_seconds: list[float] = []
+
+    def _online_teacher(self) -> Network | None:
+        """The teacher that this run trains beside its student, from initial weights that do not depend on either."""
+        name = self.run.online_teacher
+        if name is None:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            # Another seed than a student's: of two equal networks with equal weights, neither has anything to teach.
+            torch.manual_seed(init_seed(self.run.data.fingerprint, f"{name} as teacher", self.run.seed))
+            return networks.build(name, len(self.task.classes), self.run.recipe.init)
+
+    def _setting(self, student: NetworkInfo, teacher: NetworkInfo) -> Setting:
+        return Setting(
+            self.run.task,
+            len(self.task.classes),
+            self.task.num_samples,
+            student,
+            self.teacher.info if self.teacher is not None else teacher,
+            self.task.train_targets,
+            self.task.steps_per_epoch,
+        )
+
+    @property
+    def active(self) -> bool:
+        return self.status is None
+
+    @property
+    def wants_frozen(self) -> bool:
+        """Whether the method reads a teacher that the cohort shares."""
+        return self.method.needs_teacher and self.method.teacher_mode == "frozen"
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is evaluated and saved: the student, or the running mean of its weights."""
+        return self.student if self.averaged is None else cast(Network, self.averaged.module)
+
+    def prepare(self, teacher: Network | None, shared: Prepared) -> None:
+        """The method's earlier phases; a resumed run has them behind it.
+
+        `shared` holds what members of the cohort prepared already, with the seconds it took; each phase has a random
+        state of its own, seeded by `preparation` and the student's network, so it does not matter who was first.
+        """
+        if teacher is None or self.epoch > 0:
+            return
+        for part in (m for m in self.method.modules() if isinstance(m, Method)):
+            if type(part).prepare is Method.prepare:
+                continue
+            seed = int(digest([self.run.init_seed, "prepare", part.preparation]), 16) % 2**63
+            if seed not in shared:
+                begin = time.perf_counter()
+                with RandomState(seed, self.device).current():
+                    part.prepare(teacher, self._teacher_view())  # type: ignore[arg-type]
+                state = {n: v.clone() for n, v in part.state_dict().items() if n.startswith(part.prepared)}
+                shared[seed] = state, time.perf_counter() - begin
+            state, seconds = shared[seed]
+            part.load_state_dict(part.state_dict() | state)
+            self.prepare_seconds += seconds
+        if self.method.initial_epochs:
+            begin = time.perf_counter()
+            self._begin(teacher)
+            self.prepare_seconds += time.perf_counter() - begin
+
+    def _teacher_view(self) -> Iterator[Batch]:
+        for batch in self.task.endless(self.device, "prepare"):
+            yield replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
+
+    def _begin(self, teacher: Network) -> None:
+        """The method's first epochs on the student, at the recipe's rate and without the task's loss."""
+        recipe = self.run.recipe
+        optimiser = optimisers.make(recipe, [self.student], self.method)
+        self.student.train()
+        self.method.train()
+        steps = min(self.method.initial_epochs * self.task.steps_per_epoch, recipe.max_steps or 2**62)
+        for step, batch in zip(range(steps), self.task.endless(self.device, "initial"), strict=False):
+            with self.random.current(), autocast(recipe, self.device):
+                with torch.no_grad():
+                    own = teacher(batch.teacher_inputs)
+                outputs = self.task.outputs(self.student, batch)
+                terms = self.method(batch, outputs, own, initial=True)
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+            optimiser.step()
+            for name, value in terms.items():
+                if (step + 1) % self.task.steps_per_epoch == 0 and not value.isfinite():
+                    raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
+
+    def step(self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock) -> None:
+        """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch."""
+        answered = 0.0
+        begin = clock.now()
+        self.student.train()
+        self.method.train()
+        optimiser = self._optimiser()
+        optimisers.set_rate(optimiser, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
+        with self.random.current():
+            with autocast(self.run.recipe, self.device):
+                outputs = self.task.outputs(self.student, batch)
+                if self.teacher is not None:
+                    own = self.teacher.train()(batch.teacher_inputs)
+                elif own is not None and teacher is not None:
+                    asked = clock.now()
+                    with torch.no_grad():
+                        own = teacher.answer(own, outputs, batch)
+                    answered = clock.now() - asked
+            terms = {name: self.method.task_weight * value for name, value in outputs.losses.items()}
+            if own is not None:
+                terms = joined(terms, self.method(batch, outputs, own))
+            optimiser.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+        if self.run.recipe.clip_norm:
+            for together in self.trained:
+                nn.utils.clip_grad_norm_(together, self.run.recipe.clip_norm)
+        optimiser.step()
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.student)
+        self._terms.append((list(terms), torch.stack([value.detach().float() for value in terms.values()])))
+        self.steps += 1
+        if clock.exact:
+            self.step_seconds.append(clock.now() - begin - answered)
+            self.answer_seconds.append(answered)
+
+    def read_losses(self) -> dict[str, float]:
+        """Mean of every loss term since the last reading.
+
+        Raises:
+            DivergedError: one of them is not finite; names the term and the step.
+        """
+        names = self._terms[0][0]
+        values = torch.stack([values for _, values in self._terms]).cpu().double()
+        first = self.steps - len(self._terms)
+        self._terms.clear()
+        if not values.isfinite().all():
+            step, term = (~values.isfinite()).nonzero()[0].tolist()
+            raise DivergedError(f"loss term {names[term]} is {values[step, term].item()} at step {first + step + 1}")
+        for name, value in zip(names, values.sum(0).tolist(), strict=True):
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._steps_in_epoch += len(values)
+        return dict(zip(names, values.mean(0).tolist(), strict=True))
+
+    def end_epoch(self, metrics: dict[str, float], data_seconds: list[float], teacher_seconds: list[float]) -> None:
+        """Close the books on an epoch; the losses have been read.
+
+        Waiting for data comes in bursts, so its mean counts; of the rest the median, which a busy machine moves less.
+        """
+        rate = learning_rate(self.run.recipe, self.steps - 1, self.task.steps_per_epoch)
+        losses = {name: value / self._steps_in_epoch for name, value in self._sums.items()}
+        self.epoch += 1
+        self.history.append(Epoch(epoch=self.epoch, steps=self.steps, lr=rate, losses=losses, metrics=metrics))
+        self.seconds["data"].append(statistics.mean(data_seconds))
+        if self.step_seconds:
+            self.seconds["student"].append(statistics.median(self.step_seconds))
+        if teacher_seconds:
+            own = statistics.median(teacher_seconds) + statistics.median(self.answer_seconds)
+            self.seconds["teacher"].append(own)
+        self._sums, self._steps_in_epoch = {}, 0
+        self.step_seconds, self.answer_seconds = [], []
+
+    def save(self) -> None:
+        """Keep everything a later process needs to go on exactly here."""
+        checkpoints.write(
+            self.folder / CHECKPOINT,
+            {
+                "run": self.run.id,
+                "student": self.student.state_dict(),
+                "teacher": self.teacher.state_dict() if self.teacher is not None else {},
+                "averaged": self.averaged.state_dict() if self.averaged is not None else {},
+                "method": self.method.state_dict(),
+                "optimiser": self._optimiser().state_dict(),
+                "random": self.random.state_dict(),
+                "epoch": self.epoch,
+                "steps": self.steps,
+                "history": [epoch.model_dump(mode="json") for epoch in self.history],
+                "seconds": self.seconds,
+                "prepare_seconds": self.prepare_seconds,
+                "wall_seconds": self.wall_seconds,
+            },
+        )
+
+    def resume(self) -> bool:
+        """Go on from the last checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return False
+        kept: dict[str, Any] = checkpoints.read(path)
+        checkpoints.load_strictly(self.student, kept["student"], path)
+        checkpoints.load_strictly(self.method, kept["method"], path)
+        if self.teacher is not None:
+            checkpoints.load_strictly(self.teacher, kept["teacher"], path)
+        if self.averaged is not None:
+            checkpoints.load_strictly(self.averaged, kept["averaged"], path)
+        self._optimiser().load_state_dict(kept["optimiser"])
+        self.random.load_state_dict(kept["random"])
+        self.epoch, self.steps = kept["epoch"], kept["steps"]
+        self.history = [Epoch(**epoch) for epoch in kept["history"]]
+        self.seconds = kept["seconds"]
+        self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
+        return True
+
+    def save_student(self) -> str:
+        """Write the student alone, without heads and adapters of the method; returns the file's sha256."""
+        return self._save(STUDENT, self.run.student, self.evaluated)
+
+    def save_teacher(self) -> str:
+        """Likewise the teacher that was trained beside it."""
+        assert self.teacher is not None
+        assert self.run.online_teacher is not None
+        return self._save(TEACHER, self.run.online_teacher, self.teacher)
+
+    def _save(self, file: str, name: str, network: Network) -> str:
+        content = {"network": name, "classes": list(self.task.classes), "run": self.run.id}
+        state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        return checkpoints.write(self.folder / file, content | {"state": state})
+
+    def drop_checkpoint(self) -> None:
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """Made when first needed: what a method trains is settled only after `prepare`."""
+        if self.optimiser is None:
+            trained = [self.student] if self.teacher is None else [self.student, self.teacher]
+            self.optimiser = optimisers.make(self.run.recipe, trained, self.method)
+            # A teacher that is trained beside the student is clipped apart: neither is to feel the other's gradients.
+            every = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
+            theirs = {id(parameter) for parameter in self.teacher.parameters()} if self.teacher is not None else set()
+            parts = ([p for p in every if id(p) not in theirs], [p for p in every if id(p) in theirs])
+            self.trained = [part for part in parts if part]
+        return self.optimiser
+
+
+class Clock:
+    """Seconds of work done, not of work handed to a device: on CUDA, only `exact` readings wait for the device."""
+
+    def __init__(self, device: torch.device, exact: bool) -> None:
+        self.device, self.exact = device, exact or device.type == "cpu"
+
+    def now(self) -> float:
+        if self.exact and self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def joined(task: dict[str, Tensor], method: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All terms of a run's loss.
+
+    Raises:
+        MethodError: a method's term bears the name of one of the network's own, which it would replace.
+    """
+    if both := task.keys() & method.keys():
+        raise MethodError(f"{', '.join(sorted(both))} is a loss of the network and of the method; rename the method's")
+    return task | method
+
+
+def _averaged(student: Network, recipe: Recipe) -> AveragedModel | None:
+    """The running mean of weights and buffers that the recipe asks for."""
+    if recipe.ema is None:
+        return None
+    return AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
