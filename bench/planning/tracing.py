@@ -89,17 +89,25 @@ class UntracedError(RuntimeError):
     """A network does not know fake tensors, so nothing can be said before it runs."""
 
 
-@cache
 def traced(name: str, shapes: Shapes) -> Traced:
-    """A network under these shapes.
+    """A network under these shapes; it is traced once, also where that fails.
 
     Raises:
         UntracedError: names the network and what it answered.
     """
+    found = _attempted(name, shapes)
+    if isinstance(found, str):
+        raise UntracedError(f"{name}: {found}")
+    return found
+
+
+@cache
+def _attempted(name: str, shapes: Shapes) -> Traced | str:
+    """The network, or why it cannot be traced."""
     try:
         return _traced(name, shapes)
-    except Exception as error:
-        raise UntracedError(f"{name}: {_first_line(error)}") from error
+    except Exception as error:  # noqa: BLE001 - whatever a network that does not know fake tensors answers
+        return _first_line(error)
 
 
 def _traced(name: str, shapes: Shapes) -> Traced:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -169,14 +170,22 @@ def test_a_cohort_is_not_split_where_that_would_save_next_to_nothing(pictures: P
     assert memory.split(runs).parts == (tuple(runs),)
 
 
-def test_a_network_that_cannot_be_traced_stops_nobody(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> Any:
+def test_a_network_that_cannot_be_traced_stops_nobody_and_is_tried_once(
+    pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def broken(name: str, *_: object) -> Any:
+        tried.append(name)
         raise RuntimeError("no fake tensors, please\nat all")
 
+    monkeypatch.setattr(tracing, "_attempted", functools.cache(tracing._attempted.__wrapped__))
     monkeypatch.setattr(networks, "build", broken)
     runs = [pictures.run(student="wrn_16_1"), pictures.run("kd", student="wrn_16_1")]
-    assert estimate(room=1.0).parts(runs) == (tuple(runs),)
     split = estimate(room=1.0).split(runs)
+    assert estimate(room=1.0).split(runs) == split
+    assert tried == ["wrn_16_1"]
+    assert estimate(room=1.0).parts(runs) == (tuple(runs),)
     assert split.parts == (tuple(runs),)
     assert split.words == "memory unknown (wrn_16_1: RuntimeError: no fake tensors, please)"
 
