@@ -10,6 +10,7 @@ import numpy as np
 from bench.grid import Choice, runs_of
 from bench.rows import Cost, Environment, Epoch, Metrics, Row, StudentRecord, TeacherRecord
 from bench.specs import Data, Run, Table
+from bench.store import shared
 from bench.tasks.coco_eval import Detection
 from datasets.base import ArraySplit, ImageSet
 
@@ -34,7 +35,7 @@ def images() -> ImageSet:
 
 
 def rows(table: Table, count: int) -> list[Row]:
-    """`count` finished rows, shared out evenly among the table's cells, one seed after the other.
+    """`count` finished rows, dealt evenly to the table's cells, one seed after the other, as if they had been read.
 
     Their ids are not the hashes of their specs, which would take longer than all the rest.
     """
@@ -47,7 +48,7 @@ def rows(table: Table, count: int) -> list[Row]:
         for run in runs_of(table, pair, entry, choice)
     }
     firsts = list(cells.values())
-    return [_of_seed(firsts[i % len(firsts)], i // len(firsts)) for i in range(count)]
+    return shared(_of_seed(firsts[i % len(firsts)], i // len(firsts)) for i in range(count))
 
 
 def _of_seed(row: Row, seed: int) -> Row:

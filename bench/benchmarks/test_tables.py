@@ -41,7 +41,7 @@ def test_planning(runs: int, benchmark: BenchmarkFixture, scope: Scope) -> None:
 
 @pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_building_a_table(rows: int, benchmark: BenchmarkFixture, scope: Scope) -> None:
-    """Cells, verdicts and the sheet to print, from rows that were not looked at before."""
+    """Cells, verdicts and the sheet to print, from rows that were read and not looked at before."""
     table = load_table("crd/cifar100")
     sets = [synthetic.rows(table, rows) for _ in range(1 if rows == 100_000 else scope.rounds(8))]
     rounds = len(sets)

@@ -16,7 +16,7 @@ from typing import Any
 from ..recipe import stretched
 from ..reported import Reported, find, load_reported, student_alone
 from ..rows import Row
-from ..specs import MethodEntry, Pair, Run, Scale, Selection, Table
+from ..specs import MethodEntry, Pair, Scale, Selection, Table
 from ..verdicts import MINI, Sample, Verdict, judge, noise_budget
 from .comparable import data_differences, obstacles, one_line, recipe_differences
 from .gains import CellCost, cost, factor_of, gain
@@ -178,9 +178,10 @@ def _gain_equal(blank: Cell, seat: Seat, counted: Sequence[Row], paid: CellCost 
 
 def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
     """What rows measured, by seed; of several of a seed the last one counts."""
-    if len({row.run.seed for row in rows}) < len(rows):
-        rows = list({row.run.seed: row for row in sorted(rows, key=lambda row: row.finished)}.values())
-    return {row.run.seed: value for row in rows if (value := cell.value(row)) is not None}
+    seeds = {row.run.seed: row for row in rows}
+    if len(seeds) < len(rows):
+        seeds = {row.run.seed: row for row in sorted(rows, key=lambda row: row.finished)}
+    return {seed: value for seed, row in seeds.items() if (value := cell.value(row)) is not None}
 
 
 def _reported(table: Table, seat: Seat, printed: Printed) -> Reported | None:
@@ -230,17 +231,11 @@ def _chosen(found: Sequence[list[Row]], seat: Seat, table: Table) -> tuple[list[
 
 
 def _by_teacher(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows in groups of one teacher: of the few that there are, comparing costs less than making each row's id."""
-    known: list[tuple[Run | None, str]] = [(None, "")]
+    """Rows in groups of one teacher."""
     groups: dict[tuple[str, str | None], list[Row]] = defaultdict(list)
     for row in rows:
         teacher = row.run.teacher
-        name = next((name for other, name in known if other is teacher or other == teacher), None)
-        if name is None:
-            assert teacher is not None  # `known` begins with none
-            name = teacher.id
-            known.append((teacher, name))
-        groups[name, row.run.teacher_file].append(row)
+        groups[teacher.id if teacher else "", row.run.teacher_file].append(row)
     return list(groups.values())
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import methods
 
@@ -18,12 +18,14 @@ from .. import grid
 from ..recipe import Recipe, load_recipe
 from ..reported import Reported
 from ..rows import Row
-from ..specs import MethodEntry, Pair, Run, Scale, Table
+from ..specs import Data, MethodEntry, Pair, Run, Scale, Table
 
 Key = tuple[str, str | None, str, str, str]  # student, teacher, method, resolved options, options of the data
 Place = tuple[int, str, int]  # version, data, number of the recipe
 Pairing = tuple[str | None, str]  # teacher, None where there is none, and student
 Printed = Sequence[tuple[str, list[Reported]]]
+Part = TypeVar("Part")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -68,19 +70,19 @@ class Index:
     def __init__(self, rows: Iterable[Row], scale: Scale, seats: Sequence[Seat]) -> None:
         keys = {seat.key for seat in seats if seat.key}
         coarse = {key[:3] for key in keys}
-        self._recipes: dict[Recipe, int] = {}
-        self._data: dict[str, str] = {}  # data as JSON, and with its options in order
+        numbers: dict[Recipe, int] = {}
+        self._recipe: Callable[[Recipe], int] = _once_each(lambda recipe: numbers.setdefault(recipe, len(numbers)))
+        self._data: Callable[[Data], str] = _once_each(lambda data: options_key(data.model_dump()))
+        variant: Callable[[Data], str] = _once_each(lambda data: options_key(data.options))
         words: dict[str, str] = {}  # options as Python writes them and as a key holds them
         self._found: dict[Key, dict[Place, list[Row]]] = defaultdict(lambda: defaultdict(list))
         for row in rows:
             run = row.run
             kind = (run.student, run.teacher_network, run.method)
             if run.scale == scale and kind in coarse:
-                own, data = (
-                    words.get(text) or words.setdefault(text, options_key(options))
-                    for text, options in ((repr(options), options) for options in (run.options, run.data.options))
-                )
-                if (key := (*kind, own, data)) in keys:
+                text = repr(run.options)
+                own = words.get(text) or words.setdefault(text, options_key(run.options))
+                if (key := (*kind, own, variant(run.data))) in keys:
                     self._found[key][self._place(run, run.recipe)].append(row)
 
     def of(self, seat: Seat) -> list[list[Row]]:
@@ -93,9 +95,18 @@ class Index:
         return self._found.get(seat.key, {}).get(self._place(run, recipe), []) if seat.key else []
 
     def _place(self, run: Run, recipe: Recipe) -> Place:
-        text = run.data.model_dump_json()
-        data = self._data.get(text) or self._data.setdefault(text, options_key(run.data.model_dump()))
-        return run.version, data, self._recipes.setdefault(recipe, len(self._recipes))
+        return run.version, self._data(run.data), self._recipe(recipe)
+
+
+def _once_each(make: Callable[[Part], Made]) -> Callable[[Part], Made]:
+    """`make`, asked once for each object: rows that were read together share theirs."""
+    made: dict[int, tuple[Part, Made]] = {}  # an object that is kept keeps its id
+
+    def get(part: Part) -> Made:
+        found = made.get(id(part)) or made.setdefault(id(part), (part, make(part)))
+        return found[1]
+
+    return get
 
 
 def _seats(table: Table, pair: Pair, scale: Scale, printed: Printed, ran: Container[Pairing]) -> list[Seat]:

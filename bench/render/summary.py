@@ -24,12 +24,8 @@ def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
     if not rows:
         lines.append(f"scale: {scale}; nothing has been run: `make reproduce-{table.dataset.full}` runs it")
         return lines
-    data = sorted(
-        {
-            f"{d.name} ({d.train_images} train, {d.val_images} val images, {d.classes} classes)"
-            for d in (row.run.data for row in rows)
-        }
-    )
+    sets = {id(row.run.data): row.run.data for row in rows}.values()  # few: rows that were read together share theirs
+    data = sorted({f"{d.name} ({d.train_images} train, {d.val_images} val images, {d.classes} classes)" for d in sets})
     seeds = sorted({row.run.seed for row in rows})
     machines = sorted({row.environment.machine for row in rows})
     lines.append(

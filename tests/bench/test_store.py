@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.errors import StoreError
+from bench.recipe import load_recipe
 from bench.rows import Row
 from bench.specs import load_table
-from bench.store import Misfit, Store, read_row, read_rows, write_atomically
+from bench.store import Misfit, Store, read_all, read_row, read_rows, row_files, write_atomically
 
-from .builders import make_row
+from .builders import DIGITS, make_row
 
 
 def a_row(seed: int = 0, **more: Any) -> Row:
@@ -190,6 +193,42 @@ def test_an_edited_number_still_fits_since_only_the_spec_is_hashed(store: Store)
     path.write_text(edited(metrics__last={"ap": 99.0})(row))
     found = read_row(path)
     assert isinstance(found, Row) and found.metrics is not None and found.metrics.last == {"ap": 99.0}
+
+
+def test_a_row_of_before_there_was_anything_learned_is_read(store: Store) -> None:
+    row = a_row()
+    path = store.write(row)
+    path.write_text(edited(learned=...)(row))
+    assert read_row(path) == row and row.learned == {}
+
+
+def test_rows_read_together_share_their_parts_and_are_those_read_one_by_one(store: Store) -> None:
+    table = load_table("dist/coco")
+    pair, entry = table.pairs[0], table.methods[1]
+    data = [DIGITS.model_copy(update={"options": options}) for options in ({}, {"fraction": 1}, {"fraction": 1.0})]
+    recipes = [load_recipe("coco_mini", changes) for changes in ({}, {"source": "ours"}, {"lr": 0.02})]
+    (store.root / "rows").mkdir(parents=True)
+    for i, (seed, own, recipe) in enumerate(product((0, 1), data, recipes)):
+        row = make_row(table, pair, entry, "mini", seed, data=own, recipe=recipe)
+        (store.root / "rows" / f"{i:02}.json").write_text(row.model_dump_json())
+    together, misfits = read_all([store.root])
+    alone = [read_row(path) for path in row_files(store.root)]
+    assert len(alone) == 2 * 3 * 3 and not misfits
+    assert [str(row) for row in together] == [str(row) for row in alone]  # == would not tell 1 from 1.0
+    assert len({id(row.run.data) for row in together}) == 3
+    assert len({id(row.run.recipe) for row in together}) == 3
+    assert len({id(row.run.teacher) for row in together}) == len({str(row.run.teacher) for row in together}) == 9
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_reading_leaves_pythons_garbage_collector_as_it_was(collecting: bool, store: Store) -> None:
+    before = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        read_rows([store.root])
+        assert gc.isenabled() == collecting
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_bytes_that_are_no_text_and_a_folder_in_place_of_a_row_are_reported(store: Store) -> None:

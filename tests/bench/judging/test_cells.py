@@ -13,6 +13,7 @@ from bench.recipe import load_recipe
 from bench.reported import load_reported
 from bench.rows import Metrics, Row
 from bench.specs import MethodEntry, Pair, Scale, Table, load_table
+from bench.store import shared
 from tests.bench.builders import COCO, DIGITS, expand, full_truth, make_row, mini_truth
 
 pytestmark = pytest.mark.usefixtures("without_detectron2")
@@ -210,6 +211,26 @@ def test_rows_under_different_teachers_are_not_mixed(dist: Table) -> None:
     rows = [make_row(dist, pair, entry, "full", 0, 30.0), row.model_copy(update={"run": run, "id": "other"})]
     found = cell(dist, rows, "dist")
     assert found.measured and (found.measured.mean, found.measured.n) == (20.0, 1)
+
+
+def test_cells_are_the_same_whether_or_not_rows_share_their_parts(dist: Table) -> None:
+    one = [row for row in expand(dist, "full", (0, 1), full_truth) if row.run.teacher]
+    changed = [COCO.model_copy(update={"train_images": 9}), COCO.model_copy(update={"options": {"fraction": 0.5}})]
+    pair, entry = place(dist, "dist")
+    other = [make_row(dist, pair, entry, "full", seed, data=data) for data in changed for seed in (0, 1)]
+    other += [make_row(dist, pair, entry, "full", recipe=load_recipe("coco_2x", {"lr": 0.02}))]
+    for row in one:
+        assert row.run.teacher
+        teacher = row.run.teacher.model_copy(update={"seed": 7})
+        run = row.run.model_copy(update={"teacher": teacher, "seed": row.run.seed + 2})
+        other.append(row.model_copy(update={"run": run, "id": run.id}))
+    rows = [*one, *other]
+    cells = collect(dist, rows, "full")
+    assert collect(dist, shared(rows), "full") == cells
+    found = next(x for x in cells if x.label == "dist" and x.rows)
+    assert len(found.rows) == 2 and any(
+        "other rows under another recipe, data set or teacher" in n for n in found.notes
+    )
 
 
 def test_gains_are_paired_by_seed(dist: Table) -> None:
