@@ -32,7 +32,10 @@ class Epoch(Record):
 class Metrics(Record):
     """Validation metrics in percent, by name (`ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, ...)."""
 
-    last: dict[str, float] = Field(description="Of the saved student file, by the reference evaluator.")
+    last: dict[str, float] = Field(
+        description="Of the saved student file, by the reference evaluator. Classifiers with a teacher also have "
+        "`agreement` and `agreement5`: top-1 and top-5 with the teacher's classes of the same images as labels."
+    )
     best: dict[str, float] = Field(description="Of the best evaluated epoch by the table's headline metric.")
     best_epoch: int
     mean_last10: dict[str, float] = Field(description="Mean over the last ten evaluated epochs.")
@@ -41,12 +44,12 @@ class Metrics(Record):
 
 
 class TeacherRecord(Record):
-    """The teacher as it was found before training."""
+    """The teacher as it was found before training; where teachers learned beside the student, the first at the end."""
 
     network: str
     sha256: str = Field(description="Of the checkpoint file.")
     recorded: float | None = Field(description="Headline metric on record, percent.")
-    measured: float = Field(description="Headline metric re-measured before training, percent.")
+    measured: float = Field(description="Headline metric re-measured, percent; on what a teacher sees.")
 
 
 class StudentRecord(Record):
@@ -97,6 +100,9 @@ class Row(Record):
     history: tuple[Epoch, ...] = ()
     teacher: TeacherRecord | None = None
     student: StudentRecord | None = None
+    learned: dict[str, float] = Field(
+        default={}, description="What the method has learned and its paper reports: AD's factors, by loss."
+    )
     cost: Cost | None = None
     environment: Environment
     finished: str = Field(description="UTC, ISO 8601.")

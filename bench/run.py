@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from datasets.base import DataError
 
@@ -46,6 +48,14 @@ class Job(BaseModel):
     workers: int = 0
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A teacher's record, and what students are measured against (`Task.evaluate_teacher`)."""
+
+    record: TeacherRecord
+    answers: Tensor | None
+
+
 def execute(job: Job, report: Report) -> list[Row]:
     """Train, evaluate and keep every run of a job that is not finished yet; returns their rows.
 
@@ -59,9 +69,9 @@ def execute(job: Job, report: Report) -> list[Row]:
     task = _task(job, first)
     runs = job.runs
     failed: list[Row] = []
-    teacher = record = None
+    teacher = measured = None
     try:
-        teacher, record = _teacher(job, task, store, device, report)
+        teacher, measured = _teacher(job, task, store, device, report)
     except Exception as error:  # noqa: BLE001 - the students' status; whoever needs no teacher goes on
         broken = [run for run in runs if run.teacher]
         failed = [_keep(store, row_without_result(run, *status_of(error), device), report) for run in broken]
@@ -83,7 +93,7 @@ def execute(job: Job, report: Report) -> list[Row]:
         except Exception as error:  # noqa: BLE001 - data or teacher failed under all of them
             for member in filter(lambda m: m.active, members):
                 member.status, member.reason = status_of(error)
-    rows = [_finish(member, task, store, record, len(members), device, report) for member in members]
+    rows = [_finish(member, task, store, measured, len(members), device, report) for member in members]
     report({"event": "finished", "seconds": time.perf_counter() - begin})
     return failed + rows
 
@@ -137,7 +147,7 @@ def load_network(file: Path, name: str, classes: tuple[str, ...], device: torch.
 
 def _teacher(
     job: Job, task: Task, store: Store, device: torch.device, report: Report
-) -> tuple[Network | None, TeacherRecord | None]:
+) -> tuple[Network | None, Measured | None]:
     """The job's teacher, loaded strictly and measured again, on the data that it was trained on.
 
     Raises:
@@ -168,21 +178,24 @@ def _teacher(
     if job.runs[0].recipe.channels_last:
         network.to(memory_format=torch.channels_last)
     own = task if spec.data == job.runs[0].data else _task(job, spec)
-    measured = own.evaluate(network, device, reference=True)[task.headline]
+    metrics, answers = own.evaluate_teacher(network, device)
+    measured = metrics[task.headline]
     if recorded is not None and abs(measured - recorded) > TEACHER_TOLERANCE:
         raise TeacherError(
             f"teacher {spec.student} scores {measured:.2f} {task.headline} and {recorded:.2f} is on record: the data, "
             f"a library or the machine changed under it; delete {file.parent} and the teacher is trained again"
         )
+    if own is not task and answers is not None:
+        _, answers = task.evaluate_teacher(network, device)
     record = TeacherRecord(network=spec.student, sha256=checkpoints.sha256(file), recorded=recorded, measured=measured)
-    return network, record
+    return network, Measured(record, answers)
 
 
 def _finish(
     member: Member,
     task: Task,
     store: Store,
-    teacher: TeacherRecord | None,
+    teacher: Measured | None,
     cohort: int,
     device: torch.device,
     report: Report,
@@ -198,20 +211,22 @@ def _finish(
     if row is None:
         assert member.status is not None
         row = row_without_result(run, member.status, member.reason, device)
-        row = row.model_copy(update={"history": tuple(member.history), "teacher": teacher if run.teacher else None})
+        known = teacher.record if teacher is not None and run.teacher else None
+        row = row.model_copy(update={"history": tuple(member.history), "teacher": known})
     _keep(store, row, report)
     if row.status == "done":
         member.drop_checkpoint()
     return row
 
 
-def _result(member: Member, task: Task, teacher: TeacherRecord | None, cohort: int, device: torch.device) -> Row:
+def _result(member: Member, task: Task, teacher: Measured | None, cohort: int, device: torch.device) -> Row:
+    member.check_finite()
     sha256 = member.save_student()
     begin = time.perf_counter()
-    saved = load_network(member.folder / STUDENT, member.run.student, task.classes, device)
-    last = task.evaluate(saved, device, reference=True)
     if member.run.online_teacher is not None:
         teacher = _online_record(member, member.run.online_teacher, task, device)
+    saved = load_network(member.folder / STUDENT, member.run.student, task.classes, device)
+    last, agreement = task.evaluate_student(saved, device, teacher.answers if teacher else None)
     member.wall_seconds += time.perf_counter() - begin
     untrained = Epoch(epoch=0, steps=0, lr=0.0, losses={}, metrics={})  # published weights, taken as they are
     history = list(member.history) or [untrained]
@@ -220,31 +235,33 @@ def _result(member: Member, task: Task, teacher: TeacherRecord | None, cohort: i
         id=member.run.id,
         run=member.run,
         status="done",
-        metrics=_metrics(history, task),
+        metrics=_metrics(history, agreement, task),
         history=tuple(history),
-        teacher=teacher,
+        teacher=teacher.record if teacher else None,
         student=StudentRecord(file=f"{member.run.id}/{STUDENT}", sha256=sha256),
+        learned=member.method.learned(),
         cost=_cost(member, task, saved, cohort, device),
         environment=environment.describe(device),
         finished=_now(),
     )
 
 
-def _online_record(member: Member, name: str, task: Task, device: torch.device) -> TeacherRecord:
-    """What became of a teacher that was trained beside its student: it is measured on what it sees."""
+def _online_record(member: Member, name: str, task: Task, device: torch.device) -> Measured:
+    """What became of a teacher that was trained beside its student, the first of several: measured on what it sees."""
     sha256 = member.save_teacher()
     network = load_network(member.folder / TEACHER, name, task.classes, device)
-    measured = task.evaluate(network, device, reference=True, full=True)[task.headline]
-    return TeacherRecord(network=name, sha256=sha256, recorded=None, measured=measured)
+    metrics, answers = task.evaluate_teacher(network, device)
+    measured = metrics[task.headline]
+    return Measured(TeacherRecord(network=name, sha256=sha256, recorded=None, measured=measured), answers)
 
 
-def _metrics(history: list[Epoch], task: Task) -> Metrics:
+def _metrics(history: list[Epoch], agreement: dict[str, float], task: Task) -> Metrics:
     evaluated = [epoch for epoch in history if epoch.metrics]
     best = max(evaluated, key=lambda epoch: epoch.metrics[task.headline])
     ten = [epoch.metrics for epoch in evaluated[-10:]]
     shared = [name for name in ten[-1] if all(name in metrics for metrics in ten)]
     return Metrics(
-        last=history[-1].metrics,
+        last=history[-1].metrics | agreement,
         best=best.metrics,
         best_epoch=best.epoch,
         mean_last10={name: sum(metrics[name] for metrics in ten) / len(ten) for name in shared},

@@ -21,6 +21,7 @@ from .errors import USER_ERRORS
 from .networks.base import Network
 from .rows import Status
 from .steps.member import Clock, DivergedError, Member, Prepared
+from .steps.schedules import total_steps
 from .tasks.base import Task, autocast
 
 Report = Callable[[dict[str, Any]], None]
@@ -100,7 +101,7 @@ def _report_step(members: list[Member], epoch: int, reached: int, task: Task, re
         with leaving(member):
             losses[member.run.id] = member.read_losses()
     recipe = members[0].run.recipe
-    total = min(recipe.epochs * task.steps_per_epoch, recipe.max_steps or 2**62)
+    total = total_steps(recipe, task.steps_per_epoch)
     report({"event": "step", "epoch": epoch + 1, "step": reached, "steps": total, "losses": losses})
 
 

@@ -169,11 +169,12 @@ class AD(Method):
             for name in ([f"{path}:{i}" for i in range(self.stages)] if path in STAGE_PATHS else [path])
         ]
 
-    def weights(self) -> dict[str, float]:
-        """The current factor on each loss, exp(-a_k) * w_k, by `alpha_names`; waits for the device."""
-        names = self.alpha_names()
-        alphas = [0.0] * len(names) if self.alphas is None else self.alphas.tolist()
-        return {n: math.exp(-a) * self.paths[n.split(":")[0]] for n, a in zip(names, alphas, strict=True)}
+    def learned(self) -> dict[str, float]:
+        """The current factor on each loss, exp(-a_k) * w_k, by `alpha_names`; nothing where factors are fixed."""
+        if self.alphas is None:
+            return {}
+        pairs = zip(self.alpha_names(), self.alphas.tolist(), strict=True)
+        return {name: math.exp(-alpha) * self.paths[name.split(":")[0]] for name, alpha in pairs}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         if self.alphas is None or not self.safe:

@@ -7,6 +7,7 @@ lifted into any training script.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -41,6 +42,8 @@ class Outputs:
             `centerness`, one [N, 1, H, W] per level. Classifiers: `pre_activations`, the stages (`features` without
             the stem) before their last ReLU. Segmenters with an auxiliary head: `aux_logits` [N, K, h', w'].
         losses: the network's own task losses, scalars by name, when it was given targets.
+        others: an online teacher's: what further teachers show, in order (`Method.online_teachers`), or else the last
+            copy of it, without gradients, once there is one (`Method.teacher_snapshots`).
     """
 
     logits: Tensor | tuple[Tensor, ...]
@@ -49,6 +52,7 @@ class Outputs:
     boxes: tuple[Tensor, ...] = ()
     extra: dict[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
+    others: tuple[Outputs, ...] = ()
 
     def float(self) -> Outputs:
         """The same outputs in float32; tensors that are float32 already are not copied."""
@@ -69,6 +73,7 @@ class Outputs:
             pooled=None if self.pooled is None else apply(self.pooled),
             boxes=apply(self.boxes),
             extra={name: apply(value) for name, value in self.extra.items()},
+            others=tuple(other._each(change) for other in self.others),
         )
 
 
@@ -175,6 +180,19 @@ class Method(nn.Module, ABC):
         return cls.teacher_mode if cls.needs_teacher else "none"
 
     @classmethod
+    def online_teachers(cls, options: dict[str, Any]) -> int:
+        """How many online teachers these options want: one network, each time from initial weights of its own."""
+        return 1
+
+    @classmethod
+    def teacher_snapshots(cls, options: dict[str, Any]) -> int:
+        """How many copies of the one online teacher these options want to be taken, evenly spaced over training.
+
+        A copy is frozen, answers in eval mode, and is shown in `Outputs.others` until the next one takes its place.
+        """
+        return 0
+
+    @classmethod
     def bank_bytes(cls, setting: Setting, options: dict[str, Any]) -> int:
         """Memory that banks and queues of embeddings will take, in bytes; known before anything is built."""
         return 0
@@ -200,6 +218,19 @@ class Method(nn.Module, ABC):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Optimiser groups of this method's own: "params", and "lr" (which then stays), "weight_decay", "momentum"."""
         return [group for part in self.parts() for group in part.parameter_groups()]
+
+    def beside_teachers(self) -> list[nn.Module]:
+        """What learns with each teacher and not with the student, in the teachers' order; its gradients are theirs."""
+        return [module for part in self.parts() for module in part.beside_teachers()]
+
+    def learned(self) -> dict[str, float]:
+        """Figures that training has led to and the paper reports, such as weights of losses; of a whole its parts'.
+
+        A name that several parts use stands behind the part's: `ad/attention`. Waits for the device.
+        """
+        found = [(part.name, name, value) for part in self.parts() for name, value in part.learned().items()]
+        uses = Counter(name for _, name, _ in found)
+        return {name if uses[name] == 1 else f"{part}/{name}": value for part, name, value in found}
 
     def parts(self) -> list[Method]:
         """The methods that this one is made of."""

@@ -160,7 +160,8 @@ def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:
     if not before:
         repaired = _broken(base, after)
         return Change("improved" if repaired else "not measured", f"BASE: {repaired or _trouble(base)}", *means)
-    old, new = ({row.run.seed: (row.history, row.metrics) for row in side} for side in (base, head))
+    # Not all metrics: rows of before there was agreement are no less equal for it.
+    old, new = ({row.run.seed: (row.history, value(row)) for row in side} for side in (base, head))
     shared = old.keys() & new.keys()
     if shared and all(old[seed] == new[seed] for seed in shared):
         mean = statistics.fmean(before[seed] for seed in shared)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from ..recipe import Recipe
 from ..rows import Row
 from ..specs import Run
+from ..steps import online
+from ..steps.schedules import total_steps
 from .memory import Memory
 from .tracing import traced
 
@@ -16,7 +18,7 @@ def steps_of(run: Run) -> int:
     """Optimiser steps of a run; of an epoch that keeps its last, smaller batch too few by one."""
     recipe = run.recipe
     epoch = recipe.epoch_steps or run.data.train_images // recipe.batch_size
-    return min(recipe.epochs * epoch, recipe.max_steps or 2**62)
+    return total_steps(recipe, epoch)
 
 
 def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | None:
@@ -49,15 +51,18 @@ def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | N
 
 
 def operations(runs: Sequence[Run], memory: Memory) -> float:
-    """Floating-point operations of a cohort: a forward of each teacher, and three of each network that is trained.
+    """Floating-point operations of a cohort: three forwards of each network that is trained, one of the others.
+
+    The others are the frozen teachers and the copies of online ones that students follow.
 
     Raises:
         UntracedError: a network cannot be traced.
     """
     shapes = memory.shapes(runs[0])
-    trained = [name for run in runs for name in (run.student, run.online_teacher) if name]
+    trained = [name for run in runs for name in (run.student, *online.teachers(run))]
     frozen = {run.teacher.student for run in runs if run.teacher}
-    step = sum(3 * traced(name, shapes).flops for name in trained) + sum(traced(name, shapes).flops for name in frozen)
+    asked = [*frozen, *(name for run in runs for name in online.copied(run))]
+    step = sum(3 * traced(name, shapes).flops for name in trained) + sum(traced(name, shapes).flops for name in asked)
     return float(step) * max(steps_of(run) for run in runs)
 
 
@@ -70,8 +75,10 @@ def duration(value: float) -> str:
     return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} days"
 
 
-def _networks(run: Run) -> tuple[str, str | None]:
-    return run.student, run.teacher_network
+def _networks(run: Run) -> tuple[str | None, ...]:
+    """The student, its frozen teacher, and what is trained or followed beside it."""
+    frozen = run.teacher.student if run.teacher else None
+    return run.student, frozen, *online.teachers(run), *online.copied(run)
 
 
 def _batches(run: Run) -> tuple[str, int, Recipe]:

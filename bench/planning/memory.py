@@ -9,6 +9,7 @@ the peak that they had. On CUDA nothing was measured yet.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ import methods
 from .. import grid, networks
 from ..recipe import PaddedCrop, Recipe, Resize, ScaledCrop
 from ..specs import Run
+from ..steps import online
 from ..tasks import classification, segmentation
 from .tracing import FLOAT, Loss, Shapes, Traced, UntracedError, loss_of, traced
 
@@ -87,28 +89,31 @@ class Memory:
         """More bytes than `needed` says, from the shapes of batches and weights alone."""
         shapes = self.shapes(runs[0])
         pixels = shapes.height * shapes.width * shapes.batch * max(1.0, _evaluated(runs[0], shapes))
-        names = [name for run in runs for name in (run.student, run.teacher_network) if name]
+        frozen = [run.teacher.student for run in runs if run.teacher]
+        own = [name for run in runs for name in (run.student, *online.teachers(run), *online.copied(run))]
         try:
-            states = sum(8 * _weights(name, shapes.classes) for name in names) + sum(map(bank_bytes, runs))
+            states = sum(8 * _weights(name, shapes.classes) for name in [*own, *frozen]) + sum(map(bank_bytes, runs))
         except Exception:  # noqa: BLE001 - of a network that cannot be built without memory; `split` says more
             return math.inf
-        return MARGIN * (PIXEL * pixels + states + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
+        beside = max(1, *(len(online.teachers(run)) for run in runs))
+        return MARGIN * (PIXEL * pixels * beside + states + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def needed(self, runs: Sequence[Run]) -> float:
         """Bytes at the height of a cohort's training and evaluation."""
         shapes = self.shapes(runs[0])
         students = [traced(run.student, shapes) for run in runs]
         losses = [loss_of(run, shapes) for run in runs]
-        beside = [traced(run.online_teacher, shapes) if run.online_teacher else None for run in runs]
+        beside = [[traced(name, shapes) for name in online.teachers(run)] for run in runs]
+        copied = [traced(name, shapes) for run in runs for name in online.copied(run)]
         frozen = [traced(name, shapes) for name in {run.teacher.student for run in runs if run.teacher}]
         states = sum(_state(run.recipe, own, loss) for run, own, loss in zip(runs, students, losses, strict=True))
-        states += sum(_state(run.recipe, own, Loss()) for run, own in zip(runs, beside, strict=True) if own)
-        states += sum(teacher.weights + teacher.buffers + teacher.shown for teacher in frozen)
+        states += sum(_state(runs[0].recipe, one, Loss()) for taught in beside for one in taught)
+        states += sum(one.weights + one.buffers + one.shown for one in [*frozen, *copied])
         steps = [
-            own.kept + own.passing + loss.kept + (other.kept + other.passing if other else 0)
-            for own, loss, other in zip(students, losses, beside, strict=True)
+            loss.kept + sum(one.kept + one.passing for one in [own, *taught])
+            for own, loss, taught in zip(students, losses, beside, strict=True)
         ]
-        passing = max(one.passing for one in [*students, *frozen, *filter(None, beside)])
+        passing = max(one.passing for one in [*students, *frozen, *itertools.chain(*beside)])
         height = max(*steps, passing * _evaluated(runs[0], shapes), *(teacher.passing for teacher in frozen))
         return MARGIN * (states + height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 

@@ -27,6 +27,7 @@ from methods.base import Batch, Outputs, Setting
 from .. import networks
 from ..networks.base import Network
 from ..specs import Run
+from ..steps import online
 
 FLOAT = 4  # bytes of a weight, in any precision
 DETECTION = 1.5  # kept with losses and regions over kept without: 1.03 to 1.47, measured on eight detectors
@@ -134,12 +135,14 @@ def loss_of(run: Run, shapes: Shapes) -> Loss:
     """What a run's method takes beside its networks."""
     if run.teacher_network is None:
         return Loss()
-    return _loss(run.method, json.dumps(run.options), run.student, run.teacher_network, shapes)
+    others = len(online.teachers(run)[1:]) + len(online.copied(run))
+    return _loss(run.method, json.dumps(run.options), run.student, run.teacher_network, others, shapes)
 
 
 @cache
-def _loss(method: str, options: str, student: str, teacher: str, shapes: Shapes) -> Loss:
+def _loss(method: str, options: str, student: str, teacher: str, others: int, shapes: Shapes) -> Loss:
     own, other = traced(student, shapes), traced(teacher, shapes)
+    shown = replace(other.outputs, others=(other.outputs,) * others)
     resolved = json.loads(options)
     setting = Setting(shapes.task, shapes.classes, shapes.samples, own.network.info, other.network.info)
     try:
@@ -147,13 +150,13 @@ def _loss(method: str, options: str, student: str, teacher: str, shapes: Shapes)
             labels = torch.zeros(shapes.samples, dtype=torch.int64)
             known = labels if shapes.task == "classification" else None
             made = methods.build(method, replace(setting, train_targets=known, steps_per_epoch=1), **resolved).train()
-            with _Height(made, own.outputs, other.outputs) as height, _autocast(shapes):
-                terms = made(_batch(shapes), own.outputs, other.outputs)
+            with _Height(made, own.outputs, shown) as height, _autocast(shapes):
+                terms = made(_batch(shapes), own.outputs, shown)
                 kept = height.now
             del terms
     except Exception as error:  # noqa: BLE001 - values decide its shapes, or it is no method for fake tensors
         bank = methods.bank_bytes(method, setting, resolved)
-        kept = METHOD * (own.shown + other.shown) + bank
+        kept = METHOD * (own.shown + (1 + others) * other.shown) + bank
         return Loss(0, bank, 2 * kept, _first_line(error))
     return Loss(_size(made.parameters()), _size(made.buffers()), 2 * kept)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from ..judging.cells import Cell
 from ..specs import Table
 from ..store import write_atomically
+from . import values
 from .sheet import HEADERS, Sheet
 
 LATEX = {
@@ -111,6 +112,8 @@ def escape(text: str) -> str:
 
 def _raw(table: Table, cell: Cell) -> dict[str, Any]:
     reported, measured, gain, cost = cell.reported, cell.measured, cell.gain, cell.cost
+    agreement = {name: values.last(cell, name) for name in ("agreement", "agreement5")}
+    learned = {name: one.mean for name, one in values.learned(cell).items()}
     return {
         "table": table.name,
         "scale": cell.scale,
@@ -136,6 +139,8 @@ def _raw(table: Table, cell: Cell) -> dict[str, Any]:
         "gain": gain.mean if gain else None,
         "gain_sd": gain.sd if gain else None,
         "gain_n": gain.n if gain else 0,
+        **{name: one.mean if one else None for name, one in agreement.items()},
+        "learned": json.dumps(learned) if learned else None,
         "teacher_reported": cell.teacher_reported,
         "teacher_measured": cell.teacher_measured,
         "params": cost.params if cost else None,

@@ -17,6 +17,7 @@ HEADERS = {
     "measured": "measured\n± sd (n)",
     "against": "diff /\ntolerance",
     "verdict": "verdict",
+    "agreement": "agreement\nwith teacher",
     "gain": "gain over\nnone",
     "gain_kd": "gain over\nkd",
     "gain_base": "gain over\nX+kd",
@@ -29,6 +30,8 @@ HEADERS = {
     "step": "step\nms",
 }
 """Columns in order; a narrow terminal breaks headings at the line feed."""
+
+AGREEMENT = "Agreement: percent of the validation images on which the saved student's class is its teacher's."
 
 COSTS = ("gain_equal", "worth", "times", "params", "gflops", "throughput", "step")
 
@@ -80,9 +83,13 @@ def sheet(table: Table, cells: Sequence[Cell], scale: Scale) -> Sheet:
     for name in ("gain_kd", "gain_base", "gain_equal"):
         if all(getattr(cell, name) is None for cell in cells):
             idle.add(name)
+    if all(record["agreement"] == values.BLANK for part in parts for record in part.records):
+        idle.add("agreement")
     columns = tuple(name for name in HEADERS if name not in idle)
     title = f"{table.name}: {table.title} ({scale} scale)"
     top, bottom = header(table, cells, scale), footer(table, cells, found, scale)
+    if "agreement" in columns:
+        bottom.append(AGREEMENT)
     return Sheet(table, scale, tuple(cells), title, tuple(top), columns, parts, tuple(notes.texts), tuple(bottom))
 
 
@@ -113,7 +120,7 @@ def _first_of_each_pair(block: Block) -> list[Cell]:
 
 def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[str, str]:
     cell = line.cell
-    remarks = list(dict.fromkeys(note for one in line.cells for note in one.notes))
+    remarks = list(dict.fromkeys(note for one in line.cells for note in one.notes)) + values.learned_note(cell)
     shown = cell.verdict.text if cell.verdict.reason == "mini" else cell.verdict.word
     reasons = [cell.verdict.reason] if cell.verdict.reason and cell.verdict.reason != "mini" else []
     if cell.verdict.word == "measured" and cell.verdict.reason == "no reported number":
@@ -124,6 +131,7 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
         "measured": values.sample(cell.measured),
         "against": values.against(cell),
         "verdict": shown + notes.mark(reasons),
+        "agreement": values.sample(values.last(cell, "agreement")),
         "gain": values.sample(cell.gain, signed=True),
         "gain_kd": values.sample(cell.gain_kd, signed=True),
         "gain_base": values.sample(cell.gain_base, signed=True),

@@ -23,6 +23,7 @@ from .summary import misfit_lines
 TABLES = Path("results/tables")
 WIDE = 150  # columns, where the output is no terminal
 GAP = 2  # between columns
+NARROW = 14  # columns that names of methods get at least
 
 STYLES = {"reproduced": "green", "above": "cyan", "below": "red", "not": "dim", "measured": "", "skipped": "dim"}
 """By the first word of a verdict; words carry the meaning, colour only repeats it."""
@@ -101,11 +102,28 @@ def print_sheet(console: Console, one: Sheet) -> None:
 
 
 def layout(widths: dict[str, int], page: int) -> list[list[str]]:
-    """Columns of the grids that a block takes: one where the page is wide enough, else the costs in a second."""
+    """Columns of the grids that a block takes: one where the page is wide enough, else costs apart and as many as fit.
+
+    Names of methods, which may be broken, begin each.
+    """
     names = list(widths)
-    if sum(widths.values()) + GAP * (len(names) - 1) <= page:
+    if _breadth(names, widths) <= page:
         return [names]
-    return [[name for name in names if name not in COSTS], ["method", *(name for name in names if name in COSTS)]]
+    narrow = widths | {"method": min(widths["method"], NARROW)}
+    grids = []
+    for costs in (False, True):
+        grid = ["method"]
+        for name in (name for name in names if name != "method" and (name in COSTS) == costs):
+            if len(grid) > 1 and _breadth([*grid, name], narrow) > page:
+                grids.append(grid)
+                grid = ["method"]
+            grid.append(name)
+        grids.append(grid)
+    return grids
+
+
+def _breadth(names: Sequence[str], widths: dict[str, int]) -> int:
+    return sum(widths[name] for name in names) + GAP * (len(names) - 1)
 
 
 def _width(name: str, one: Sheet) -> int:
@@ -119,7 +137,7 @@ def _grid(part: Part, columns: Sequence[str], widths: dict[str, int]) -> Grid:
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
     for name in columns:
         if name == "method":
-            grid.add_column(HEADERS[name], min_width=min(widths[name], 14), max_width=widths[name], overflow="fold")
+            grid.add_column(HEADERS[name], min_width=min(widths[name], NARROW), max_width=widths[name], overflow="fold")
         else:
             justify: Literal["left", "right"] = "left" if name == "verdict" else "right"
             grid.add_column(HEADERS[name], justify=justify, width=widths[name], no_wrap=True)

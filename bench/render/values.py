@@ -30,6 +30,30 @@ def sample(measured: Sample | None, *, signed: bool = False) -> str:
     return f"{mean} (n=1)" if measured.sd is None else f"{mean} ± {measured.sd:.2f} ({measured.n})"
 
 
+def last(cell: Cell, metric: str) -> Sample | None:
+    """Another metric of the cell's saved students, over seeds."""
+    return Sample.of([row.metrics.last[metric] for row in cell.rows if row.metrics and metric in row.metrics.last])
+
+
+def learned(cell: Cell) -> dict[str, Sample]:
+    """What the method has learned, by name and over seeds."""
+    found: dict[str, list[float]] = {}
+    for row in cell.rows:
+        for name, value in row.learned.items():
+            found.setdefault(name, []).append(value)
+    return {name: one for name, values in found.items() if (one := Sample.of(values))}
+
+
+def learned_note(cell: Cell) -> list[str]:
+    """`learned: attention 936.4 ± 12.3, soft_target 0.1234 ± 0.0012 (3)`; nothing where nothing is."""
+    found = learned(cell)
+    if not found:
+        return []
+    parts = [f"{name} {one.mean:.4g}" + ("" if one.sd is None else f" ± {one.sd:.3g}") for name, one in found.items()]
+    n = max(one.n for one in found.values())
+    return [f"learned: {', '.join(parts)} ({n if n > 1 else 'n=1'})"]
+
+
 def reported(block: Block, line: Line) -> str:
     """The reported number of each pair that the block stands for, in their order; equal ones once."""
     digits = DIGITS.get(line.cell.metric, 2)

@@ -21,11 +21,11 @@ from ..models import digest
 from ..networks.base import Network
 from ..recipe import Recipe
 from ..rows import Epoch, Status
-from ..specs import Run, init_seed
+from ..specs import Run
 from ..tasks.base import Task, autocast
-from . import optimisers
+from . import online, optimisers
 from .randomness import RandomState
-from .schedules import learning_rate
+from .schedules import learning_rate, total_steps
 
 CHECKPOINT = "checkpoint.pt"
 STUDENT = "student.pt"
@@ -54,10 +54,10 @@ class Member:
         self.run, self.task, self.folder, self.device = run, task, folder, device
         torch.manual_seed(run.init_seed)
         self.student: Network = networks.build(run.student, len(task.classes), run.recipe.init)
-        self.teacher = self._online_teacher()
+        self.teachers = online.build(run, len(task.classes), total_steps(run.recipe, task.steps_per_epoch))
         info = self.student.info
         self.method: Method = methods.build(run.method, self._setting(info, teacher or info), **run.options)
-        for module in filter(None, (self.student, self.teacher)):
+        for module in filter(None, (self.student, self.teachers)):
             module.to(device)
             if run.recipe.channels_last:
                 module.to(memory_format=torch.channels_last)
@@ -80,23 +80,13 @@ class Member:
         self.step_seconds: list[float] = []
         self.answer_seconds: list[float] = []
 
-    def _online_teacher(self) -> Network | None:
-        """The teacher that this run trains beside its student, from initial weights that do not depend on either."""
-        name = self.run.online_teacher
-        if name is None:
-            return None
-        with torch.random.fork_rng(devices=[]):
-            # Another seed than a student's: of two equal networks with equal weights, neither has anything to teach.
-            torch.manual_seed(init_seed(self.run.data.fingerprint, f"{name} as teacher", self.run.seed))
-            return networks.build(name, len(self.task.classes), self.run.recipe.init)
-
     def _setting(self, student: NetworkInfo, teacher: NetworkInfo) -> Setting:
         return Setting(
             self.run.task,
             len(self.task.classes),
             self.task.num_samples,
             student,
-            self.teacher.info if self.teacher is not None else teacher,
+            self.teachers.first.info if self.teachers is not None else teacher,
             self.task.train_targets,
             self.task.steps_per_epoch,
         )
@@ -176,8 +166,8 @@ class Member:
         with self.random.current():
             with autocast(self.run.recipe, self.device):
                 outputs = self.task.outputs(self.student, batch)
-                if self.teacher is not None:
-                    own = self.teacher.train()(batch.teacher_inputs)
+                if self.teachers is not None:
+                    own = self.teachers(batch.teacher_inputs, self.steps)
                 elif own is not None and teacher is not None:
                     asked = clock.now()
                     with torch.no_grad():
@@ -243,7 +233,7 @@ class Member:
             {
                 "run": self.run.id,
                 "student": self.student.state_dict(),
-                "teacher": self.teacher.state_dict() if self.teacher is not None else {},
+                "teachers": self.teachers.state_dict() if self.teachers is not None else {},
                 "averaged": self.averaged.state_dict() if self.averaged is not None else {},
                 "method": self.method.state_dict(),
                 "optimiser": self._optimiser().state_dict(),
@@ -265,8 +255,8 @@ class Member:
         kept: dict[str, Any] = checkpoints.read(path)
         checkpoints.load_strictly(self.student, kept["student"], path)
         checkpoints.load_strictly(self.method, kept["method"], path)
-        if self.teacher is not None:
-            checkpoints.load_strictly(self.teacher, kept["teacher"], path)
+        if self.teachers is not None:
+            checkpoints.load_strictly(self.teachers, kept["teachers"], path)
         if self.averaged is not None:
             checkpoints.load_strictly(self.averaged, kept["averaged"], path)
         self._optimiser().load_state_dict(kept["optimiser"])
@@ -277,15 +267,26 @@ class Member:
         self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
         return True
 
+    def check_finite(self) -> None:
+        """Refuse what the last update broke, which no loss has seen.
+
+        Raises:
+            DivergedError: a value of the student or of the method is not finite; names it.
+        """
+        for part, module in (("student", self.evaluated), ("method", self.method)):
+            for name, value in module.state_dict().items():
+                if not value.isfinite().all():
+                    raise DivergedError(f"{name} of the {part} is not finite after the last step")
+
     def save_student(self) -> str:
         """Write the student alone, without heads and adapters of the method; returns the file's sha256."""
         return self._save(STUDENT, self.run.student, self.evaluated)
 
     def save_teacher(self) -> str:
-        """Likewise the teacher that was trained beside it."""
-        assert self.teacher is not None
+        """Likewise the teacher that was trained beside it, the first where there are several."""
+        assert self.teachers is not None
         assert self.run.online_teacher is not None
-        return self._save(TEACHER, self.run.online_teacher, self.teacher)
+        return self._save(TEACHER, self.run.online_teacher, self.teachers.first)
 
     def _save(self, file: str, name: str, network: Network) -> str:
         content = {"network": name, "classes": list(self.task.classes), "run": self.run.id}
@@ -298,12 +299,15 @@ class Member:
     def _optimiser(self) -> torch.optim.Optimizer:
         """Made when first needed: what a method trains is settled only after `prepare`."""
         if self.optimiser is None:
-            trained = [self.student] if self.teacher is None else [self.student, self.teacher]
-            self.optimiser = optimisers.make(self.run.recipe, trained, self.method)
-            # A teacher that is trained beside the student is clipped apart: neither is to feel the other's gradients.
-            every = [parameter for group in self.optimiser.param_groups for parameter in group["params"]]
-            theirs = {id(parameter) for parameter in self.teacher.parameters()} if self.teacher is not None else set()
-            parts = ([p for p in every if id(p) not in theirs], [p for p in every if id(p) in theirs])
+            taught = list(self.teachers.networks) if self.teachers is not None else []
+            self.optimiser = optimisers.make(self.run.recipe, [self.student, *taught], self.method)
+            # Student and teachers are clipped apart, each with its modules: none is to feel another's gradients.
+            sides = [*enumerate(taught, 1), *enumerate(self.method.beside_teachers(), 1)]
+            owner = {id(parameter): k for k, module in sides for parameter in module.parameters()}
+            parts: list[list[nn.Parameter]] = [[] for _ in range(1 + len(sides))]
+            for group in self.optimiser.param_groups:
+                for parameter in group["params"]:
+                    parts[owner.get(id(parameter), 0)].append(parameter)
             self.trained = [part for part in parts if part]
         return self.optimiser
 

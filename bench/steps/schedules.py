@@ -1,10 +1,15 @@
-"""The learning rate at each step."""
+"""How many steps there are, and the learning rate at each."""
 
 from __future__ import annotations
 
 import math
 
 from ..recipe import Recipe
+
+
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Optimiser steps of a whole run."""
+    return min(recipe.epochs * steps_per_epoch, recipe.max_steps or 2**62)
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:

@@ -68,6 +68,20 @@ class Task(ABC):
             full: show it what a teacher sees, where the data's variant shows the student less.
         """
 
+    def evaluate_teacher(self, network: Network, device: torch.device) -> tuple[dict[str, float], Tensor | None]:
+        """A teacher's metrics by the reference evaluator, on what a teacher sees, and its answers.
+
+        Answers are the class that it gives each validation image, int64 [N] on the CPU; None for tasks that do not
+        measure their students against that.
+        """
+        return self.evaluate(network, device, reference=True, full=True), None
+
+    def evaluate_student(
+        self, network: Network, device: torch.device, answers: Tensor | None
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """A student's metrics by the reference evaluator, and its agreement with a teacher's answers, in percent."""
+        return self.evaluate(network, device, reference=True), {}
+
     @abstractmethod
     def evaluator(self, reference: bool) -> str:
         """Name and version of what computes the metrics."""

@@ -80,18 +80,42 @@ class ClassificationTask(Task):
 
     @torch.inference_mode()
     def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+        return self._shares("top1", "top5", [_ranks(*shown) for shown in self._val_logits(network, device, full)])
+
+    @torch.inference_mode()
+    def evaluate_teacher(self, network: Network, device: torch.device) -> tuple[dict[str, float], Tensor | None]:
+        ranks, answers = [], []
+        for logits, labels in self._val_logits(network, device, full=True):
+            ranks.append(_ranks(logits, labels))
+            answers.append(logits.argmax(dim=1).cpu())
+        return self._shares("top1", "top5", ranks), torch.cat(answers)
+
+    @torch.inference_mode()
+    def evaluate_student(
+        self, network: Network, device: torch.device, answers: Tensor | None
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        if answers is None:
+            return super().evaluate_student(network, device, answers)
+        ranks, agreed = [], []
+        taught = answers.to(device).split(EVALUATED)
+        for (logits, labels), own in zip(self._val_logits(network, device, full=False), taught, strict=True):
+            ranks.append(_ranks(logits, labels))
+            agreed.append(_ranks(logits, own))
+        return self._shares("top1", "top5", ranks), self._shares("agreement", "agreement5", agreed)
+
+    def _val_logits(self, network: Network, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits [n, K] and labels [n] of the validation images, EVALUATED at a time."""
         network.eval()
-        ranks = []
         for images, labels in self._val_batches(device, full):
             # In float32 whatever the recipe: in bfloat16 the two best classes often round to one number.
-            logits = network(images).logits
-            own = logits.gather(1, labels[:, None])
-            # Whatever is not below the true class counts against it: ties, and logits that are no numbers.
-            ranks.append((~(logits < own)).sum(dim=1))
+            yield network(images).logits, labels
+
+    def _shares(self, first: str, five: str, ranks: list[Tensor]) -> dict[str, float]:
+        """Percent of images whose class is the best, and among the best five where that can be wrong."""
         rank = torch.cat(ranks)
-        metrics = {"top1": (rank <= 1).double().mean().item() * 100}
+        metrics = {first: (rank <= 1).double().mean().item() * 100}
         if len(self.classes) > 5:
-            metrics["top5"] = (rank <= 5).double().mean().item() * 100
+            metrics[five] = (rank <= 5).double().mean().item() * 100
         return metrics
 
     def evaluator(self, reference: bool) -> str:
@@ -178,6 +202,14 @@ class ClassificationTask(Task):
     def _laid_out(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout)
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Place of the class `labels` [N] among the logits [N, K], from 1: int64 [N].
+
+    Whatever is not below that class counts against it: ties, and logits that are no numbers.
+    """
+    return (~(logits < logits.gather(1, labels[:, None]))).sum(dim=1)
 
 
 def _image_size(data: ImageSet, recipe: Recipe) -> tuple[int, int]:

@@ -10,18 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
+import datasets
 import methods
 from bench import checkpoints, networks
+from bench import run as harness
 from bench.networks.base import Network
 from bench.rows import Row
 from bench.run import execute
+from bench.steps.member import Member
+from bench.store import Store
+from bench.tasks import augment
 from bench.tasks.classification import ClassificationTask
+from datasets.base import ArraySplit
 from methods._granularity import Granularity
-from tests.bench.pictures import Pictures, short, state_of
+from tests.bench.pictures import OPTIONS, Pictures, short, state_of
 
 MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft")
 STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
 """Methods with a warm-up, a bank, an optimiser group, an earlier phase or a teacher of their own; and none."""
+
+EKD: tuple[dict[str, Any], ...] = ({"teachers": 2}, {"guided": False, "snapshots": 2})
+"""EKD with more networks beside the student than one."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def numbers(row: Row) -> tuple[Any, ...]:
     """Everything that a run measured but time and memory."""
     assert row.student
     score = row.teacher.measured if row.teacher else None
-    return row.metrics, row.history, row.student.sha256, score
+    return row.metrics, row.history, row.student.sha256, score, row.learned
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -55,6 +64,7 @@ def test_a_mixed_cohort_ends_bitwise_as_its_members_do_alone(
 ) -> None:
     recipe = short(precision=precision)
     runs = [pictures.run(method, recipe=recipe) for method in MIXED]
+    runs += [pictures.run("ekd", recipe=recipe, options=options) for options in EKD]
     together, alone = tmp_path / "together", tmp_path / "alone"
     rows = done(execute(pictures.job(together, *runs), quiet))
     for run, row in zip(runs, rows, strict=True):
@@ -86,6 +96,7 @@ def kill_in_second_epoch(event: dict[str, Any]) -> None:
 def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(pictures: Pictures, tmp_path: Path) -> None:
     recipe = short(epochs=2, ema=0.5, decay_all=False)
     runs = [pictures.run(method, recipe=recipe) for method in STATEFUL]
+    runs += [pictures.run("ekd", recipe=recipe, options=options) for options in EKD]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     at_once = done(execute(pictures.job(whole, *runs), quiet))
     with pytest.raises(Killed):
@@ -157,6 +168,22 @@ def test_a_loss_that_breaks_in_the_methods_first_epochs_is_divergence(
     assert "fsp is nan in the method's initial phase" in broken.reason
 
 
+def test_weights_that_only_the_last_update_broke_are_divergence_too(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_epoch = Member.end_epoch
+
+    def breaking(self: Member, *given: Any) -> None:
+        end_epoch(self, *given)
+        torch.nn.init.constant_(next(self.student.parameters()), float("inf"))
+
+    monkeypatch.setattr(Member, "end_epoch", breaking)
+    (row,) = execute(pictures.job(tmp_path, pictures.run()), quiet)
+    assert row.status == "diverged"
+    assert "weight of the student is not finite after the last step" in row.reason
+    assert row.metrics is None and row.history
+
+
 def test_data_is_read_no_further_when_every_member_has_left(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +222,108 @@ def test_an_online_teacher_learns_beside_its_student_and_is_kept_and_measured(
     assert row.teacher.measured == measured["top1"]
     assert row.cost.teacher_seconds == 0  # its forward and backward are a part of the step
     assert row.cost.params == sum(p.numel() for p in networks.build("resnet8", 10).parameters())
+
+
+def test_of_several_online_teachers_the_first_is_kept_and_measured(pictures: Pictures, tmp_path: Path) -> None:
+    several, alone = runs = [pictures.run("ekd", options={"teachers": count, "guided": False}) for count in (3, 1)]
+    first, only = done(execute(pictures.job(tmp_path, *runs), quiet))
+    assert first.teacher and only.teacher and first.teacher.measured == only.teacher.measured
+    # It learns from its labels alone, so company changes nothing.
+    assert equal(state_of(tmp_path, several, "teacher.pt"), state_of(tmp_path, alone, "teacher.pt"))
+    assert not equal(state_of(tmp_path, several), state_of(tmp_path, alone))
+
+
+def shown(pictures: Pictures, variant: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The validation images of a variant as a teacher and as a student sees them."""
+    data = datasets.open_images("digits", pictures.root, **OPTIONS, **variant)
+    assert isinstance(data.val, ArraySplit)
+    images = augment.normalise(torch.from_numpy(data.val.images).permute(0, 3, 1, 2), data.mean, data.std)
+    return images, augment.reduce_resolution(images, data.resolution) if data.resolution else images
+
+
+@torch.no_grad()
+def answer(name: str, state: dict[str, Tensor], images: Tensor) -> Tensor:
+    network = networks.build(name, 10).eval()
+    network.load_state_dict(state)
+    logits: Tensor = network(images).logits
+    return logits
+
+
+def many_minded(pictures: Pictures, file: Path) -> dict[str, Any]:
+    """A teacher's file whose answers differ from picture to picture, as those of a few steps of training do not."""
+    torch.manual_seed(0)
+    state = networks.build("resnet14", 10).state_dict()
+    state["fc.bias"] = state["fc.bias"] - answer("resnet14", state, shown(pictures, {})[0]).mean(dim=0)
+    return {"teacher_file": checkpoints.write(file, {"state": state})}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "variant"),
+    [
+        ("run", {}),
+        ("file", {}),
+        ("file", {"resolution": 16}),
+        ("file", {"noise": 0.5}),
+        ("online", {}),
+        ("online", {"resolution": 16}),
+    ],
+)
+def test_a_students_last_metrics_hold_its_agreement_with_the_teacher_that_it_had(
+    teacher: str, variant: dict[str, Any], pictures: Pictures, tmp_path: Path
+) -> None:
+    given = tmp_path / "given.pt"
+    more = many_minded(pictures, given) if teacher == "file" else {}
+    data = pictures.data.model_copy(update={"options": OPTIONS | variant})
+    run = pictures.run("ekd" if teacher == "online" else "kd", recipe=short(epochs=2), data=data, **more)
+    job = pictures.job(tmp_path, run, teacher_file=given if more else None)
+    (row,) = done(execute(job, quiet))
+    files = {"run": (pictures.teacher, "student.pt"), "online": (run, "teacher.pt")}
+    state = checkpoints.read(given)["state"] if more else state_of(tmp_path, *files[teacher])
+    whole, seen = shown(pictures, variant)
+    best = answer("resnet8", state_of(tmp_path, run), seen).topk(5).indices
+    hits = best == answer("resnet14", state, whole).argmax(dim=1)[:, None]
+    assert row.metrics
+    assert {name: value for name, value in row.metrics.last.items() if name not in ("top1", "top5")} == {
+        "agreement": pytest.approx(100 * hits[:, 0].double().mean().item()),
+        "agreement5": pytest.approx(100 * hits.any(1).double().mean().item()),
+    }
+    others = [row.metrics.best, row.metrics.mean_last10, *(epoch.metrics for epoch in row.history)]
+    assert all(set(metrics) == {"top1", "top5"} for metrics in others)
+
+
+def test_students_without_a_teacher_agree_with_nobody_whatever_their_company(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    rows = done(execute(pictures.job(tmp_path, pictures.run(), pictures.run("kd")), quiet))
+    more = {row.run.method: set(row.metrics.last) - {"top1", "top5"} for row in rows if row.metrics}
+    assert more == {"none": set(), "kd": {"agreement", "agreement5"}}
+
+
+def test_a_row_tells_the_weights_that_its_method_ended_with(pictures: Pictures, tmp_path: Path) -> None:
+    adaptive, summed, fixed = (
+        pictures.run("ad", options={"config": "adaptive_all_layer_wise", "safe": True}),
+        pictures.run("ad+dkd", options={"ad": {"config": "adaptive_at_st"}}),
+        pictures.run("ad", options={"config": "equal", "safe": False}),
+    )
+    ended: list[dict[str, float]] = []
+    finish = harness._finish
+
+    def finished(member: Any, *given: Any) -> Row:
+        alphas = {name: value for name, value in member.method.named_parameters() if name.endswith("alphas")}
+        ended.append({name: (-value).exp().tolist() for name, value in alphas.items()})
+        return finish(member, *given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness, "_finish", finished)
+        job = pictures.job(tmp_path, adaptive, summed, fixed)
+        done(execute(job, quiet))
+    rows = [Store(job.results).row(one.id) for one in job.runs]
+    learned = [row.learned for row in rows if row]
+    assert [len(one) for one in learned] == [8, 2, 0]
+    assert list(learned[1]) == ["attention", "soft_target"]
+    for own, factors in zip(learned, ended, strict=True):
+        assert list(own.values()) == pytest.approx([one for factor in factors.values() for one in factor])
+        assert all(value != 1 for value in own.values())
 
 
 def test_frozen_teachers_methods_and_online_ones_share_a_cohort_without_touching_the_teacher(

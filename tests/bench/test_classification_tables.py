@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -52,6 +53,8 @@ TRIED: set[tuple[Any, ...]] = set()
 def build_and_apply(entry: MethodEntry, options: dict[str, Any], setting: Setting, sides: list[Outputs]) -> None:
     """One forward of the method on outputs of the pair's shapes; CRD's reads its drawn entries, so it is only built."""
     student, teacher = sides
+    others = methods.method_class(entry.method).online_teachers(options) - 1
+    teacher = replace(teacher, others=(teacher,) * others)
     with torch.device("meta"):
         method = methods.build(entry.method, setting, **options)
         on_cpu = torch.zeros(2, 1, 1, 1, device="cpu")  # autocast does not know the meta device
@@ -227,6 +230,11 @@ def test_ekds_ablations_change_one_thing_each() -> None:
     assert all(entry.shown.startswith("EKD (our reading)") for entry in forms)
     changes = []
     for entry in forms:
-        changes += [{name: value for name, value in entry.options.items() if value != plain[name]}]
-    assert changes == [{}, {"pretrained": True}, {"guided": False}, {"beta": 0.0}, {"guided_task": False}]
+        rival = next((other.options for other in forms if other.shown == entry.against), {})
+        options = plain | entry.options
+        changes += [{name: value for name, value in options.items() if value != (plain | rival)[name]}]
+    assert changes == [
+        {}, {"pretrained": True}, {"guided": False}, {"beta": 0.0}, {"guided_task": False}, {"teachers": 2},
+        {"snapshots": 4},
+    ]  # fmt: skip
     assert "our reading" in table.title

@@ -93,7 +93,7 @@ def test_a_learned_weight_settles_where_its_path_counts_one(safe: bool, data: An
     expected = [math.log(5 * losses["logits"].item()), math.log(0.1 * losses["soft_target"].item())]
     assert method.alphas.tolist() == pytest.approx(expected, abs=2e-3)
     settled = {key: 1 / loss.item() for key, loss in losses.items()}
-    assert method.weights() == pytest.approx(settled, rel=1e-2)
+    assert method.learned() == pytest.approx(settled, rel=1e-2)
 
 
 def test_layerwise_weights_belong_to_one_stage_each(data: Any) -> None:
@@ -108,8 +108,9 @@ def test_layerwise_weights_belong_to_one_stage_each(data: Any) -> None:
     losses = method.path_losses(data.student, data.teacher)["attention"]
     found = method(data.batch, data.student, data.teacher)["attention"]
     assert found.item() == pytest.approx((losses[0] + math.exp(-1.5) * losses[1] + losses[2]).item())
-    assert method.weights()["attention:1"] == pytest.approx(math.exp(-1.5))
-    assert method.weights()["attention:0"] == 1
+    assert list(method.learned()) == method.alpha_names()
+    assert method.learned()["attention:1"] == pytest.approx(math.exp(-1.5))
+    assert method.learned()["attention:0"] == 1
 
 
 def test_safe_gives_the_learned_weights_a_group_of_their_own(data: Any) -> None:
@@ -124,7 +125,9 @@ def test_paths_and_aggregation_override_the_configuration(data: Any) -> None:
     method = seeded(data, config="hand_tuned", paths="logits + attention:20+soft_target", aggregation="adaptive")
     assert method.paths == {"logits": 1.0, "attention": 20.0, "soft_target": 0.1}
     assert method.alphas.tolist() == [0.0, 0.0, 0.0]
-    assert seeded(data, config="hand_tuned", paths="logits").weights() == {"logits": 1.0}
+    assert method.learned() == method.paths  # all a_k are 0
+    assert seeded(data, config="hand_tuned", paths="logits").paths == {"logits": 1.0}
+    assert seeded(data, config="hand_tuned", paths="logits").learned() == {}  # its weights are given, not learned
 
 
 @pytest.mark.parametrize("path", STAGE_PATHS)

@@ -66,6 +66,19 @@ def test_a_part_without_a_form_for_the_task_is_refused(sample: Any) -> None:
         methods.build("mimic+box_l1", sample("segmentation").setting)
 
 
+def test_what_parts_have_learned_is_passed_on_and_led_by_the_part_where_names_collide(
+    sample: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = sample("classification").setting
+    factors = {"attention": 1.0, "soft_target": 1.0}
+    assert methods.build("ad+kd", setting).learned() == factors
+    assert methods.build("mag+at+kd", setting).learned() == {}
+    monkeypatch.setattr(methods.method_class("at"), "learned", lambda _: {"attention": 2.0, "share": 3.0})
+    for at in ("at", "mag+at"):
+        both = methods.build(f"ad+{at}", setting).learned()
+        assert both == {"ad/attention": 1.0, "soft_target": 1.0, f"{at}/attention": 2.0, "share": 3.0}
+
+
 def test_a_method_is_named_once() -> None:
     with pytest.raises(MethodError, match="twice"):
         methods.resolve("mimic+mimic", {})

@@ -49,6 +49,24 @@ def test_the_order_of_rows_does_not_matter() -> None:
     assert compare(base, head) == compare(*shuffled)
 
 
+def test_rows_from_before_agreement_and_learned_weights_are_compared_as_ever() -> None:
+    before, after = rows([73.1, 73.4, 73.2]), rows([73.1, 73.5, 73.2], day=2)
+    last = {"agreement": 80.0, "agreement5": 99.0}
+    more = [
+        row.model_copy(
+            update={
+                "metrics": row.metrics.model_copy(update={"last": row.metrics.last | last}),
+                "learned": {"attention": 900.0},
+            }
+        )
+        for row in after
+        if row.metrics
+    ]
+    assert only(before, more).accuracy == only(before, after).accuracy
+    assert only(more, before).accuracy == only(after, before).accuracy
+    assert only(after, more).accuracy.reason == "equal to the last bit"
+
+
 def test_only_shared_seeds_are_set_against_each_other() -> None:
     cell = only(rows([70.0, 73.0, 73.0]), rows([73.1, 73.1, 99.0], first=1, day=2))
     assert (cell.accuracy.base, cell.accuracy.head, cell.accuracy.n) == pytest.approx((73.0, 73.1, 2))

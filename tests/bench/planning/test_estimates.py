@@ -11,7 +11,7 @@ from bench.planning.memory import Memory
 from bench.planning.tracing import traced
 from bench.recipe import load_recipe
 from bench.rows import Row
-from bench.specs import load_table
+from bench.specs import Run, load_table
 from tests.bench.builders import make_row
 
 MINI = load_recipe("coco_mini")
@@ -58,6 +58,41 @@ def test_work_is_a_forward_of_the_teacher_and_three_of_each_student() -> None:
     own, other = (traced(name, memory.shapes(dist)).flops for name in (dist.student, dist.teacher.student))
     assert operations([none, dist], memory) == STEPS * (2 * 3 * own + other)
     assert operations([none], memory) == STEPS * 3 * own
+
+
+def ekd(**options: Any) -> Run:
+    """A student beside its online teachers."""
+    table = load_table("ekd/cifar100")
+    entry = next(entry for entry in table.methods if entry.method == "ekd")
+    run = make_row(table, table.pairs[0], entry, "mini").run
+    beside = {"teacher": None, "online_teacher": "resnet20", "options": run.options | options}
+    return run.model_copy(update=beside)
+
+
+def test_work_of_online_teachers_is_three_forwards_each_and_of_a_copy_one() -> None:
+    memory = Memory("cpu", 1e12, stored=(32, 32))
+    run = ekd()
+    own, other = (traced(name, memory.shapes(run)).flops for name in ("resnet8", "resnet20"))
+    assert operations([run], memory) == steps_of(run) * 3 * (own + other)
+    assert operations([ekd(teachers=3)], memory) == steps_of(run) * 3 * (own + 3 * other)
+    copied = ekd(guided=False, snapshots=4)
+    assert operations([copied, run], memory) == steps_of(run) * (3 * 2 * (own + other) + other)
+
+
+def test_a_step_beside_another_number_of_networks_says_nothing_about_time() -> None:
+    row = row_of("none", 0.1).model_copy(update={"run": ekd()})
+    more, copied, pretrained = ekd(teachers=2), ekd(guided=False, snapshots=4), ekd(pretrained=True)
+    assert seconds([ekd(beta=0.0)], [row], "2-core x86") == pytest.approx(steps_of(row.run) * 0.13)
+    fixed = pretrained.model_copy(update={"online_teacher": None, "teacher": row_of("dist", 0.1).run.teacher})
+    for run in (more, copied, fixed):
+        assert seconds([run], [row], "2-core x86") is None
+
+
+def test_rows_from_before_there_could_be_several_teachers_still_tell_the_time() -> None:
+    run = ekd()
+    older = {name: value for name, value in run.options.items() if name not in ("teachers", "snapshots")}
+    row = row_of("none", 0.1).model_copy(update={"run": run.model_copy(update={"options": older})})
+    assert seconds([run], [row], "2-core x86") == pytest.approx(steps_of(run) * 0.13)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,30 @@ def test_an_online_teacher_counts_as_a_student(pictures: Pictures) -> None:
     assert more > MARGIN * (4 * other.weights + other.kept)
 
 
+def test_each_of_several_online_teachers_counts_and_a_copy_as_a_frozen_one(pictures: Pictures) -> None:
+    recipe = short(batch_size=256)
+
+    def needed(**options: Any) -> float:
+        return estimate().needed([pictures.run("ekd", recipe=recipe, options={"guided": False} | options)])
+
+    other = tracing.traced("resnet14", estimate().shapes(pictures.run(recipe=recipe)))
+    trained = MARGIN * (4 * other.weights + other.buffers + other.kept + other.passing)
+    assert needed(teachers=3) - needed(teachers=2) == pytest.approx(trained, rel=1e-3)
+    frozen = MARGIN * (other.weights + other.buffers + other.shown)
+    assert needed(snapshots=4) - needed() == pytest.approx(frozen, rel=1e-3)
+
+
+def test_losses_against_several_teachers_and_copies_are_traced(pictures: Pictures) -> None:
+    def loss(**options: Any) -> tracing.Loss:
+        run = pictures.run("ekd", options=options)
+        return tracing.loss_of(run, estimate().shapes(run))
+
+    one, two = loss(), loss(teachers=2)
+    assert (one.rule, two.rule, loss(guided=False, snapshots=2).rule) == ("", "", "")
+    assert one.weights < two.weights < 2 * one.weights  # the student's modules count once
+    assert one.kept < two.kept < 2 * one.kept
+
+
 def test_a_method_whose_shapes_depend_on_values_is_counted_by_a_rule_with_its_bank(pictures: Pictures) -> None:
     run = pictures.run("crd")
     loss = tracing.loss_of(run, estimate().shapes(run))
@@ -94,6 +118,15 @@ def test_a_method_whose_shapes_depend_on_values_is_counted_by_a_rule_with_its_ba
 @pytest.mark.parametrize("student", ["resnet8", "resnet32x4", "cifar_resnet50"])
 def test_the_bound_that_needs_no_tracing_is_above_the_estimate(method: str, student: str, pictures: Pictures) -> None:
     run = pictures.run(method, student=student)
+    assert estimate().needed([run]) < estimate().bound([run])
+
+
+@pytest.mark.parametrize("options", [{"teachers": 3}, {"guided": False, "snapshots": 4}])
+@pytest.mark.parametrize("teacher", ["resnet14", "cifar_resnet50"])
+def test_so_it_is_with_more_networks_beside_the_student(
+    options: dict[str, Any], teacher: str, pictures: Pictures
+) -> None:
+    run = pictures.run("ekd", online_teacher=teacher, options=options)
     assert estimate().needed([run]) < estimate().bound([run])
 
 

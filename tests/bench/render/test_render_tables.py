@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -109,10 +110,65 @@ def test_no_page_from_100_columns_on_loses_anything(full: list[Row], mini: list[
             assert heading in text
 
 
+@pytest.fixture(scope="module")
+def paths() -> Table:
+    return load_table("ad/cifar100")
+
+
+@pytest.fixture(scope="module")
+def taught(paths: Table) -> list[Row]:
+    """Two seeds at mini scale, whose students agree with their teacher and whose `ad adaptive_at_st` has learned."""
+    return [agreeing(row) for row in expand(paths, "mini", (0, 1), mini_truth)]
+
+
+def agreeing(row: Row) -> Row:
+    if row.teacher is None or row.metrics is None:
+        return row
+    last = row.metrics.last | {"agreement": 80.0 + row.run.seed, "agreement5": 99.0}
+    adaptive = row.run.options.get("config") == "adaptive_at_st"
+    learned = {"attention": 936.4 + 10 * row.run.seed, "soft_target": 0.125} if adaptive else {}
+    return row.model_copy(update={"metrics": row.metrics.model_copy(update={"last": last}), "learned": learned})
+
+
+def test_agreement_with_the_teacher_stands_where_rows_have_it(paths: Table, taught: list[Row]) -> None:
+    text = text_of(taught, [paths])
+    assert "with teacher" in text and "Agreement: percent of the validation images" in text
+    assert "80.50 ± 0.71 (2)" in line_of(text, "kd  ")
+    assert "80.50" not in line_of(text, "none  ")
+    older = text_of(expand(paths, "mini", (0, 1), mini_truth), [paths])
+    assert "with teacher" not in older and "Agreement" not in older and "learned" not in older
+
+
+def test_what_a_method_has_learned_is_a_footnote_on_it(paths: Table, taught: list[Row], tmp_path: Path) -> None:
+    note = "learned: attention 941.4 ± 7.07, soft_target 0.125 ± 0 (2)"
+    one = sheet(paths, collect(paths, taught, "mini"), "mini")
+    marked = [record["method"] for part in one.parts for record in part.records if "[" in record["method"]]
+    assert marked == ["ad adaptive_at_st [1]"] and one.footnotes == (note,)
+    assert f"[1] {note}" in text_of(taught, [paths]) and f"- [1] {note}" in files.markdown(one)
+    first = [row for row in taught if row.run.seed == 0]
+    assert "learned: attention 936.4, soft_target 0.125 (n=1)" in text_of(first, [paths])
+    frame = pd.read_csv(files.write(one, tmp_path)[0]).set_index("label")
+    assert json.loads(frame.learned["ad adaptive_at_st"]) == {"attention": pytest.approx(941.4), "soft_target": 0.125}
+    assert (frame.agreement["kd"], frame.agreement5["kd"]) == (80.5, 99.0)
+    assert frame.loc["none", ["agreement", "agreement5", "learned"]].isna().all()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 140, 160])
+def test_a_page_that_is_too_narrow_for_all_gains_loses_none(width: int, paths: Table, taught: list[Row]) -> None:
+    text = text_of(taught, [paths], width)
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
+    assert "…" not in text
+    assert {line.split()[0] for line in text.splitlines() if "80.50 ± 0.71 (2)" in line} == {"kd", "ad"}
+    assert text.count("X+kd") == 1
+
+
 def test_costs_take_a_second_grid_on_a_narrow_page() -> None:
     widths = {"method": 20, "reported": 8, "verdict": 12, "times": 5, "params": 6}
     assert layout(widths, 80) == [["method", "reported", "verdict", "times", "params"]]
     assert layout(widths, 50) == [["method", "reported", "verdict"], ["method", "times", "params"]]
+    assert layout(widths, 26) == [["method", name] for name in ("reported", "verdict")] + [["method", "times"]] + [
+        ["method", "params"]
+    ]
 
 
 def test_without_rows_the_reported_numbers_stand_and_the_command_is_named() -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from bench import checkpoints, networks
+from bench.networks.base import Network
 from bench.specs import Run
 from bench.steps.member import Clock, Member
 from tests.bench.pictures import STEPS, Pictures, short, state_of
@@ -55,8 +57,8 @@ def test_a_student_begins_alike_under_every_method_and_teacher_of_a_seed(picture
 def test_an_online_teacher_begins_alike_beside_every_student_and_method(pictures: Pictures, tmp_path: Path) -> None:
     def teacher(method: str, **more: Any) -> dict[str, Tensor]:
         member = member_of(pictures, pictures.run(method, **more), tmp_path)
-        assert member.teacher is not None
-        return copy(member.teacher)
+        assert member.teachers is not None
+        return copy(member.teachers.first)
 
     first = teacher("ekd")
     assert equal(first, teacher("ekd", student="resnet20"))
@@ -66,17 +68,48 @@ def test_an_online_teacher_begins_alike_beside_every_student_and_method(pictures
 
 def test_a_teacher_of_the_students_own_network_begins_with_other_weights(pictures: Pictures, tmp_path: Path) -> None:
     member = member_of(pictures, pictures.run("dml", online_teacher="resnet8"), tmp_path)
-    assert member.teacher is not None
-    assert not equal(copy(member.student), copy(member.teacher))  # twins would have nothing to tell each other
+    assert member.teachers is not None
+    assert not equal(copy(member.student), copy(member.teachers.first))  # twins would have nothing to tell each other
 
 
-def test_a_step_trains_the_online_teacher_too(pictures: Pictures, tmp_path: Path) -> None:
-    member = member_of(pictures, pictures.run("ekd"), tmp_path)
-    assert member.teacher is not None
-    before = copy(member.teacher)
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_a_step_trains_the_online_teachers_too(teachers: int, pictures: Pictures, tmp_path: Path) -> None:
+    member = member_of(pictures, pictures.run("ekd", options={"teachers": teachers}), tmp_path)
+    assert member.teachers is not None and len(member.teachers.networks) == teachers
+    before = copy(member.teachers)
     train(member, 1)
-    moved = {name for name, value in member.teacher.state_dict().items() if not torch.equal(before[name], value)}
+    moved = {name for name, value in member.teachers.state_dict().items() if not torch.equal(before[name], value)}
     assert moved == set(before)
+
+
+def test_channels_last_holds_for_every_teacher_and_for_a_copy(pictures: Pictures, tmp_path: Path) -> None:
+    recipe = short(channels_last=True)
+    for options in ({"teachers": 2}, {"guided": False, "snapshots": 1}):
+        member = member_of(pictures, pictures.run("ekd", recipe=recipe, options=options), tmp_path)
+        train(member, STEPS)
+        assert member.teachers is not None
+        weights = [p for p in member.teachers.parameters() if p.ndim == 4 and min(p.shape) > 1]
+        assert len(weights) % 2 == 0 and weights
+        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
+def test_the_student_follows_the_copy_from_the_step_that_takes_it(pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run("ekd", options={"guided": False, "snapshots": 1, "alpha": 0.5})
+    member = member_of(pictures, run, tmp_path)
+    assert member.teachers is not None and member.teachers.copy is not None
+    states: list[dict[str, Tensor]] = []
+    losses: list[dict[str, float]] = []
+
+    def look() -> None:
+        states.append(copy(member.teachers.first))  # type: ignore[union-attr]
+        losses.append(member.read_losses())
+
+    train(member, STEPS, look)
+    assert [loss["soft_target"] > 0 for loss in losses] == [False, False, True]  # 3 / 2 steps, rounded up
+    assert [loss["early_task"] > 0 for loss in losses] == [True, True, False]
+    for loss in losses[:2]:
+        assert loss["early_task"] == pytest.approx(loss["cross_entropy"], rel=1e-6)  # both are half of the labels' loss
+    assert equal(copy(member.teachers.copy), states[1])
 
 
 def test_what_is_saved_is_the_running_mean_of_weights_and_statistics(pictures: Pictures, tmp_path: Path) -> None:
@@ -104,8 +137,11 @@ def test_without_a_running_mean_the_student_itself_is_saved(pictures: Pictures, 
     assert equal(state_of(tmp_path, run), {name: value.contiguous() for name, value in copy(member.student).items()})
 
 
-def test_a_resumed_member_is_the_one_that_was_saved(pictures: Pictures, tmp_path: Path) -> None:
-    run = pictures.run("ekd", recipe=short(ema=0.5))
+@pytest.mark.parametrize("options", [{}, {"teachers": 2}, {"guided": False, "snapshots": 2}])
+def test_a_resumed_member_is_the_one_that_was_saved(
+    options: dict[str, Any], pictures: Pictures, tmp_path: Path
+) -> None:
+    run = pictures.run("ekd", recipe=short(ema=0.5), options=options)
     member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
     assert not again.resume()
     train(member, 2)
@@ -113,7 +149,7 @@ def test_a_resumed_member_is_the_one_that_was_saved(pictures: Pictures, tmp_path
     member.save()
     assert again.resume()
     assert (again.epoch, again.steps) == (1, 2)
-    for part in ("student", "method", "teacher", "averaged"):
+    for part in ("student", "method", "teachers", "averaged"):
         assert equal(copy(getattr(member, part)), copy(getattr(again, part))), part
     assert torch.equal(member.random.cpu, again.random.cpu)
 
@@ -133,11 +169,32 @@ def gradient_norm(parameters: Any) -> float:
     return float(torch.stack([p.grad.square().sum() for p in parameters if p.grad is not None]).sum().sqrt())
 
 
-def test_gradients_of_student_and_online_teacher_are_clipped_each_for_itself(
-    pictures: Pictures, tmp_path: Path
+@pytest.mark.parametrize(
+    ("method", "options"), [("dml", {}), ("ekd", {}), ("ekd", {"guided": False}), ("ekd", {"teachers": 3})]
+)
+def test_gradients_of_student_and_online_teachers_are_clipped_each_for_itself(
+    method: str, options: dict[str, Any], pictures: Pictures, tmp_path: Path
 ) -> None:
-    member = member_of(pictures, pictures.run("dml", recipe=short(clip_norm=0.01)), tmp_path)
-    assert member.teacher is not None
+    run = pictures.run(method, recipe=short(clip_norm=0.01), options=options)
+    member = member_of(pictures, run, tmp_path)
+    assert member.teachers is not None
     train(member, 1)
-    for network in (member.student, member.teacher):
-        assert gradient_norm(network.parameters()) == pytest.approx(0.01, rel=1e-3)
+    beside = [list(module.parameters()) for module in member.method.beside_teachers()]
+    theirs = {id(parameter) for side in beside for parameter in side}
+    own = [parameter for parameter in member.method.parameters() if id(parameter) not in theirs]
+    sides = [[*member.student.parameters(), *own]]
+    for network, modules in itertools.zip_longest(member.teachers.networks, beside, fillvalue=()):
+        sides.append([*cast(Network, network).parameters(), *modules])
+    assert bool(beside) == options.get("guided", method == "ekd")
+    for side in sides:
+        assert gradient_norm(side) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_modules_beside_a_fixed_teacher_are_clipped_apart_from_the_student(pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run("ekd", recipe=short(clip_norm=0.01), options={"pretrained": True})
+    member = member_of(pictures, run, tmp_path)
+    member._optimiser()
+    (modules,) = member.method.beside_teachers()
+    of_student, of_teacher = ({id(parameter) for parameter in part} for part in member.trained)
+    assert of_teacher == {id(parameter) for parameter in modules.parameters()}
+    assert {id(parameter) for parameter in member.student.parameters()} < of_student

@@ -78,17 +78,22 @@ class Shown(Network):
         return Outputs(rows, ())
 
 
-def scored(logits: torch.Tensor, labels: list[int], **recipe: Any) -> dict[str, float]:
-    """The metrics of a network that answers with `logits` on images of these classes."""
-    count, classes = logits.shape
-    images = np.random.default_rng(1).integers(0, 256, (count, 2, 2, 3), dtype=np.uint8)
+def task_on(labels: list[int], classes: int, **recipe: Any) -> ClassificationTask:
+    """A task on images of these classes."""
+    images = np.random.default_rng(1).integers(0, 256, (len(labels), 2, 2, 3), dtype=np.uint8)
     split = ArraySplit(images, np.array(labels, dtype=np.int64))
     names = tuple(str(label) for label in range(classes))
     half = (0.5, 0.5, 0.5)
-    data = ImageSet("some", Path("some.npz"), names, split, split, half, half, "0" * 16, count)
-    network = Shown(logits)
-    metrics = ClassificationTask(data, recipe_of(**{"batch_size": 1} | recipe), 0).evaluate(network, CPU, True)
-    assert torch.equal(torch.cat(network.images), normalised(data, images))  # each once, in order
+    data = ImageSet("some", Path("some.npz"), names, split, split, half, half, "0" * 16, len(labels))
+    return ClassificationTask(data, recipe_of(**{"batch_size": 1} | recipe), 0)
+
+
+def scored(logits: torch.Tensor, labels: list[int], **recipe: Any) -> dict[str, float]:
+    """The metrics of a network that answers with `logits` on images of these classes."""
+    task, network = task_on(labels, logits.shape[1], **recipe), Shown(logits)
+    metrics = task.evaluate(network, CPU, True)
+    assert isinstance(task.data.val, ArraySplit)
+    assert torch.equal(torch.cat(network.images), normalised(task.data, task.data.val.images))  # each once, in order
     return metrics
 
 
@@ -146,6 +151,44 @@ def test_there_is_a_top5_where_it_can_be_wrong(classes: int, names: set[str]) ->
     assert set(scored(torch.eye(classes), list(range(classes)))) == names
 
 
+@pytest.mark.parametrize("count", [1, EVALUATED, 2 * EVALUATED + 3])
+def test_agreement_is_accuracy_with_the_classes_of_the_teacher_for_labels(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    labels = torch.randint(0, CLASSES, (count,), generator=generator).tolist()
+    teacher = torch.randn(count, CLASSES, generator=generator)
+    student = teacher + 2 * torch.randn(count, CLASSES, generator=generator).round()  # ties with nobody, often near
+    task, shown = task_on(labels, CLASSES), [Shown(teacher), Shown(student)]
+    metrics, answers = task.evaluate_teacher(shown[0], CPU)
+    assert metrics == {
+        "top1": pytest.approx(share(teacher, labels, 1)),
+        "top5": pytest.approx(share(teacher, labels, 5)),
+    }
+    assert answers is not None
+    taught = [max(range(CLASSES), key=row.__getitem__) for row in teacher.tolist()]
+    assert (answers.tolist(), answers.dtype) == (taught, torch.int64)
+    own, agreement = task.evaluate_student(shown[1], CPU, answers)
+    assert own == task.evaluate(Shown(student), CPU, reference=True)
+    assert agreement == {
+        "agreement": pytest.approx(share(student, taught, 1)),
+        "agreement5": pytest.approx(share(student, taught, 5)),
+    }
+    assert [sum(map(len, network.images)) for network in shown] == [count, count]  # asked once for both
+
+
+def test_a_teacher_agrees_with_itself_and_nobody_with_no_teacher() -> None:
+    logits = torch.randn(20, CLASSES, generator=torch.Generator().manual_seed(0))
+    task = task_on([0] * 20, CLASSES)
+    _, answers = task.evaluate_teacher(Shown(logits), CPU)
+    assert task.evaluate_student(Shown(logits), CPU, answers)[1] == {"agreement": 100, "agreement5": 100}
+    assert task.evaluate_student(Shown(logits), CPU, None) == (task.evaluate(Shown(logits), CPU, True), {})
+
+
+def test_there_is_an_agreement5_where_there_is_a_top5() -> None:
+    task = task_on([0, 1, 2, 3, 4], 5)
+    _, answers = task.evaluate_teacher(Shown(torch.eye(5)), CPU)
+    assert task.evaluate_student(Shown(torch.eye(5).roll(1, 0)), CPU, answers)[1] == {"agreement": 0}
+
+
 def test_logits_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
     logits = torch.tensor([[8.0, 8.001, 0.0]])
     assert scored(logits, [1], precision="bfloat16") == {"top1": 100}
@@ -170,6 +213,10 @@ def test_evaluation_shows_a_teacher_the_full_resolution(path: Path) -> None:
         network = Shown()
         task.evaluate(network, CPU, reference=True, full=full)
         assert torch.equal(torch.cat(network.images), wanted)
+    teacher, student = Shown(), Shown()
+    task.evaluate_student(student, CPU, task.evaluate_teacher(teacher, CPU)[1])
+    assert torch.equal(torch.cat(teacher.images), images)
+    assert torch.equal(torch.cat(student.images), augment.reduce_resolution(images, 4))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
