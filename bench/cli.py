@@ -60,7 +60,7 @@ def run(
         ),
     ] = None,
     teacher: Annotated[Path | None, typer.Option(help="A checkpoint to use in place of trained teachers.")] = None,
-    cohort: Annotated[int | None, typer.Option(min=1, help="Most students side by side. Default: 1; mini: 12.")] = None,
+    cohort: Annotated[int | None, typer.Option(min=1, help="Most students side by side. Default: 1; mini: 10.")] = None,
     jobs: Annotated[
         int | None,
         typer.Option(min=1, help="Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4."),

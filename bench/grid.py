@@ -22,6 +22,9 @@ from .tasks import METRICS
 STUDENT_ONLY = ("resolution", "noise")
 """Options of a data set that concern what the student sees, or the test alone; its teacher is trained without them."""
 
+MINI_COHORT = 10
+"""Students side by side at mini scale: so two processes that share the small tables end at about the same time."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -44,7 +47,7 @@ class Choice:
     methods: tuple[str, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
     teacher_file: str | None = None
-    cohort: int = 12
+    cohort: int = MINI_COHORT
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from .planning.memory import GIB, Memory, available
 from .recipe import load_recipe
 from .run import Job, load_network
 from .specs import Scale, Table
+from .steps import online
 
 if TYPE_CHECKING:
     from .rows import Row
@@ -128,7 +129,7 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
     for notice in data.notices:
         say(f"data: {notice}")
     described = tasks.describe(data)
-    most = asked.cohort or (1 if at == "full" else 12)
+    most = asked.cohort or (1 if at == "full" else grid.MINI_COHORT)
     choice = grid.Choice(at, described, asked.seeds, asked.methods, asked.changes, _sha256(asked.teacher), most)
     plan = grid.plan(tables, choice)
     _check_variants(plan, asked, data)
@@ -229,8 +230,11 @@ def _sha256(file: Path | None) -> str | None:
 
 def _check_variants(plan: grid.Plan, asked: Asked, data: tasks.Opened) -> None:
     """Every variant of `data` can be made, and recipes and methods can be built on as many samples as it has."""
-    for name, init in {(run.student, run.recipe.init) for run in plan.runs if not asked.teacher}:
+    trained = {(name, run.recipe.init) for run in plan.runs for name in (run.student, *online.teachers(run))}
+    for name, init in trained if not asked.teacher else ():
         networks.check_init(name, init)
+    for run in plan.runs:
+        online.check(run)
     variants: dict[str, list[Run]] = {}
     for run in plan.runs:
         variants.setdefault(run.data.model_dump_json(), []).append(run)

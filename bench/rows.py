@@ -34,7 +34,8 @@ class Metrics(Record):
 
     last: dict[str, float] = Field(
         description="Of the saved student file, by the reference evaluator. Classifiers with a teacher also have "
-        "`agreement` and `agreement5`: top-1 and top-5 with the teacher's classes of the same images as labels."
+        "`agreement` and `agreement5`: top-1 and top-5 with the teacher's classes of the same images as labels; of "
+        "teachers that learned beside the student, the first as it ended."
     )
     best: dict[str, float] = Field(description="Of the best evaluated epoch by the table's headline metric.")
     best_epoch: int

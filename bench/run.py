@@ -185,7 +185,7 @@ def _teacher(
             f"teacher {spec.student} scores {measured:.2f} {task.headline} and {recorded:.2f} is on record: the data, "
             f"a library or the machine changed under it; delete {file.parent} and the teacher is trained again"
         )
-    if own is not task and answers is not None:
+    if own is not task and answers is not None:  # under noise a teacher is asked about other images
         _, answers = task.evaluate_teacher(network, device)
     record = TeacherRecord(network=spec.student, sha256=checkpoints.sha256(file), recorded=recorded, measured=measured)
     return network, Measured(record, answers)

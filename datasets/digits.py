@@ -26,7 +26,7 @@ from .coco import CocoFolder, open_folder
 
 TRAIN, VAL = 2_000, 250  # images
 SPLITS = ("train", "val")
-TRAIN_PICTURES, VAL_PICTURES = 4_000, 1_000
+TRAIN_PICTURES, VAL_PICTURES = 3_584, 1_000
 TRAIN_STREETS, VAL_STREETS = 400, 100
 PICTURE_STREAM, STREET_STREAM = 2, 4  # set the pictures' and the streets' draws apart from the scenes'
 MEAN: Channels = (0.3220, 0.3348, 0.3206)  # of the default training pictures, kept for every seed

@@ -220,7 +220,7 @@ class Method(nn.Module, ABC):
         return [group for part in self.parts() for group in part.parameter_groups()]
 
     def beside_teachers(self) -> list[nn.Module]:
-        """What learns with each teacher and not with the student, in the teachers' order; its gradients are theirs."""
+        """What learns with each teacher and not with the student, in their order; of a sum one part's at most."""
         return [module for part in self.parts() for module in part.beside_teachers()]
 
     def learned(self) -> dict[str, float]:

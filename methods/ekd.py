@@ -38,8 +38,9 @@ class EKD(Method):
     mode, taken at k / (n + 1) of the training, k = 1..n. That is RCO-like (X. Jin et al. Knowledge distillation via
     route constrained optimization. ICCV 2019), but RCO's copies are of a teacher trained before, while this route is
     walked as it is made. So the student first learns from the labels alone: `early_task` is alpha CE(z_m^S) and the KL
-    0 until there is a copy, then the other way round. There is one teacher and no module: set against `guided: false`,
-    this tells what a teacher is worth that changes with every step, and does not lag behind.
+    0 until there is a copy, then the other way round; it is not smoothed, whatever the recipe's labels are. There is
+    one teacher and no module: set against `guided: false`, this tells what a teacher is worth that changes with every
+    step, and does not lag behind.
 
     Args:
         setting: the run's shapes; both networks show the same number of stages.

@@ -140,6 +140,7 @@ def _raw(table: Table, cell: Cell) -> dict[str, Any]:
         "gain_sd": gain.sd if gain else None,
         "gain_n": gain.n if gain else 0,
         **{name: one.mean if one else None for name, one in agreement.items()},
+        "agreement_n": one.n if (one := agreement["agreement"]) else 0,
         "learned": json.dumps(learned) if learned else None,
         "teacher_reported": cell.teacher_reported,
         "teacher_measured": cell.teacher_measured,

@@ -31,7 +31,10 @@ HEADERS = {
 }
 """Columns in order; a narrow terminal breaks headings at the line feed."""
 
-AGREEMENT = "Agreement: percent of the validation images on which the saved student's class is its teacher's."
+AGREEMENT = (
+    "Agreement: percent of the validation images on which the saved student's class is its teacher's; of teachers that "
+    "learned beside it, the first as it ended."
+)
 
 COSTS = ("gain_equal", "worth", "times", "params", "gflops", "throughput", "step")
 

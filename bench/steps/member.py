@@ -36,7 +36,7 @@ Prepared = dict[int, tuple[dict[str, Tensor], float]]
 
 
 class DivergedError(ArithmeticError):
-    """A loss term became non-finite."""
+    """A loss term, or a value that the last step left, is not finite."""
 
 
 class Member:
@@ -248,11 +248,13 @@ class Member:
         )
 
     def resume(self) -> bool:
-        """Go on from the last checkpoint, if there is one."""
+        """Go on from the last checkpoint, if there is one that this version wrote."""
         path = self.folder / CHECKPOINT
         if not path.exists():
             return False
         kept: dict[str, Any] = checkpoints.read(path)
+        if "teachers" not in kept and self.teachers is not None:
+            return False  # written when a run had one teacher beside it; it begins anew
         checkpoints.load_strictly(self.student, kept["student"], path)
         checkpoints.load_strictly(self.method, kept["method"], path)
         if self.teachers is not None:
@@ -271,10 +273,11 @@ class Member:
         """Refuse what the last update broke, which no loss has seen.
 
         Raises:
-            DivergedError: a value of the student or of the method is not finite; names it.
+            DivergedError: a value of the student, the method or a teacher beside them is not finite; names it.
         """
-        for part, module in (("student", self.evaluated), ("method", self.method)):
-            for name, value in module.state_dict().items():
+        parts = {"student": self.evaluated, "method": self.method, "teachers": self.teachers}
+        for part, module in parts.items():
+            for name, value in module.state_dict().items() if module is not None else ():
                 if not value.isfinite().all():
                     raise DivergedError(f"{name} of the {part} is not finite after the last step")
 

@@ -68,20 +68,30 @@ def copied(run: Run) -> tuple[str, ...]:
     return teachers(run)[:1] if _snapshots(run) else ()
 
 
-def build(run: Run, num_classes: int, steps: int) -> OnlineTeachers | None:
-    """A run's online teachers, from initial weights that depend on neither its student nor each other.
+def check(run: Run) -> None:
+    """Refuse several teachers that would begin with the same published weights, and so stay equal.
 
     Raises:
-        SpecError: several would begin with the same published weights, and so stay equal.
+        SpecError: names the method and the init.
     """
     names, init = teachers(run), run.recipe.init
-    if not names:
-        return None
     if len(names) > 1 and init != "random":
         raise SpecError(
             f"{run.method}: {len(names)} teachers would all begin with the weights of init {init!r} and stay equal; "
             "set init to random, or teachers to 1"
         )
+
+
+def build(run: Run, num_classes: int, steps: int) -> OnlineTeachers | None:
+    """A run's online teachers, from initial weights that depend on neither its student nor each other.
+
+    Raises:
+        SpecError: as `check`.
+    """
+    names, init = teachers(run), run.recipe.init
+    if not names:
+        return None
+    check(run)
     built = []
     for number, name in enumerate(names, 1):
         # Another seed than a student's: of two equal networks with equal weights, neither has anything to teach.

@@ -168,19 +168,20 @@ def test_a_loss_that_breaks_in_the_methods_first_epochs_is_divergence(
     assert "fsp is nan in the method's initial phase" in broken.reason
 
 
+@pytest.mark.parametrize("part", ["student", "method", "teachers"])
 def test_weights_that_only_the_last_update_broke_are_divergence_too(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     end_epoch = Member.end_epoch
 
     def breaking(self: Member, *given: Any) -> None:
         end_epoch(self, *given)
-        torch.nn.init.constant_(next(self.student.parameters()), float("inf"))
+        torch.nn.init.constant_(next(getattr(self, part).parameters()), float("inf"))
 
     monkeypatch.setattr(Member, "end_epoch", breaking)
-    (row,) = execute(pictures.job(tmp_path, pictures.run()), quiet)
+    (row,) = execute(pictures.job(tmp_path, pictures.run("ekd")), quiet)
     assert row.status == "diverged"
-    assert "weight of the student is not finite after the last step" in row.reason
+    assert f"weight of the {part} is not finite after the last step" in row.reason
     assert row.metrics is None and row.history
 
 

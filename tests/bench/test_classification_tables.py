@@ -24,7 +24,7 @@ CIFAR_TABLES = (
 IMAGENET_TABLES = ("dist/imagenet", "dkd/imagenet", "torchdistill/imagenet")
 EVERY = (*CIFAR_TABLES, *IMAGENET_TABLES)
 
-DIGITS = Data(name="digits", fingerprint="d161", train_images=4_000, val_images=1_000, classes=10)
+DIGITS = Data(name="digits", fingerprint="d161", train_images=3_584, val_images=1_000, classes=10)
 CIFAR = Data(name="cifar100", fingerprint="c1fa", train_images=50_000, val_images=10_000, classes=100)
 
 SLOW_LEARNERS = ("cifar_mobilenet_v2", "cifar_shufflenet_v1", "cifar_shufflenet_v2")

@@ -72,7 +72,7 @@ def test_teachers_come_in_the_first_stage_with_their_own_recipe(tables: list[Tab
 
 
 def test_a_cohort_shares_recipe_seed_and_teacher_and_hosts_the_student_alone(tables: list[Table]) -> None:
-    for cohort in plan(tables, replace(MINI, seeds=(0, 1))).stages[1]:
+    for cohort in plan(tables, replace(MINI, seeds=(0, 1), cohort=99)).stages[1]:
         assert len({(run.recipe, run.seed, run.student, run.data.fingerprint) for run in map(frozen, cohort)}) == 1
         assert len({run.teacher.id for run in cohort if run.teacher}) == 1
         assert [run.method for run in cohort].count("none") == 1
@@ -85,7 +85,7 @@ def frozen(run: Any) -> Any:
 
 @pytest.mark.parametrize("most", [1, 2, 5])
 def test_no_cohort_is_larger_than_asked_and_nothing_is_lost(most: int, tables: list[Table]) -> None:
-    whole, split = plan(tables, MINI), plan(tables, replace(MINI, cohort=most))
+    whole, split = (plan(tables, replace(MINI, cohort=size)) for size in (99, most))
     sizes = [len(cohort) for stage in split.stages for cohort in stage]
     assert max(sizes) <= most
     assert {run.id for run in split.runs} == {run.id for run in whole.runs} and len(split.runs) == len(whole.runs)

@@ -307,3 +307,12 @@ def test_a_classification_table_runs_from_the_command_line(npz: Path, tmp_path: 
     assert found["resnet8", "ekd"]["teacher"]["recorded"] is None
     shown = kdbench("table", "table.yaml", "--scale", "mini")
     assert all(name in shown for name in ("none", "kd", "ekd"))
+
+
+def test_teachers_that_would_stay_equal_are_refused_before_any_work(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.networks.check_init", lambda *_: None)
+    table = table_of(MethodEntry(method="ekd", options={"teachers": 2}))
+    with pytest.raises(SpecError, match="ekd: 2 teachers would all begin"):
+        plans(table, scale="mini", changes={"init": "published"})

@@ -221,12 +221,22 @@ def test_rows_read_together_share_their_parts_and_are_those_read_one_by_one(stor
 
 
 @pytest.mark.parametrize("collecting", [True, False])
-def test_reading_leaves_pythons_garbage_collector_as_it_was(collecting: bool, store: Store) -> None:
+def test_reading_rests_pythons_garbage_collector_and_leaves_it_as_it_was(
+    collecting: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def looking(root: Path) -> list[Path]:
+        seen.append(gc.isenabled())
+        return row_files(root)
+
+    monkeypatch.setattr("bench.store.row_files", looking)
     before = gc.isenabled()
     (gc.enable if collecting else gc.disable)()
     try:
         read_rows([store.root])
         assert gc.isenabled() == collecting
+        assert seen == [False]
     finally:
         (gc.enable if before else gc.disable)()
 

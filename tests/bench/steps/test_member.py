@@ -154,6 +154,18 @@ def test_a_resumed_member_is_the_one_that_was_saved(
     assert torch.equal(member.random.cpu, again.random.cpu)
 
 
+def test_a_checkpoint_from_before_there_were_several_teachers_is_begun_anew(pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run("dml")
+    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
+    train(member, 1)
+    member.save()
+    kept = checkpoints.read(tmp_path / "checkpoint.pt")
+    checkpoints.write(tmp_path / "checkpoint.pt", kept | {"teacher": kept.pop("teachers")})
+    before = copy(again.student)
+    assert not again.resume()
+    assert again.steps == 0 and equal(copy(again.student), before)
+
+
 def test_a_checkpoint_of_another_network_is_refused(pictures: Pictures, tmp_path: Path) -> None:
     from bench.errors import CheckpointError
 
