@@ -89,17 +89,19 @@ class LocalEngine:
         return [row for row in rows if row is not None]
 
     def threads(self, plan: Plan) -> dict[str, int]:
-        """By run: jobs of a stage that share the CPU share its cores, for more threads would wait for each other.
+        """By run: jobs that share the CPU at a time share its cores, for more threads would wait for each other.
 
-        The plan alone decides, not what of it is left: rounding depends on the number of threads.
+        Those of a stage do, and the later ones that wait for no teacher. The plan alone decides, not what of it is
+        left: rounding depends on the number of threads.
         """
         slots = max(1, self.devices.count("cpu"))
-        return {
-            run.id: max(1, cores() // min(slots, len(stage)))
-            for stage in reversed(plan.stages)
-            for cohort in stage
-            for run in cohort
-        }
+        found: dict[str, int] = {}
+        ready = 0  # cohorts of later stages that wait for nobody
+        for stage in reversed(plan.stages):
+            share = max(1, cores() // min(slots, len(stage) + ready))
+            found |= {run.id: share for cohort in stage for run in cohort}
+            ready += sum(not any(run.teacher for run in cohort) for cohort in stage)
+        return found
 
     def _unfinished(self, plan: Plan) -> tuple[list[list[Run]], dict[str, int]]:
         """What is left of every cohort, in parts, and the cohort of runs whose parts take turns.

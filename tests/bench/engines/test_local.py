@@ -267,11 +267,21 @@ def test_jobs_of_a_stage_share_the_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(local, "cores", lambda: cores)
-    teacher, none, _ = plan.runs
-    seeds = [none.model_copy(update={"seed": i}) for i in range(students)]
+    teacher, _, dist = plan.runs
+    seeds = [dist.model_copy(update={"seed": i}) for i in range(students)]
     grid = Plan((((teacher,),), tuple((run,) for run in seeds)), ())
     found = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), devices).threads(grid)
     assert (found[teacher.id], {found[run.id] for run in seeds}) == (threads[0], {threads[1]})
+
+
+def test_a_teacher_shares_the_cores_with_students_that_need_none(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    teacher, none, dist = plan.runs
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), ["cpu"] * 4)
+    assert engine.threads(Plan((((teacher,),), ((none,), (dist,))), ()))[teacher.id] == 4
+    assert engine.threads(Plan((((teacher,),), ((none, dist),)), ()))[teacher.id] == 8  # they wait for it together
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("5", "5")])
