@@ -20,7 +20,7 @@ HEADERS = {
     "agreement": "agreement\nwith teacher",
     "gain": "gain over\nnone",
     "gain_kd": "gain over\nkd",
-    "gain_base": "gain over\nX+kd",
+    "gain_base": "gain over\nits base",
     "gain_equal": "gain at\nequal cost",
     "worth": "gain per\n+100 % time",
     "times": "time",
@@ -91,9 +91,21 @@ def sheet(table: Table, cells: Sequence[Cell], scale: Scale) -> Sheet:
     columns = tuple(name for name in HEADERS if name not in idle)
     title = f"{table.name}: {table.title} ({scale} scale)"
     top, bottom = header(table, cells, scale), footer(table, cells, found, scale)
+    if "gain_base" in columns:
+        bottom.append(_bases(cells))
     if "agreement" in columns:
         bottom.append(AGREEMENT)
     return Sheet(table, scale, tuple(cells), title, tuple(top), columns, parts, tuple(notes.texts), tuple(bottom))
+
+
+def _bases(cells: Sequence[Cell]) -> str:
+    """Which methods are set against which, beside the student alone."""
+    bases: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell.gain_base is not None:
+            bases.setdefault(str(cell.entry.against), {})[cell.label] = None
+    said = [f"{', '.join(labels)} over {base}" for base, labels in bases.items()]
+    return f"Bases: {'; '.join(said)}."
 
 
 def _part(table: Table, block: Block, notes: Footnotes) -> Part:

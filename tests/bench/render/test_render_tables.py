@@ -159,7 +159,8 @@ def test_a_page_that_is_too_narrow_for_all_gains_loses_none(width: int, paths: T
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
     assert {line.split()[0] for line in text.splitlines() if "80.50 ± 0.71 (2)" in line} == {"kd", "ad"}
-    assert text.count("X+kd") == 1
+    assert text.count("its base") == 1
+    assert "Bases: ad hand_tuned, ad adaptive_at_st over ad equal." in " ".join(text.split())
 
 
 def test_costs_take_a_second_grid_on_a_narrow_page() -> None:
