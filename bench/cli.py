@@ -70,6 +70,9 @@ def run(
     memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of each device for its jobs, if not all.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
     equal_cost: Annotated[bool, typer.Option("--equal-cost", help="Also train `none` as long as they cost.")] = False,
+    capture: Annotated[
+        bool, typer.Option("--capture", help="Classification on CUDA: capture each student's step as a graph.")
+    ] = False,
     results: ResultsOption = RESULTS,
     explain: Annotated[bool, typer.Option("--explain", help="Print the plan, with what it costs, and stop.")] = False,
 ) -> None:
@@ -97,6 +100,7 @@ def run(
         equal_cost=equal_cost,
         memory=memory,
         explain=explain,
+        capture=capture,
     )
     plans = launch.prepare(chosen, asked, cores(), typer.echo)
     outcomes = [] if explain else [launch.carry_out(one, typer.echo) for one in plans]

@@ -7,8 +7,10 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -23,12 +25,19 @@ def describe(device: torch.device) -> Environment:
     return Environment(
         commit=commit(),
         python=platform.python_version(),
-        libraries={name: version(name) for name in LIBRARIES} | optional_libraries(),
+        libraries=dict(_installed(LIBRARIES)) | optional_libraries(),
         device=device_name(device),
         machine=f"{device_name(device)} x{torch.cuda.device_count() if device.type == 'cuda' else os.cpu_count()}",
         threads=torch.get_num_threads(),
         deterministic=device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
     )
+
+
+def _installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and version; classification runs without pycocotools as well."""
+    for name in names:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def optional_libraries() -> dict[str, str]:

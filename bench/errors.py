@@ -24,7 +24,11 @@ class TeacherError(ValueError):
     """A teacher cannot be used; the message says why and the mend."""
 
 
-USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError)
+class CaptureError(RuntimeError):
+    """A step cannot be captured; the message says why and the mend."""
+
+
+USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, CaptureError, DataError)
 """With `methods.base.MethodError`, which is imported only where methods are."""
 
 

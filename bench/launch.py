@@ -56,6 +56,7 @@ class Asked:
     equal_cost: bool = False  # train `none` as long as each method costs, too
     memory: float | None = None  # GiB of each device, over what is free
     explain: bool = False  # say more of the plan
+    capture: bool = False  # steps, as CUDA graphs
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -80,6 +81,8 @@ def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list
     Raises:
         SpecError, MethodError, DataError, CheckpointError: whatever is wrong with the request, before any work.
     """
+    if asked.capture and "cpu" in asked.devices:
+        raise SpecError("--capture: the CPU has no CUDA graphs; leave it out, or name another --device")
     if asked.data is not None:
         tables = _fitting(tables, asked.data, asked.scale or "full", say)
     groups: dict[tuple[str, str], list[Table]] = {}
@@ -141,8 +144,11 @@ def _launch(tables: Sequence[Table], at: Scale, asked: Asked, cores: int, say: S
         reading=asked.reading,
         results=asked.results,
         teacher_file=asked.teacher,
+        capture=asked.capture and tables[0].task in tasks.CAPTURED,
         workers=asked.workers if asked.workers is not None else (min(8, os.cpu_count() or 1) if at == "full" else 0),
     )
+    if asked.capture and not job.capture:
+        say(f"--capture: steps of {tables[0].task} are carried out as they come, because their tensors change shape")
     jobs = asked.jobs or (min(4, cores) if at == "mini" and asked.devices == ("cpu",) else 1)
     memory = _memory(plan, data, job, asked.devices * jobs, asked.memory)
     engine = LocalEngine(job, asked.devices * jobs, asked.timeout, memory.parts)

@@ -25,6 +25,7 @@ from .errors import CheckpointError, TeacherError
 from .networks.base import Network
 from .rows import Cost, Epoch, Metrics, Row, Status, StudentRecord, TeacherRecord
 from .specs import Run
+from .steps.capture import CudaGraphs
 from .steps.member import STUDENT, TEACHER, Member
 from .store import Store
 from .tasks.base import Task
@@ -46,6 +47,7 @@ class Job(BaseModel):
     teacher_file: Path | None = None
     device: str = "cpu"
     workers: int = 0
+    capture: bool = False  # steps, as CUDA graphs
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def execute(job: Job, report: Report) -> list[Row]:
             failed.append(_keep(store, row_without_result(run, *status_of(error), device), report))
     if members:
         try:
-            train(members, task, teacher, device, report)
+            train(members, task, teacher, device, report, CudaGraphs(device) if job.capture else None)
         except Exception as error:  # noqa: BLE001 - data or teacher failed under all of them
             for member in filter(lambda m: m.active, members):
                 member.status, member.reason = status_of(error)
@@ -286,6 +288,7 @@ def _cost(member: Member, task: Task, network: Network, cohort: int, device: tor
         peak_memory=environment.peak_memory(device),
         wall_seconds=member.wall_seconds,
         cohort=cohort,
+        captured=member.captured,
     )
 
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
-from methods.base import MethodError
+from methods.base import Batch, MethodError, Outputs
 
 from .errors import USER_ERRORS
 from .networks.base import Network
+from .recipe import Recipe
 from .rows import Status
+from .steps.capture import Recorder, Shared
 from .steps.member import Clock, DivergedError, Member, Prepared
 from .steps.schedules import total_steps
 from .tasks.base import Task, autocast
@@ -30,28 +33,49 @@ Item = TypeVar("Item")
 READ_EVERY = 10  # steps between readings of the losses, and between progress reports
 
 
-def train(members: list[Member], task: Task, teacher: Network | None, device: torch.device, report: Report) -> None:
+def train(
+    members: list[Member],
+    task: Task,
+    teacher: Network | None,
+    device: torch.device,
+    report: Report,
+    recorder: Recorder | None = None,
+) -> None:
     """Train all members to their last epoch; each ends with `status` None (whole) or why it left.
 
-    Every member is saved at the end of every epoch. All share one recipe's data stream; `teacher` is frozen.
+    Every member is saved at the end of every epoch. All share one recipe's data stream; `teacher` is frozen. With a
+    recorder, steps are captured and replayed.
     """
-    shared: Prepared = {}
+    with recorder.stream() if recorder is not None else nullcontext():
+        _train(members, task, teacher, device, report, Shared(recorder))
+
+
+def _train(
+    members: list[Member], task: Task, teacher: Network | None, device: torch.device, report: Report, shared: Shared
+) -> None:
+    prepared: Prepared = {}
     for member in members:
         report({"event": "phase", "text": f"preparing {member.run.method}"})
         with leaving(member):
-            member.prepare(teacher if member.wants_frozen else None, shared)
+            member.prepare(teacher if member.wants_frozen else None, prepared)
     recipe = members[0].run.recipe
     for epoch in range(min(member.epoch for member in members), recipe.epochs):
         # A member that was saved later than the others waits until they have caught up.
         current = [member for member in members if member.active and member.epoch == epoch]
         if not current:
             continue
-        if _train_epoch(epoch, current, task, teacher, device, report):
+        if _train_epoch(epoch, current, task, teacher, device, report, shared):
             return
 
 
 def _train_epoch(
-    epoch: int, members: list[Member], task: Task, teacher: Network | None, device: torch.device, report: Report
+    epoch: int,
+    members: list[Member],
+    task: Task,
+    teacher: Network | None,
+    device: torch.device,
+    report: Report,
+    shared: Shared,
 ) -> bool:
     """One epoch; returns whether `max_steps` ended the run in it."""
     recipe = members[0].run.recipe
@@ -59,19 +83,19 @@ def _train_epoch(
     data_seconds: list[float] = []
     teacher_seconds: list[float] = []
     reached = epoch * task.steps_per_epoch
-    for batch in _timed(task.batches(epoch, device), data_seconds):
+    for given in _timed(task.batches(epoch, device), data_seconds):
         reached += 1
+        batch, recorder = shared.place(given)
         clock = Clock(device, exact=reached % READ_EVERY == 0)
         own = None
         if teacher is not None and any(m.active and m.wants_frozen for m in members):
             asked = clock.now()
-            with torch.no_grad(), autocast(recipe, device):
-                own = teacher(batch.teacher_inputs)
+            own = shared.shown(partial(_show, teacher, batch, recipe, device), recorder)
             if clock.exact:
                 teacher_seconds.append(clock.now() - asked)
         for member in filter(lambda m: m.active, members):
             with leaving(member):
-                member.step(batch, own if member.wants_frozen else None, teacher, clock)
+                member.step(batch, own if member.wants_frozen else None, teacher, clock, recorder)
         last = reached == (epoch + 1) * task.steps_per_epoch or reached == recipe.max_steps
         if last or reached % READ_EVERY == 0:
             _report_step(members, epoch, reached, task, report)
@@ -93,6 +117,13 @@ def _train_epoch(
             member.save()
             report({"event": "epoch", "run": member.run.id, "epoch": epoch + 1, "metrics": metrics})
     return stopped
+
+
+@torch.no_grad()
+def _show(teacher: Network, batch: Batch, recipe: Recipe, device: torch.device) -> Outputs:
+    with autocast(recipe, device):
+        shown: Outputs = teacher(batch.teacher_inputs)
+    return shown
 
 
 def _report_step(members: list[Member], epoch: int, reached: int, task: Task, report: Report) -> None:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from ..rows import Epoch, Status
 from ..specs import Run
 from ..tasks.base import Task, autocast
 from . import online, optimisers
+from .capture import Recorder, Repeated
 from .randomness import RandomState
 from .schedules import learning_rate, total_steps
 
@@ -74,11 +76,13 @@ class Member:
         self.seconds: dict[str, list[float]] = {"data": [], "teacher": [], "student": []}  # a step's, one an epoch
         self.prepare_seconds = 0.0
         self.wall_seconds = 0.0
+        self._passes: Repeated[tuple[list[str], Tensor]] = Repeated()
         self._terms: list[tuple[list[str], Tensor]] = []
         self._sums: dict[str, float] = {}
         self._steps_in_epoch = 0
         self.step_seconds: list[float] = []
         self.answer_seconds: list[float] = []
+        self._answered = 0.0
 
     def _setting(self, student: NetworkInfo, teacher: NetworkInfo) -> Setting:
         return Setting(
@@ -104,6 +108,16 @@ class Member:
     def evaluated(self) -> Network:
         """The network that is evaluated and saved: the student, or the running mean of its weights."""
         return self.student if self.averaged is None else cast(Network, self.averaged.module)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether each step is the same work as the one before, but for what tensors hold."""
+        return self.teachers is None or self.teachers.copy is None
+
+    @property
+    def captured(self) -> bool:
+        """Whether steps are replayed."""
+        return self._passes.captured
 
     def prepare(self, teacher: Network | None, shared: Prepared) -> None:
         """The method's earlier phases; a resumed run has them behind it.
@@ -155,40 +169,55 @@ class Member:
                 if (step + 1) % self.task.steps_per_epoch == 0 and not value.isfinite():
                     raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
 
-    def step(self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock) -> None:
-        """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch."""
-        answered = 0.0
+    def step(
+        self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock, recorder: Recorder | None = None
+    ) -> None:
+        """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch.
+
+        With a recorder, `batch` and `own` lie at fixed addresses and the passes are captured where they can be.
+        """
         begin = clock.now()
-        self.student.train()
-        self.method.train()
+        self._answered = 0.0
         optimiser = self._optimiser()
         optimisers.set_rate(optimiser, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
+        recorder = recorder if self.repeats else None
+        waiting = clock if recorder is None else Clock(self.device, exact=False)  # nothing waits during a capture
         with self.random.current():
-            with autocast(self.run.recipe, self.device):
-                outputs = self.task.outputs(self.student, batch)
-                if self.teachers is not None:
-                    own = self.teachers(batch.teacher_inputs, self.steps)
-                elif own is not None and teacher is not None:
-                    asked = clock.now()
-                    with torch.no_grad():
-                        own = teacher.answer(own, outputs, batch)
-                    answered = clock.now() - asked
-            terms = {name: self.method.task_weight * value for name, value in outputs.losses.items()}
-            if own is not None:
-                terms = joined(terms, self.method(batch, outputs, own))
-            optimiser.zero_grad(set_to_none=True)
-            torch.stack(list(terms.values())).sum().backward()
+            names, values = self._passes(partial(self._forward_backward, batch, own, teacher, waiting), recorder)
         if self.run.recipe.clip_norm:
             for together in self.trained:
                 nn.utils.clip_grad_norm_(together, self.run.recipe.clip_norm)
         optimiser.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.student)
-        self._terms.append((list(terms), torch.stack([value.detach().float() for value in terms.values()])))
+        self._terms.append((names, values.clone()))  # a replay writes its own over them
         self.steps += 1
         if clock.exact:
-            self.step_seconds.append(clock.now() - begin - answered)
-            self.answer_seconds.append(answered)
+            self.step_seconds.append(clock.now() - begin - self._answered)
+            self.answer_seconds.append(self._answered)
+
+    def _forward_backward(
+        self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock
+    ) -> tuple[list[str], Tensor]:
+        """Names and values of the loss terms, float32 [terms]; leaves their gradients."""
+        self.student.train()
+        self.method.train()
+        with autocast(self.run.recipe, self.device):
+            outputs = self.task.outputs(self.student, batch)
+            if self.teachers is not None:
+                own = self.teachers(batch.teacher_inputs, self.steps)
+            elif own is not None and teacher is not None:
+                asked = clock.now()
+                with torch.no_grad():
+                    own = teacher.answer(own, outputs, batch)
+                self._answered = clock.now() - asked
+        terms = {name: self.method.task_weight * value for name, value in outputs.losses.items()}
+        if own is not None:
+            terms = joined(terms, self.method(batch, outputs, own))
+        # Replays write gradients where the capture left them, so there they stay.
+        self._optimiser().zero_grad(set_to_none=not self.captured)
+        torch.stack(list(terms.values())).sum().backward()
+        return list(terms), torch.stack([value.detach().float() for value in terms.values()])
 
     def read_losses(self) -> dict[str, float]:
         """Mean of every loss term since the last reading.

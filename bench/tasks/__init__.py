@@ -26,6 +26,10 @@ METRICS = {
 """What a table of a task can be about."""
 
 
+CAPTURED = frozenset({"classification"})
+"""Tasks whose steps are the same work on tensors of the same shapes, as `bench.steps.capture` needs it."""
+
+
 def open_data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> Opened:
     """The data set that a task trains on.
 

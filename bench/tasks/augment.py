@@ -7,6 +7,7 @@ sample's crop row, crop column and flip. They are part of what a run is, so the 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 import torch
@@ -79,10 +80,14 @@ def crop(padded: Tensor, draws: Draws, chosen: slice, height: int, width: int) -
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [N, 3, H, W] -> float32, (x / 255 - mean) / std per channel, as torchvision's `Normalize`."""
-    shape = (1, 3, 1, 1)
-    offset = torch.tensor(mean, device=images.device).view(shape)
-    scale = torch.tensor(std, device=images.device).view(shape)
-    return images.float().div_(255).sub_(offset).div_(scale)
+    return images.float().div_(255).sub_(_by_channel(mean, images.device)).div_(_by_channel(std, images.device))
+
+
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[1, 3, 1, 1], brought to the device once: to do so makes the host wait for it."""
+    with torch.inference_mode(False):  # for training too, whoever asked first
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def reduce_resolution(images: Tensor, resolution: int) -> Tensor:

@@ -316,3 +316,22 @@ def test_teachers_that_would_stay_equal_are_refused_before_any_work(
     table = table_of(MethodEntry(method="ekd", options={"teachers": 2}))
     with pytest.raises(SpecError, match="ekd: 2 teachers would all begin"):
         plans(table, scale="mini", changes={"init": "published"})
+
+
+def test_steps_are_not_captured_on_a_cpu(plans: Plans) -> None:
+    with pytest.raises(SpecError, match="--capture: the CPU has no CUDA graphs; leave it out"):
+        plans(table_of(), capture=True, devices=("cpu", "cpu"))
+
+
+def test_steps_of_classification_are_captured_and_others_are_carried_out_as_they_come(
+    plans: Plans, said: Sayings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "explain", lambda *_: None)  # it would ask CUDA for the device's name
+    asked = {"capture": True, "devices": ("cuda:0",), "memory": 8.0}
+    (small,) = plans(table_of(), **asked)
+    assert small.engine.job.capture
+    assert "--capture" not in said.text
+    changes = {"batch_size": 4, "teacher.batch_size": 4}
+    (scenes,) = plans(load_table("dist/coco"), data=None, changes=changes, **asked)
+    assert not scenes.engine.job.capture
+    assert "--capture: steps of detection are carried out as they come" in said.text

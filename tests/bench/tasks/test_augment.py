@@ -122,3 +122,13 @@ def test_reduced_images_are_block_means_brought_back_bilinearly() -> None:
 def test_reducing_to_the_same_resolution_changes_nothing() -> None:
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(augment.reduce_resolution(images, 8), images)
+
+
+def test_what_is_normalised_while_evaluating_first_can_be_trained_on() -> None:
+    mean, std = (0.25, 0.5, 0.125), (0.5, 0.25, 0.125)  # of no other test: what they become is kept
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    with torch.inference_mode():
+        shown = augment.normalise(pixels, mean, std)
+    weight = torch.ones((), requires_grad=True)
+    (augment.normalise(pixels, mean, std) * weight).sum().backward()
+    assert weight.grad is not None and weight.grad.item() == pytest.approx(shown.sum().item(), rel=1e-5)
