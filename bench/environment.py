@@ -34,7 +34,7 @@ def describe(device: torch.device) -> Environment:
 
 
 def _installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and version; classification runs without pycocotools as well."""
+    """Name and version of those that are installed; a task runs without what only others need."""
     for name in names:
         with suppress(PackageNotFoundError):
             yield name, version(name)
@@ -69,9 +69,9 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: of the device on CUDA, else resident in this process."""
+    """Bytes: taken from the device on CUDA, else resident in this process."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)  # what graphs keep for their replays is not counted as allocated
     for line in _lines(Path("/proc/self/status")):
         if line.startswith("VmHWM:"):  # Linux counts in ru_maxrss what the process that started this one took
             return int(line.split()[1]) * 1024

@@ -81,8 +81,8 @@ def prepare(tables: Sequence[Table], asked: Asked, cores: int, say: Say) -> list
     Raises:
         SpecError, MethodError, DataError, CheckpointError: whatever is wrong with the request, before any work.
     """
-    if asked.capture and "cpu" in asked.devices:
-        raise SpecError("--capture: the CPU has no CUDA graphs; leave it out, or name another --device")
+    if asked.capture and not all(name.startswith("cuda") for name in asked.devices):
+        raise SpecError("--capture: only CUDA has such graphs; leave it out, or name another --device")
     if asked.data is not None:
         tables = _fitting(tables, asked.data, asked.scale or "full", say)
     groups: dict[tuple[str, str], list[Table]] = {}
@@ -272,7 +272,7 @@ def _memory(plan: grid.Plan, data: tasks.Opened, job: Job, devices: Sequence[str
         for device, count in shares.items()
     )
     stored = data.train.images.shape[1:3] if isinstance(data.train, ArraySplit) else (0, 0)
-    return Memory(devices[0].split(":")[0], room, stored, job.workers)
+    return Memory(devices[0].split(":")[0], room, stored, job.workers, job.capture)
 
 
 def _summary(plan: grid.Plan, rows: list[Row], say: Say) -> bool:

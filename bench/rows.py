@@ -72,10 +72,10 @@ class Cost(Record):
     student_seconds: float = Field(description="Student, losses and optimiser, median over steps, mean over epochs.")
     prepare_seconds: float = Field(description="The method's earlier phase, whole.")
     images_per_second: float = Field(description="Training throughput as if alone: batch / step_seconds.")
-    peak_memory: int = Field(description="Peak resident memory of the process, bytes; on CUDA, of the device.")
+    peak_memory: int = Field(description="Peak resident memory of the process, bytes; on CUDA, taken from the device.")
     wall_seconds: float = Field(description="Training and evaluating, all members of the cohort included.")
     cohort: int = Field(description="How many students shared the data stream and the teacher's forward.")
-    captured: bool = Field(default=False, description="Whether steps were captured once and replayed (CUDA graphs).")
+    captured: bool = Field(default=False, description="Whether steps were captured and replayed (CUDA graphs).")
 
 
 class Environment(Record):

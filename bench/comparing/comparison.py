@@ -190,21 +190,26 @@ def _trouble(rows: Sequence[Row]) -> str:
 
 
 def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:
-    """On the machine, and with the number of threads, that has most rows on both sides."""
+    """On the machine, with the number of threads and captured or not, that has most rows on both sides."""
     sides = _seconds(base), _seconds(head)
     shared = sides[0].keys() & sides[1].keys()
     if not shared:
-        words = [" and ".join(f"{where} ({threads} threads)" for where, threads in side) for side in sides]
+        words = [" and ".join(_words(*place) for place in side) for side in sides]
         return Change("not measured", f"no machine in common: BASE {words[0] or 'none'}, HEAD {words[1] or 'none'}")
     place = max(sorted(shared), key=lambda place: min(len(side[place]) for side in sides))
     return speed(sides[0][place], sides[1][place])
 
 
-def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int], list[float]]:
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+def _words(machine: str, threads: int, captured: bool) -> str:
+    return f"{machine} ({threads} threads{', captured steps' if captured else ''})"
+
+
+def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int, bool], list[float]]:
+    found: dict[tuple[str, int, bool], list[float]] = defaultdict(list)
     for row in rows:
         if row.status == "done" and row.cost and row.cost.step_seconds > 0:
-            found[row.environment.machine, row.environment.threads].append(row.cost.step_seconds)
+            place = row.environment.machine, row.environment.threads, row.cost.captured
+            found[place].append(row.cost.step_seconds)
     return found
 
 

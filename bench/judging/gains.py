@@ -42,18 +42,21 @@ def cost(rows: Sequence[Row], peers: Sequence[Row]) -> CellCost | None:
 
 
 def _cost_factor(rows: Sequence[Row], peers: Sequence[Row]) -> float | None:
-    """Seconds a step over those of `none`, median over rows; only against `none` on the same machine."""
-    alone: dict[str, list[float]] = defaultdict(list)
+    """Seconds a step over those of `none`, median over rows; only against `none` on the same machine.
+
+    Captured steps are set against captured ones.
+    """
+    alone: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for row in peers:
         if seconds := _seconds(row):
-            alone[row.environment.machine].append(seconds)
-    medians = {machine: statistics.median(seconds) for machine, seconds in alone.items()}
-    ratios = [
-        seconds / medians[row.environment.machine]
-        for row in rows
-        if (seconds := _seconds(row)) and row.environment.machine in medians
-    ]
+            alone[_where(row)].append(seconds)
+    medians = {where: statistics.median(seconds) for where, seconds in alone.items()}
+    ratios = [seconds / medians[_where(row)] for row in rows if (seconds := _seconds(row)) and _where(row) in medians]
     return float(statistics.median(ratios)) if ratios else None
+
+
+def _where(row: Row) -> tuple[str, bool]:
+    return row.environment.machine, row.cost is not None and row.cost.captured
 
 
 def _seconds(row: Row) -> float | None:

@@ -52,10 +52,14 @@ class Memory:
         room: bytes for each job.
         stored: height and width of images that are held as arrays; of no account for image files.
         workers: loader processes a job.
+        capture: steps are captured; what they keep for replays is nobody else's.
     """
 
-    def __init__(self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0) -> None:
+    def __init__(
+        self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0, capture: bool = False
+    ) -> None:
         self.kind, self.room, self.stored, self.workers = kind, room, stored, workers
+        self.heights = 2 if capture else 1
 
     def parts(self, runs: Sequence[Run]) -> tuple[tuple[Run, ...], ...]:
         """As `split`, at once where the room is so large that nothing needs to be traced."""
@@ -96,7 +100,10 @@ class Memory:
         except Exception:  # noqa: BLE001 - of a network that cannot be built without memory; `split` says more
             return math.inf
         beside = max(1, *(len(online.teachers(run)) for run in runs))
-        return MARGIN * (PIXEL * pixels * beside + states + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
+        return (
+            MARGIN * (self.heights * PIXEL * pixels * beside + states + self._data(runs[0], shapes))
+            + LIBRARIES[self.kind]
+        )
 
     def needed(self, runs: Sequence[Run]) -> float:
         """Bytes at the height of a cohort's training and evaluation."""
@@ -115,7 +122,7 @@ class Memory:
         ]
         passing = max(one.passing for one in [*students, *frozen, *itertools.chain(*beside)])
         height = max(*steps, passing * _evaluated(runs[0], shapes), *(teacher.passing for teacher in frozen))
-        return MARGIN * (states + height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
+        return MARGIN * (states + self.heights * height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def shapes(self, run: Run) -> Shapes:
         """A run's largest batches."""

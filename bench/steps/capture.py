@@ -31,13 +31,19 @@ class Recorder(Protocol):
         """Whatever comes before, between and after captures and replays happens in this context."""
         ...
 
-    def capture(self, work: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
-        """`work`, without carrying it out: what carries it out, and the result whose tensors that fills each time."""
+    def capture(self, work: Callable[[], Result], lasting: bool) -> tuple[Callable[[], object], Result]:
+        """`work`, without carrying it out: what carries it out, and the result whose tensors that fills each time.
+
+        What it fills is to be read before anything else is replayed, or, if it is `lasting`, before it is itself.
+        """
         ...
 
 
 class CudaGraphs:
-    """Captures as CUDA graphs. They share their memory, so they are replayed one at a time."""
+    """Captures as CUDA graphs that share one pool of memory, but for those whose results last.
+
+    Before torch 2.13 whatever is captured after a capture that failed may fail as well.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.pool = torch.cuda.graph_pool_handle()
@@ -47,27 +53,36 @@ class CudaGraphs:
     def stream(self) -> Iterator[None]:
         outer = torch.cuda.current_stream(self.side.device)
         self.side.wait_stream(outer)
-        with torch.cuda.stream(self.side):
-            yield
-        outer.wait_stream(self.side)
+        try:
+            with torch.cuda.stream(self.side):
+                yield
+        finally:
+            outer.wait_stream(self.side)
 
-    def capture(self, work: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
+    def capture(self, work: Callable[[], Result], lasting: bool) -> tuple[Callable[[], object], Result]:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.side):
+            with torch.cuda.graph(graph, pool=None if lasting else self.pool, stream=self.side):
                 result = work()
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            first = (str(error).splitlines() or [""])[0]
+            self.pool = torch.cuda.graph_pool_handle()  # the other may be left half open
+            cause = error.__context__ or error  # ending the capture raises another error over the first
+            first = (str(cause).splitlines() or [""])[0]
             raise CaptureError(f"a step cannot be captured ({first}); run it without --capture") from error
         return graph.replay, result
 
 
 class Repeated(Generic[Result]):
-    """Work that is captured when it has been carried out `WARM` times, and replayed from then on."""
+    """Work that is captured when it has been carried out `WARM` times, and replayed from then on.
 
-    def __init__(self) -> None:
+    Args:
+        lasting: other work is replayed while its result is still read.
+    """
+
+    def __init__(self, lasting: bool = False) -> None:
+        self.lasting = lasting
         self.times = 0
         self.replay: Callable[[], object] | None = None
         self.result: Result | None = None
@@ -84,7 +99,7 @@ class Repeated(Generic[Result]):
             self.times += 1
             if self.times <= WARM:
                 return work()
-            self.replay, self.result = recorder.capture(work)
+            self.replay, self.result = recorder.capture(work, self.lasting)
         self.replay()
         return cast(Result, self.result)
 
@@ -98,7 +113,7 @@ class Shared:
 
     def __init__(self, recorder: Recorder | None) -> None:
         self.recorder = recorder
-        self.shown: Repeated[Outputs] = Repeated()
+        self.shown: Repeated[Outputs] = Repeated(lasting=True)
         self._batch: Batch | None = None
 
     def place(self, batch: Batch) -> tuple[Batch, Recorder | None]:
@@ -111,16 +126,17 @@ class Shared:
         values = _tensors(batch)
         if self._batch is None:
             self._batch = Batch(**{name: value.clone() for name, value in values.items()})
-        own = _tensors(self._batch)
-        if {name: (value.shape, value.dtype) for name, value in own.items()} != {
-            name: (value.shape, value.dtype) for name, value in values.items()
-        }:
+        if _kinds(batch) != _kinds(self._batch):
             return batch, None
-        for name, value in own.items():
-            value.copy_(values[name])
+        for name, place in _tensors(self._batch).items():
+            place.copy_(values[name])
         return self._batch, self.recorder
 
 
 def _tensors(batch: Batch) -> dict[str, Tensor]:
     values: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _kinds(batch: Batch) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in _tensors(batch).items()}

@@ -73,6 +73,7 @@ class Member:
         self.epoch = 0  # the next one to train
         self.steps = 0
         self.history: list[Epoch] = []
+        self.replayed: list[bool] = []  # one an epoch
         self.seconds: dict[str, list[float]] = {"data": [], "teacher": [], "student": []}  # a step's, one an epoch
         self.prepare_seconds = 0.0
         self.wall_seconds = 0.0
@@ -116,8 +117,8 @@ class Member:
 
     @property
     def captured(self) -> bool:
-        """Whether steps are replayed."""
-        return self._passes.captured
+        """Whether the steps of every epoch so far were replayed."""
+        return bool(self.replayed) and all(self.replayed)
 
     def prepare(self, teacher: Network | None, shared: Prepared) -> None:
         """The method's earlier phases; a resumed run has them behind it.
@@ -176,7 +177,7 @@ class Member:
 
         With a recorder, `batch` and `own` lie at fixed addresses and the passes are captured where they can be.
         """
-        begin = clock.now()
+        begin, replaying = clock.now(), self._passes.captured
         self._answered = 0.0
         optimiser = self._optimiser()
         optimisers.set_rate(optimiser, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
@@ -192,7 +193,7 @@ class Member:
             self.averaged.update_parameters(self.student)
         self._terms.append((names, values.clone()))  # a replay writes its own over them
         self.steps += 1
-        if clock.exact:
+        if clock.exact and replaying == self._passes.captured:  # to capture takes longer than any step
             self.step_seconds.append(clock.now() - begin - self._answered)
             self.answer_seconds.append(self._answered)
 
@@ -215,7 +216,7 @@ class Member:
         if own is not None:
             terms = joined(terms, self.method(batch, outputs, own))
         # Replays write gradients where the capture left them, so there they stay.
-        self._optimiser().zero_grad(set_to_none=not self.captured)
+        self._optimiser().zero_grad(set_to_none=not self._passes.captured)
         torch.stack(list(terms.values())).sum().backward()
         return list(terms), torch.stack([value.detach().float() for value in terms.values()])
 
@@ -246,6 +247,7 @@ class Member:
         losses = {name: value / self._steps_in_epoch for name, value in self._sums.items()}
         self.epoch += 1
         self.history.append(Epoch(epoch=self.epoch, steps=self.steps, lr=rate, losses=losses, metrics=metrics))
+        self.replayed.append(self._passes.captured)
         self.seconds["data"].append(statistics.mean(data_seconds))
         if self.step_seconds:
             self.seconds["student"].append(statistics.median(self.step_seconds))
@@ -271,6 +273,7 @@ class Member:
                 "steps": self.steps,
                 "history": [epoch.model_dump(mode="json") for epoch in self.history],
                 "seconds": self.seconds,
+                "replayed": self.replayed,
                 "prepare_seconds": self.prepare_seconds,
                 "wall_seconds": self.wall_seconds,
             },
@@ -294,7 +297,7 @@ class Member:
         self.random.load_state_dict(kept["random"])
         self.epoch, self.steps = kept["epoch"], kept["steps"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
-        self.seconds = kept["seconds"]
+        self.seconds, self.replayed = kept["seconds"], kept.get("replayed", [False] * kept["epoch"])
         self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
         return True
 

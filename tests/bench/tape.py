@@ -37,7 +37,7 @@ class Tape:
     def stream(self) -> AbstractContextManager[object]:
         return nullcontext()
 
-    def capture(self, work: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
+    def capture(self, work: Callable[[], Result], lasting: bool) -> tuple[Callable[[], object], Result]:
         state, written = torch.get_rng_state(), _Written()
         with written:
             result = work()

@@ -319,7 +319,7 @@ def test_teachers_that_would_stay_equal_are_refused_before_any_work(
 
 
 def test_steps_are_not_captured_on_a_cpu(plans: Plans) -> None:
-    with pytest.raises(SpecError, match="--capture: the CPU has no CUDA graphs; leave it out"):
+    with pytest.raises(SpecError, match="--capture: only CUDA has such graphs; leave it out"):
         plans(table_of(), capture=True, devices=("cpu", "cpu"))
 
 

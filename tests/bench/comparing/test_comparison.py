@@ -241,6 +241,8 @@ def test_speed_is_compared_on_one_machine_with_one_number_of_threads() -> None:
     assert other.word == "not measured"
     assert other.reason == "no machine in common: BASE 2-core x86 (2 threads), HEAD H100 x1 (2 threads)"
     assert only(base, rows(values, factor=1.3, threads=1, day=2)).speed.word == "not measured"
+    replayed = only(base, [altered(row, factor=0.3, captured=True) for row in base]).speed
+    assert replayed.word == "not measured" and replayed.reason.endswith("HEAD 2-core x86 (2 threads, captured steps)")
 
 
 def test_of_several_machines_that_both_sides_share_the_one_with_most_rows_counts() -> None:

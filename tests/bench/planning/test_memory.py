@@ -75,6 +75,14 @@ def test_each_member_adds_its_states_and_the_largest_step_counts_once(pictures: 
     assert estimate().needed([kd, hot, heavy]) - two == pytest.approx(gap + MARGIN * (4 * own.weights + own.buffers))
 
 
+def test_what_captured_steps_keep_is_there_besides_what_others_take(pictures: Pictures) -> None:
+    runs = [pictures.run("kd"), pictures.run("at")]
+    plain, capturing = estimate(), Memory("cpu", 8 * GIB, stored=(32, 32), capture=True)
+    own = tracing.traced("resnet8", plain.shapes(runs[0]))
+    assert capturing.needed(runs) - plain.needed(runs) > MARGIN * own.kept
+    assert capturing.needed(runs) < capturing.bound(runs)
+
+
 def test_an_online_teacher_counts_as_a_student(pictures: Pictures) -> None:
     alone, beside = (pictures.run(method, recipe=short(batch_size=256)) for method in ("none", "dml"))
     other = tracing.traced("resnet14", estimate().shapes(alone))
