@@ -70,9 +70,7 @@ def run(
     memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of each device for its jobs, if not all.")] = None,
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
     equal_cost: Annotated[bool, typer.Option("--equal-cost", help="Also train `none` as long as they cost.")] = False,
-    capture: Annotated[
-        bool, typer.Option("--capture", help="Classification on CUDA: capture each student's step as a graph.")
-    ] = False,
+    capture: Annotated[bool, typer.Option("--capture", help="Classification on CUDA: steps as graphs.")] = False,
     results: ResultsOption = RESULTS,
     explain: Annotated[bool, typer.Option("--explain", help="Print the plan, with what it costs, and stop.")] = False,
 ) -> None:
