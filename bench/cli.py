@@ -240,7 +240,7 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from the last epoch", err=True)
+        typer.echo("stopped; the same command goes on from where each run was saved", err=True)
         sys.exit(130)
     except Exception as error:
         if not _for_users(error):

@@ -78,7 +78,7 @@ class JobDisplay:
         elif kind == "row":
             self.display.finished(self.runs[event["run"]], event)
         elif kind == "resumed":
-            self.display.say(f"{self.runs[event['run']].shown}: goes on after epoch {event['epoch']}")
+            self.display.say(f"{self.runs[event['run']].shown}: goes on after step {event['step']}")
         elif kind == "phase":
             self.display.progress.update(self.task, detail=event["text"])
         elif kind == "epoch" and event["metrics"]:

@@ -85,7 +85,7 @@ def execute(job: Job, report: Report) -> list[Row]:
             info = teacher.info if teacher is not None and run.teacher is not None else None
             member = Member(run, task, info, store.folder(run.id), device)
             if member.resume():
-                report({"event": "resumed", "run": run.id, "epoch": member.epoch})
+                report({"event": "resumed", "run": run.id, "epoch": member.epoch, "step": member.steps})
             members.append(member)
         except Exception as error:  # noqa: BLE001 - it becomes the run's status
             failed.append(_keep(store, row_without_result(run, *status_of(error), device), report))
@@ -312,7 +312,7 @@ def main() -> None:
         try:
             print(json.dumps(event), file=lines, flush=True)
         except BrokenPipeError:
-            sys.exit("nobody listens any more")  # not a fault of the run: it goes on from its last epoch
+            sys.exit("nobody listens any more")  # not a fault of the run: it goes on from where it was saved
 
     try:
         execute(job, report)

@@ -31,6 +31,7 @@ Report = Callable[[dict[str, Any]], None]
 Item = TypeVar("Item")
 
 READ_EVERY = 10  # steps between readings of the losses, and between progress reports
+SAVE_EVERY = 600.0  # seconds between savings within an epoch: what a run that is killed has to do again
 
 
 def train(
@@ -43,8 +44,8 @@ def train(
 ) -> None:
     """Train all members to their last epoch; each ends with `status` None (whole) or why it left.
 
-    Every member is saved at the end of every epoch. All share one recipe's data stream; `teacher` is frozen. With a
-    recorder, steps are captured and replayed.
+    Every member is saved at the end of every epoch, and within a long one every `SAVE_EVERY` seconds. All share one
+    recipe's data stream; `teacher` is frozen. With a recorder, steps are captured and replayed.
     """
     with recorder.stream() if recorder is not None else nullcontext():
         _train(members, task, teacher, device, report, Shared(recorder))
@@ -58,65 +59,70 @@ def _train(
         report({"event": "phase", "text": f"preparing {member.run.method}"})
         with leaving(member):
             member.prepare(teacher if member.wants_frozen else None, prepared)
-    recipe = members[0].run.recipe
-    for epoch in range(min(member.epoch for member in members), recipe.epochs):
+    epochs = members[0].run.recipe.epochs
+    while behind := [member for member in members if member.active and member.epoch < epochs]:
         # A member that was saved later than the others waits until they have caught up.
-        current = [member for member in members if member.active and member.epoch == epoch]
-        if not current:
-            continue
-        if _train_epoch(epoch, current, task, teacher, device, report, shared):
-            return
+        begin = min(member.steps for member in behind)
+        current = [member for member in behind if member.steps == begin]
+        ahead = [member.steps for member in behind if member.steps > begin]
+        _train_on(current, min(ahead, default=None), task, teacher, device, report, shared)
 
 
-def _train_epoch(
-    epoch: int,
+def _train_on(
     members: list[Member],
+    until: int | None,
     task: Task,
     teacher: Network | None,
     device: torch.device,
     report: Report,
     shared: Shared,
-) -> bool:
-    """One epoch; returns whether `max_steps` ended the run in it."""
-    recipe = members[0].run.recipe
-    begin = time.perf_counter()
-    data_seconds: list[float] = []
-    teacher_seconds: list[float] = []
-    reached = epoch * task.steps_per_epoch
-    for given in _timed(task.batches(epoch, device), data_seconds):
-        reached += 1
+) -> None:
+    """From the step that all members have reached to step `until`, or to the end of the epoch if that comes first."""
+    recipe, begin = members[0].run.recipe, members[0].steps
+    total = total_steps(recipe, task.steps_per_epoch)
+    epoch, done = divmod(begin, task.steps_per_epoch)
+    epoch_end = min((epoch + 1) * task.steps_per_epoch, total)
+    end = min(epoch_end, until or epoch_end)
+    saved = time.perf_counter()
+    batches = _timed(task.batches(epoch, device, skip=done))
+    for reached, (given, waited) in zip(range(begin + 1, end + 1), batches, strict=False):
         batch, recorder = shared.place(given)
-        clock = Clock(device, exact=reached % READ_EVERY == 0)
+        clock = Clock(device, exact=reached % READ_EVERY == 0, data=waited)
         own = None
         if teacher is not None and any(m.active and m.wants_frozen for m in members):
             asked, replaying = clock.now(), shared.shown.captured
             own = shared.shown(partial(_show, teacher, batch, recipe, device), recorder)
             if clock.exact and replaying == shared.shown.captured:
-                teacher_seconds.append(clock.now() - asked)
+                clock.teacher = clock.now() - asked
         for member in filter(lambda m: m.active, members):
             with leaving(member):
                 member.step(batch, own if member.wants_frozen else None, teacher, clock, recorder)
-        last = reached == (epoch + 1) * task.steps_per_epoch or reached == recipe.max_steps
-        if last or reached % READ_EVERY == 0:
+        if reached == end or reached % READ_EVERY == 0:
             _report_step(members, epoch, reached, task, report)
-        if last:
-            break
         if not any(member.active for member in members):
-            return False  # nobody is left to read the rest of the epoch for
-    stopped = reached == recipe.max_steps
-    whole = stopped or epoch + 1 == recipe.epochs
+            return  # nobody is left to read the rest of the epoch for
+        # Only where the losses have been read, and enough steps are left for whoever goes on to time and capture one.
+        if reached % READ_EVERY == 0 and end - reached >= READ_EVERY and time.perf_counter() - saved >= SAVE_EVERY:
+            now = time.perf_counter()
+            for member in filter(lambda m: m.active, members):
+                with leaving(member):
+                    member.wall_seconds += now - saved
+                    member.save()
+            saved = now
     for member in filter(lambda m: m.active, members):
         with leaving(member):
-            # The last epoch is evaluated from the saved file, by the reference evaluator.
-            due = (epoch + 1) % recipe.eval_every == 0 and not whole
-            metrics = task.evaluate(member.evaluated, device, reference=False) if due else {}
-            member.end_epoch(metrics, data_seconds, teacher_seconds if member.wants_frozen else [])
-            if whole:
-                member.epoch = recipe.epochs
-            member.wall_seconds += time.perf_counter() - begin
+            metrics: dict[str, float] = {}
+            if end == epoch_end:
+                # The last epoch is evaluated from the saved file, by the reference evaluator.
+                if (epoch + 1) % recipe.eval_every == 0 and end < total:
+                    metrics = task.evaluate(member.evaluated, device, reference=False)
+                member.end_epoch(metrics)
+                if end == total:
+                    member.epoch = recipe.epochs
+            member.wall_seconds += time.perf_counter() - saved
             member.save()
-            report({"event": "epoch", "run": member.run.id, "epoch": epoch + 1, "metrics": metrics})
-    return stopped
+            if end == epoch_end:
+                report({"event": "epoch", "run": member.run.id, "epoch": epoch + 1, "metrics": metrics})
 
 
 @torch.no_grad()
@@ -161,13 +167,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
-def _timed(items: Iterator[Item], seconds: list[float]) -> Iterator[Item]:
-    """The same items; how long each was waited for is appended to `seconds`."""
+def _timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
+    """Each item, and how many seconds it was waited for."""
     while True:
         begin = time.perf_counter()
         try:
             item = next(items)
         except StopIteration:
             return
-        seconds.append(time.perf_counter() - begin)
-        yield item
+        yield item, time.perf_counter() - begin

@@ -204,8 +204,8 @@ class Loop:
         self._waits.release()
 
     def _held(self, task: Task) -> Any:
-        def batches(epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
-            source = task.batches(epoch, device, stream)
+        def batches(epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
+            source = task.batches(epoch, device, stream, skip)
             while True:
                 self._waits.release()
                 self._go.acquire()

@@ -173,7 +173,7 @@ class LocalEngine:
                     failure = event
                 shown.show(event)
         if expired.is_set():
-            return "timeout", f"stopped after {self.timeout:.0f} s; the same command goes on from its last epoch"
+            return "timeout", f"stopped after {self.timeout:.0f} s; the same command goes on from where it was saved"
         if failure:
             return failure["status"], failure["reason"]
         if process.returncode == -signal.SIGKILL:

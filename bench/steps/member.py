@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -41,6 +41,17 @@ class DivergedError(ArithmeticError):
     """A loss term, or a value that the last step left, is not finite."""
 
 
+@dataclass
+class Tally:
+    """What an epoch has measured so far: sums of its loss terms, and seconds that steps took in each part."""
+
+    steps: int = 0  # whose losses are summed
+    losses: dict[str, float] = field(default_factory=dict)
+    data: list[float] = field(default_factory=list)
+    teacher: list[float] = field(default_factory=list)
+    student: list[float] = field(default_factory=list)
+
+
 class Member:
     """One run inside a cohort. A solo run is a cohort of one.
 
@@ -70,20 +81,17 @@ class Member:
         self.random = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
         self.status: Status | None = None
         self.reason = ""
-        self.epoch = 0  # the next one to train
+        self.epoch = 0  # the one to train, or to go on with
         self.steps = 0
         self.history: list[Epoch] = []
-        self.replayed: list[bool] = []  # one an epoch
+        self.replayed: list[bool] = []  # one an epoch, or more where it was gone on with
         self.seconds: dict[str, list[float]] = {"data": [], "teacher": [], "student": []}  # a step's, one an epoch
         self.prepare_seconds = 0.0
         self.wall_seconds = 0.0
         self._passes: Repeated[tuple[list[str], Tensor]] = Repeated()
         self._terms: list[tuple[list[str], Tensor]] = []
-        self._sums: dict[str, float] = {}
-        self._steps_in_epoch = 0
-        self.step_seconds: list[float] = []
-        self.answer_seconds: list[float] = []
         self._answered = 0.0
+        self.tally = Tally()
 
     def _setting(self, student: NetworkInfo, teacher: NetworkInfo) -> Setting:
         return Setting(
@@ -126,7 +134,7 @@ class Member:
         `shared` holds what members of the cohort prepared already, with the seconds it took; each phase has a random
         state of its own, seeded by `preparation` and the student's network, so it does not matter who was first.
         """
-        if teacher is None or self.epoch > 0:
+        if teacher is None or self.steps > 0:
             return
         for part in (m for m in self.method.modules() if isinstance(m, Method)):
             if type(part).prepare is Method.prepare:
@@ -193,9 +201,11 @@ class Member:
             self.averaged.update_parameters(self.student)
         self._terms.append((names, values.clone()))  # a replay writes its own over them
         self.steps += 1
+        self.tally.data.append(clock.data)
         if clock.exact and replaying == self._passes.captured:  # to capture takes longer than any step
-            self.step_seconds.append(clock.now() - begin - self._answered)
-            self.answer_seconds.append(self._answered)
+            self.tally.student.append(clock.now() - begin - self._answered)
+            if clock.teacher is not None and self.wants_frozen:
+                self.tally.teacher.append(clock.teacher + self._answered)
 
     def _forward_backward(
         self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock
@@ -234,31 +244,29 @@ class Member:
             step, term = (~values.isfinite()).nonzero()[0].tolist()
             raise DivergedError(f"loss term {names[term]} is {values[step, term].item()} at step {first + step + 1}")
         for name, value in zip(names, values.sum(0).tolist(), strict=True):
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._steps_in_epoch += len(values)
+            self.tally.losses[name] = self.tally.losses.get(name, 0.0) + value
+        self.tally.steps += len(values)
         return dict(zip(names, values.mean(0).tolist(), strict=True))
 
-    def end_epoch(self, metrics: dict[str, float], data_seconds: list[float], teacher_seconds: list[float]) -> None:
+    def end_epoch(self, metrics: dict[str, float]) -> None:
         """Close the books on an epoch; the losses have been read.
 
         Waiting for data comes in bursts, so its mean counts; of the rest the median, which a busy machine moves less.
         """
         rate = learning_rate(self.run.recipe, self.steps - 1, self.task.steps_per_epoch)
-        losses = {name: value / self._steps_in_epoch for name, value in self._sums.items()}
+        tally, self.tally = self.tally, Tally()
+        losses = {name: value / tally.steps for name, value in tally.losses.items()}
         self.epoch += 1
         self.history.append(Epoch(epoch=self.epoch, steps=self.steps, lr=rate, losses=losses, metrics=metrics))
         self.replayed.append(self._passes.captured)
-        self.seconds["data"].append(statistics.mean(data_seconds))
-        if self.step_seconds:
-            self.seconds["student"].append(statistics.median(self.step_seconds))
-        if teacher_seconds:
-            own = statistics.median(teacher_seconds) + statistics.median(self.answer_seconds)
-            self.seconds["teacher"].append(own)
-        self._sums, self._steps_in_epoch = {}, 0
-        self.step_seconds, self.answer_seconds = [], []
+        self.seconds["data"].append(statistics.mean(tally.data))
+        if tally.student:
+            self.seconds["student"].append(statistics.median(tally.student))
+        if tally.teacher:
+            self.seconds["teacher"].append(statistics.median(tally.teacher))
 
     def save(self) -> None:
-        """Keep everything a later process needs to go on exactly here."""
+        """Keep everything a later process needs to go on exactly here; the losses have been read."""
         checkpoints.write(
             self.folder / CHECKPOINT,
             {
@@ -273,7 +281,8 @@ class Member:
                 "steps": self.steps,
                 "history": [epoch.model_dump(mode="json") for epoch in self.history],
                 "seconds": self.seconds,
-                "replayed": self.replayed,
+                "replayed": self.replayed + ([self._passes.captured] if self.tally.steps else []),
+                "tally": asdict(self.tally),
                 "prepare_seconds": self.prepare_seconds,
                 "wall_seconds": self.wall_seconds,
             },
@@ -298,6 +307,7 @@ class Member:
         self.epoch, self.steps = kept["epoch"], kept["steps"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
         self.seconds, self.replayed = kept["seconds"], kept.get("replayed", [False] * kept["epoch"])
+        self.tally = Tally(**kept.get("tally", {}))
         self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
         return True
 
@@ -348,10 +358,16 @@ class Member:
 
 
 class Clock:
-    """Seconds of work done, not of work handed to a device: on CUDA, only `exact` readings wait for the device."""
+    """Seconds of work done, not of work handed to a device: on CUDA, only `exact` readings wait for the device.
 
-    def __init__(self, device: torch.device, exact: bool) -> None:
-        self.device, self.exact = device, exact or device.type == "cpu"
+    Attributes:
+        data: what the step's batch was waited for.
+        teacher: what the cohort's teacher took; None where it was not timed.
+    """
+
+    def __init__(self, device: torch.device, exact: bool, data: float = 0.0) -> None:
+        self.device, self.exact, self.data = device, exact or device.type == "cpu", data
+        self.teacher: float | None = None
 
     def now(self) -> float:
         if self.exact and self.device.type == "cuda":

@@ -47,10 +47,10 @@ class Task(ABC):
     train_targets: Tensor | None = None
 
     @abstractmethod
-    def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
+    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
         """The training batches of an epoch (counted from 0); the same for whoever asks, whatever ran before.
 
-        Another `stream` gives another order, for a method's earlier phase.
+        Another `stream` gives another order, for a method's earlier phase. The first `skip` batches are left out.
         """
 
     @abstractmethod

@@ -63,11 +63,11 @@ class ClassificationTask(Task):
         self.image_size = _image_size(data, recipe)
         self._kept: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
+    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
         if isinstance(self.data.train, FileSplit):
-            yield from self._from_files(self.data.train, epoch, stream, device)
+            yield from self._from_files(self.data.train, epoch, stream, device, skip)
         else:
-            yield from self._from_arrays(epoch, stream, device)
+            yield from self._from_arrays(epoch, stream, device, skip)
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
         outputs: Outputs = network(batch.inputs)
@@ -126,26 +126,26 @@ class ClassificationTask(Task):
         whole = super()._epoch_samples
         return whole if self.recipe.epoch_steps else min(whole, self.data.epoch_images)
 
-    def _from_arrays(self, epoch: int, stream: str, device: torch.device) -> Any:
+    def _from_arrays(self, epoch: int, stream: str, device: torch.device, skip: int) -> Any:
         assert isinstance(self.recipe.image, PaddedCrop)
         padding, flip = self.recipe.image.padding, self.recipe.image.flip
         padded, labels = self._on(device, padding)
         seed = (self.data_seed, BATCHES[stream])
         draws = augment.draw_parts(seed, self.num_samples, self._parts(epoch), padding, flip, device)
-        for start in range(0, len(draws.index), self.batch_size):
+        for start in range(skip * self.batch_size, len(draws.index), self.batch_size):
             group = slice(start, start + self.batch_size)
             images = self._finished(augment.crop(padded, draws, group, *self.image_size))
             index = draws.index[group]
             yield self._batch(images, labels[index], index)
 
-    def _from_files(self, split: FileSplit, epoch: int, stream: str, device: torch.device) -> Any:
+    def _from_files(self, split: FileSplit, epoch: int, stream: str, device: torch.device, skip: int) -> Any:
         assert isinstance(self.recipe.image, ResizedCrop)
         # The images' own draws are numbered below this.
         drawn = -(-self._epoch_samples // self.num_samples) * self.num_samples
         samples = image_files.Files(split, image_files.training(self.data, self.recipe.image))
-        groups = grouped(self._keys(epoch, stream), self.batch_size)
+        groups = grouped(self._keys(epoch, stream), self.batch_size)[skip:]
         mix = self._mix()
-        for number, (images, labels, index) in enumerate(load(samples, groups, self.workers)):
+        for number, (images, labels, index) in enumerate(load(samples, groups, self.workers), skip):
             inputs, targets = images.to(device), labels.to(device)
             if mix is not None and len(inputs) % 2 == 0:  # an epoch's last, odd batch stays as it is: our choice
                 with image_files.drawing((self.data_seed, BATCHES[stream], epoch, drawn + number)):

@@ -57,9 +57,9 @@ class DetectionTask(Task):
         self.steps_per_epoch = recipe.epoch_steps or self.num_samples // self.batch_size
         self.image_size = _typical_size(data.val, recipe)
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
+    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
         samples = _Split(self.data.train, _transform(self.recipe, flip=self.recipe.image.flip))
-        groups = grouped(self._keys(epoch, stream), self.batch_size)
+        groups = grouped(self._keys(epoch, stream), self.batch_size)[skip:]
         for images, targets in load(samples, groups, self.workers, _collate):
             yield self._batch(images, targets, device)
 

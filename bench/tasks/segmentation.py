@@ -50,9 +50,9 @@ class SegmentationTask(Task):
         self.steps_per_epoch = recipe.epoch_steps or self.num_samples // self.batch_size
         self.image_size = (self._crop.height, self._crop.width)
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train") -> Iterator[Batch]:
+    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
         samples = _Pairs(self.data.train, self._crop)
-        groups = grouped(self._keys(epoch, stream), self.batch_size)
+        groups = grouped(self._keys(epoch, stream), self.batch_size)[skip:]
         for images, masks, inside, index in load(samples, groups, self.workers):
             inputs = self._finished(images, device, inside)
             yield Batch(inputs, masks.to(device, torch.int64), index.to(device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import datasets
 import methods
-from bench import checkpoints, networks
+from bench import checkpoints, networks, training
 from bench import run as harness
 from bench.networks.base import Network
 from bench.rows import Row
@@ -23,7 +24,7 @@ from bench.tasks import augment
 from bench.tasks.classification import ClassificationTask
 from datasets.base import ArraySplit
 from methods._granularity import Granularity
-from tests.bench.pictures import OPTIONS, Pictures, short, state_of
+from tests.bench.pictures import OPTIONS, STEPS, Pictures, short, state_of
 
 MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft")
 STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
@@ -103,7 +104,8 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(pict
         execute(pictures.job(parts, *runs), kill_in_second_epoch)
     events: list[dict[str, Any]] = []
     resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [event["epoch"] for event in events if event["event"] == "resumed"] == [1] * len(runs)
+    places = [(event["epoch"], event["step"]) for event in events if event["event"] == "resumed"]
+    assert places == [(1, STEPS)] * len(runs)
     for run, one, other in zip(runs, at_once, resumed, strict=True):
         assert equal(state_of(whole, run), state_of(parts, run)), run.method
         assert numbers(one) == numbers(other), run.method
@@ -111,6 +113,72 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(pict
             assert equal(state_of(whole, run, "teacher.pt"), state_of(parts, run, "teacher.pt")), run.method
         if run.method in ("fsp", "ft", "mag+crd"):
             assert one.cost and other.cost and other.cost.prepare_seconds > 0
+
+
+def kill_at(step: int) -> Callable[[dict[str, Any]], None]:
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == step:
+            raise Killed
+
+    return kill
+
+
+def save_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But at the last of an epoch only at its end."""
+    monkeypatch.setattr(training, "READ_EVERY", 1)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_same(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_every_step(monkeypatch)
+    prepared = counted(monkeypatch, Granularity)
+    recipe = short(epochs=2, ema=0.5, drop_last=False, batch_size=7)
+    runs = [pictures.run(method, recipe=recipe) for method in STATEFUL]
+    runs += [pictures.run("ekd", recipe=recipe, options=options) for options in EKD]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    at_once = done(execute(pictures.job(whole, *runs), quiet))
+    for step in (2, 7):  # of four and four
+        with pytest.raises(Killed):
+            execute(pictures.job(parts, *runs), kill_at(step))
+    events: list[dict[str, Any]] = []
+    resumed = done(execute(pictures.job(parts, *runs), events.append))
+    places = [(event["epoch"], event["step"]) for event in events if event["event"] == "resumed"]
+    assert places == [(1, 6)] * len(runs)
+    assert [event["step"] for event in events if event["event"] == "step"] == [7, 8]
+    assert len(prepared) == 2  # once in the whole run, once in its parts
+    for run, one, other in zip(runs, at_once, resumed, strict=True):
+        assert equal(state_of(whole, run), state_of(parts, run)), run.method
+        assert numbers(one) == numbers(other), run.method
+
+
+def test_members_saved_at_different_steps_meet_again(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_every_step(monkeypatch)
+    runs = [pictures.run("kd"), pictures.run("dist")]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    at_once = done(execute(pictures.job(whole, *runs), quiet))
+    save, saved = Member.save, []
+
+    def kill_at_the_fourth(self: Member) -> None:
+        saved.append(self.run.method)
+        if len(saved) == 4:
+            raise Killed
+        save(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Member, "save", kill_at_the_fourth)
+        with pytest.raises(Killed):
+            execute(pictures.job(parts, *runs), quiet)
+    assert saved == ["kd", "dist", "kd", "dist"]
+    events: list[dict[str, Any]] = []
+    resumed = done(execute(pictures.job(parts, *runs), events.append))
+    assert [event["step"] for event in events if event["event"] == "resumed"] == [2, 1]
+    steps = [(event["step"], set(event["losses"])) for event in events if event["event"] == "step"]
+    assert steps == [(2, {runs[1].id}), (3, {run.id for run in runs})]
+    assert [numbers(row) for row in at_once] == [numbers(row) for row in resumed]
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, target: type, fail: Any = lambda call: False) -> list[int]:
@@ -194,8 +262,8 @@ def test_data_is_read_no_further_when_every_member_has_left(
     read: list[int] = []
     batches = ClassificationTask.batches
 
-    def counted(self: Any, epoch: int, *given: Any) -> Any:
-        for batch in batches(self, epoch, *given):
+    def counted(self: Any, epoch: int, *given: Any, **named: Any) -> Any:
+        for batch in batches(self, epoch, *given, **named):
             read.append(epoch)
             yield batch
 

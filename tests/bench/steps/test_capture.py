@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import methods
 from bench import run as harness
+from bench import training
 from bench.errors import CaptureError
 from bench.grid import any_setting
 from bench.rows import Row
@@ -233,6 +234,27 @@ def test_a_run_is_captured_if_every_epoch_of_it_was(pictures: Pictures, tape: Ta
     assert row.cost and not row.cost.captured
 
 
+def test_a_run_is_captured_if_every_part_of_an_epoch_was(
+    pictures: Pictures, tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "READ_EVERY", 1)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    run = pictures.run(recipe=short(batch_size=4))  # six steps
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == 2:
+            raise Killed
+
+    (whole,) = execute(pictures.job(tmp_path / "whole", run), quiet)
+    with pytest.raises(Killed):
+        execute(pictures.job(tmp_path / "parts", run), kill)
+    (row,) = execute(pictures.job(tmp_path / "parts", run, capture=True), quiet)
+    assert (tape.captures, tape.replays) == (1, 2)
+    assert row.cost and not row.cost.captured
+    assert row.student and whole.student and row.student.sha256 == whole.student.sha256
+    assert row.history == whole.history
+
+
 def test_the_step_that_captures_is_no_sample_of_what_steps_take(
     pictures: Pictures, tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,7 +262,7 @@ def test_the_step_that_captures_is_no_sample_of_what_steps_take(
     end_epoch = Member.end_epoch
 
     def ending(self: Member, *given: Any) -> None:
-        sampled.append(len(self.step_seconds))
+        sampled.append(len(self.tally.student))
         end_epoch(self, *given)
 
     monkeypatch.setattr(Member, "end_epoch", ending)

@@ -108,6 +108,14 @@ def test_epochs_seeds_and_streams_differ_in_order(data: ImageSet) -> None:
     assert equal(given[1], batches(task, 1)) and equal(given[3], batches(task, 0, "prepare"))
 
 
+@pytest.mark.parametrize("epoch_steps", [None, 5])
+def test_batches_after_the_first_few_are_those_of_the_epoch(epoch_steps: int | None, data: ImageSet) -> None:
+    task = task_of(data, epoch_steps=epoch_steps)
+    whole = batches(task, 1)
+    for skip in range(len(whole) + 1):
+        assert equal(list(task.batches(1, CPU, skip=skip)), whole[skip:])
+
+
 def test_endless_batches_go_on_epoch_after_epoch(data: ImageSet) -> None:
     task = task_of(data)
     stream = task.endless(CPU, "prepare")

@@ -96,6 +96,12 @@ def single(task: DetectionTask, flip: bool | None = None) -> dict[int, tuple[tor
     }
 
 
+def test_batches_after_the_first_few_are_those_of_the_epoch(folder: CocoFolder) -> None:
+    task = task_of(folder)
+    for skip in (1, 2, 3):
+        assert equal(list(task.batches(0, CPU, skip=skip)), batches(task)[skip:])
+
+
 def test_batches_are_the_same_with_and_without_workers(folder: CocoFolder) -> None:
     alone = batches(task_of(folder))
     assert len(alone) == 3

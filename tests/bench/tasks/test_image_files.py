@@ -91,6 +91,14 @@ def test_batches_are_the_same_with_and_without_workers(image: dict[str, Any], da
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+def test_batches_after_the_first_few_are_those_of_the_epoch(workers: int, data: ImageSet) -> None:
+    whole = batches(task_of(data, mixup=0.8, cutmix=1.0))
+    skipping = task_of(data, workers=workers, mixup=0.8, cutmix=1.0)
+    for skip in (1, 2):
+        assert equal(list(skipping.batches(0, CPU, skip=skip)), whole[skip:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_batches_neither_depend_on_global_random_states_nor_move_them(workers: int, data: ImageSet) -> None:
     task = task_of(data, workers=workers, mixup=0.8, cutmix=1.0, color_jitter=0.4, random_erasing=0.5)
     streams = []

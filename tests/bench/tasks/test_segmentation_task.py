@@ -52,6 +52,12 @@ def shown(data: MaskSet, inputs: torch.Tensor) -> torch.Tensor:
     return (inputs * std + mean) * 255
 
 
+def test_batches_after_the_first_few_are_those_of_the_epoch(data: MaskSet) -> None:
+    task = task_of(data)
+    for skip in (1, 2, 3):
+        assert equal(list(task.batches(0, CPU, skip=skip)), batches(task)[skip:])
+
+
 def test_batches_are_the_same_with_and_without_workers(data: MaskSet) -> None:
     alone = batches(task_of(data))
     assert [len(batch.inputs) for batch in alone] == [2, 2, 2]
