@@ -78,7 +78,8 @@ class JobDisplay:
         elif kind == "row":
             self.display.finished(self.runs[event["run"]], event)
         elif kind == "resumed":
-            self.display.say(f"{self.runs[event['run']].shown}: goes on after step {event['step']}")
+            place = f"step {event['step']}" if event["step"] else "the method's earlier phase"
+            self.display.say(f"{self.runs[event['run']].shown}: goes on after {place}")
         elif kind == "phase":
             self.display.progress.update(self.task, detail=event["text"])
         elif kind == "epoch" and event["metrics"]:

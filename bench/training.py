@@ -31,7 +31,7 @@ Report = Callable[[dict[str, Any]], None]
 Item = TypeVar("Item")
 
 READ_EVERY = 10  # steps between readings of the losses, and between progress reports
-SAVE_EVERY = 600.0  # seconds between savings within an epoch: what a run that is killed has to do again
+SAVE_EVERY = 600.0  # seconds between savings within an epoch
 
 
 def train(
@@ -44,8 +44,9 @@ def train(
 ) -> None:
     """Train all members to their last epoch; each ends with `status` None (whole) or why it left.
 
-    Every member is saved at the end of every epoch, and within a long one every `SAVE_EVERY` seconds. All share one
-    recipe's data stream; `teacher` is frozen. With a recorder, steps are captured and replayed.
+    Every member is saved when its method's earlier phases are over, at the end of every epoch, and within a long one
+    every `SAVE_EVERY` seconds. All share one recipe's data stream; `teacher` is frozen. With a recorder, steps are
+    captured and replayed.
     """
     with recorder.stream() if recorder is not None else nullcontext():
         _train(members, task, teacher, device, report, Shared(recorder))
@@ -79,50 +80,71 @@ def _train_on(
 ) -> None:
     """From the step that all members have reached to step `until`, or to the end of the epoch if that comes first."""
     recipe, begin = members[0].run.recipe, members[0].steps
-    total = total_steps(recipe, task.steps_per_epoch)
     epoch, done = divmod(begin, task.steps_per_epoch)
-    epoch_end = min((epoch + 1) * task.steps_per_epoch, total)
+    epoch_end = min((epoch + 1) * task.steps_per_epoch, total_steps(recipe, task.steps_per_epoch))
     end = min(epoch_end, until or epoch_end)
-    saved = time.perf_counter()
-    batches = _timed(task.batches(epoch, device, skip=done))
-    for reached, (given, waited) in zip(range(begin + 1, end + 1), batches, strict=False):
-        batch, recorder = shared.place(given)
-        clock = Clock(device, exact=reached % READ_EVERY == 0, data=waited)
-        own = None
-        if teacher is not None and any(m.active and m.wants_frozen for m in members):
-            asked, replaying = clock.now(), shared.shown.captured
-            own = shared.shown(partial(_show, teacher, batch, recipe, device), recorder)
-            if clock.exact and replaying == shared.shown.captured:
-                clock.teacher = clock.now() - asked
-        for member in filter(lambda m: m.active, members):
-            with leaving(member):
-                member.step(batch, own if member.wants_frozen else None, teacher, clock, recorder)
+    reached, counted = begin, time.perf_counter()
+    saved = counted
+    for given, waited in _timed(task.batches(epoch, device, skip=done)):
+        reached += 1
+        _step(members, given, teacher, Clock(device, exact=reached % READ_EVERY == 0, data=waited), shared)
         if reached == end or reached % READ_EVERY == 0:
             _report_step(members, epoch, reached, task, report)
         if not any(member.active for member in members):
             return  # nobody is left to read the rest of the epoch for
-        # Only where the losses have been read, and enough steps are left for whoever goes on to time and capture one.
+        if reached == end:
+            break
+        # Only where losses were just read, and with enough steps ahead for whoever goes on to time and capture one.
         if reached % READ_EVERY == 0 and end - reached >= READ_EVERY and time.perf_counter() - saved >= SAVE_EVERY:
-            now = time.perf_counter()
-            for member in filter(lambda m: m.active, members):
-                with leaving(member):
-                    member.wall_seconds += now - saved
-                    member.save()
-            saved = now
+            counted = _save(members, counted)
+            saved = time.perf_counter()
+    if reached != end:
+        raise RuntimeError(f"the data ended at step {reached}, before the epoch did at step {epoch_end}")
+    if end == epoch_end:
+        _end_epoch(members, epoch, task, device, report, counted)
+    else:
+        _save(members, counted)
+
+
+def _step(members: list[Member], given: Batch, teacher: Network | None, clock: Clock, shared: Shared) -> None:
+    batch, recorder = shared.place(given)
+    own = None
+    if teacher is not None and any(m.active and m.wants_frozen for m in members):
+        asked, replaying = clock.now(), shared.shown.captured
+        own = shared.shown(partial(_show, teacher, batch, members[0].run.recipe, clock.device), recorder)
+        if clock.exact and replaying == shared.shown.captured:
+            clock.teacher = clock.now() - asked
     for member in filter(lambda m: m.active, members):
         with leaving(member):
-            metrics: dict[str, float] = {}
-            if end == epoch_end:
-                # The last epoch is evaluated from the saved file, by the reference evaluator.
-                if (epoch + 1) % recipe.eval_every == 0 and end < total:
-                    metrics = task.evaluate(member.evaluated, device, reference=False)
-                member.end_epoch(metrics)
-                if end == total:
-                    member.epoch = recipe.epochs
-            member.wall_seconds += time.perf_counter() - saved
+            member.step(batch, own if member.wants_frozen else None, teacher, clock, recorder)
+
+
+def _end_epoch(
+    members: list[Member], epoch: int, task: Task, device: torch.device, report: Report, since: float
+) -> None:
+    """Evaluate where that is due and save; time was counted up to `since`."""
+    recipe = members[0].run.recipe
+    for member in filter(lambda m: m.active, members):
+        with leaving(member):
+            whole = member.steps == total_steps(recipe, task.steps_per_epoch)
+            # The last epoch is evaluated from the saved file, by the reference evaluator.
+            due = (epoch + 1) % recipe.eval_every == 0 and not whole
+            metrics = task.evaluate(member.evaluated, device, reference=False) if due else {}
+            member.end_epoch(metrics)
+            if whole:
+                member.epoch = recipe.epochs
+            _save([member], since)
+            report({"event": "epoch", "run": member.run.id, "epoch": epoch + 1, "metrics": metrics})
+
+
+def _save(members: list[Member], since: float) -> float:
+    """Save all; time was counted up to `since`, and is up to what is returned."""
+    now = time.perf_counter()
+    for member in filter(lambda m: m.active, members):
+        with leaving(member):
+            member.wall_seconds += now - since
             member.save()
-            if end == epoch_end:
-                report({"event": "epoch", "run": member.run.id, "epoch": epoch + 1, "metrics": metrics})
+    return now
 
 
 @torch.no_grad()

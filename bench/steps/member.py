@@ -86,6 +86,7 @@ class Member:
         self.history: list[Epoch] = []
         self.replayed: list[bool] = []  # one an epoch, or more where it was gone on with
         self.seconds: dict[str, list[float]] = {"data": [], "teacher": [], "student": []}  # a step's, one an epoch
+        self.prepared = False
         self.prepare_seconds = 0.0
         self.wall_seconds = 0.0
         self._passes: Repeated[tuple[list[str], Tensor]] = Repeated()
@@ -134,7 +135,7 @@ class Member:
         `shared` holds what members of the cohort prepared already, with the seconds it took; each phase has a random
         state of its own, seeded by `preparation` and the student's network, so it does not matter who was first.
         """
-        if teacher is None or self.steps > 0:
+        if teacher is None or self.prepared:
             return
         for part in (m for m in self.method.modules() if isinstance(m, Method)):
             if type(part).prepare is Method.prepare:
@@ -153,6 +154,9 @@ class Member:
             begin = time.perf_counter()
             self._begin(teacher)
             self.prepare_seconds += time.perf_counter() - begin
+        self.prepared = True
+        if self.prepare_seconds:
+            self.save()
 
     def _teacher_view(self) -> Iterator[Batch]:
         for batch in self.task.endless(self.device, "prepare"):
@@ -277,8 +281,9 @@ class Member:
                 "method": self.method.state_dict(),
                 "optimiser": self._optimiser().state_dict(),
                 "random": self.random.state_dict(),
-                "epoch": self.epoch,
+                "whole_epochs": self.epoch,  # `epoch` in files from before a run was saved within one
                 "steps": self.steps,
+                "prepared": self.prepared,
                 "history": [epoch.model_dump(mode="json") for epoch in self.history],
                 "seconds": self.seconds,
                 "replayed": self.replayed + ([self._passes.captured] if self.tally.steps else []),
@@ -304,10 +309,10 @@ class Member:
             checkpoints.load_strictly(self.averaged, kept["averaged"], path)
         self._optimiser().load_state_dict(kept["optimiser"])
         self.random.load_state_dict(kept["random"])
-        self.epoch, self.steps = kept["epoch"], kept["steps"]
+        self.epoch, self.steps = kept["whole_epochs"] if "whole_epochs" in kept else kept["epoch"], kept["steps"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
-        self.seconds, self.replayed = kept["seconds"], kept.get("replayed", [False] * kept["epoch"])
-        self.tally = Tally(**kept.get("tally", {}))
+        self.seconds, self.replayed = kept["seconds"], kept.get("replayed", [False] * self.epoch)
+        self.tally, self.prepared = Tally(**kept.get("tally", {})), kept.get("prepared", True)
         self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
         return True
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import datasets
 import methods
-from bench import checkpoints, tasks
+from bench import checkpoints, tasks, training
 from bench.recipe import Recipe, load_recipe
 from bench.rows import Row
 from bench.run import Job, execute
@@ -121,12 +121,16 @@ class Killed(BaseException):
     """Stands for a signal: nothing in the harness may catch it."""
 
 
-def test_a_killed_run_goes_on_from_its_last_epoch_and_ends_bitwise_the_same(shapes: Shapes, tmp_path: Path) -> None:
+def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_same(
+    shapes: Shapes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "READ_EVERY", 1)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     runs = [shapes.run(method) for method in STATEFUL]
     whole = shapes.execute(tmp_path / "whole", *runs)
 
     def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["epoch"] == 2:
+        if event["event"] == "step" and event["step"] == 4:  # the last, of two epochs of two
             raise Killed
 
     with pytest.raises(Killed):

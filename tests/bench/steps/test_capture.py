@@ -234,23 +234,25 @@ def test_a_run_is_captured_if_every_epoch_of_it_was(pictures: Pictures, tape: Ta
     assert row.cost and not row.cost.captured
 
 
+@pytest.mark.parametrize("captured", [False, True])
 def test_a_run_is_captured_if_every_part_of_an_epoch_was(
-    pictures: Pictures, tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    captured: bool, pictures: Pictures, tape: Tape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "READ_EVERY", 1)
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-    run = pictures.run(recipe=short(batch_size=4))  # six steps
+    run = pictures.run(recipe=short(batch_size=2))  # twelve steps
 
     def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["step"] == 2:
+        if event["event"] == "step" and event["step"] == 7:
             raise Killed
 
     (whole,) = execute(pictures.job(tmp_path / "whole", run), quiet)
     with pytest.raises(Killed):
-        execute(pictures.job(tmp_path / "parts", run), kill)
+        execute(pictures.job(tmp_path / "parts", run, capture=captured), kill)
     (row,) = execute(pictures.job(tmp_path / "parts", run, capture=True), quiet)
-    assert (tape.captures, tape.replays) == (1, 2)
-    assert row.cost and not row.cost.captured
+    assert tape.captures == 1 + captured
+    assert tape.replays == (12 - 6 - WARM) + captured * (7 - WARM)
+    assert row.cost and row.cost.captured == captured
     assert row.student and whole.student and row.student.sha256 == whole.student.sha256
     assert row.history == whole.history
 

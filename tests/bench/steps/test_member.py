@@ -13,7 +13,7 @@ from torch import Tensor
 from bench import checkpoints, networks
 from bench.networks.base import Network
 from bench.specs import Run
-from bench.steps.member import Clock, Member
+from bench.steps.member import Clock, Member, Tally
 from tests.bench.pictures import STEPS, Pictures, short, state_of
 
 CPU = torch.device("cpu")
@@ -145,13 +145,33 @@ def test_a_resumed_member_is_the_one_that_was_saved(
     member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
     assert not again.resume()
     train(member, 2)
+    member.read_losses()
     member.epoch = 1
     member.save()
     assert again.resume()
-    assert (again.epoch, again.steps) == (1, 2)
+    assert (again.epoch, again.steps, again.tally) == (1, 2, member.tally)
     for part in ("student", "method", "teachers", "averaged"):
         assert equal(copy(getattr(member, part)), copy(getattr(again, part))), part
     assert torch.equal(member.random.cpu, again.random.cpu)
+
+
+def test_a_checkpoint_from_before_runs_were_saved_within_an_epoch_is_gone_on_with(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    run = pictures.run("kd", recipe=short(epochs=2))
+    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
+    train(member, STEPS)
+    member.read_losses()
+    member.end_epoch({})
+    member.save()
+    kept = checkpoints.read(tmp_path / "checkpoint.pt")
+    new = {"whole_epochs", "prepared", "tally", "replayed"}
+    before = {name: value for name, value in kept.items() if name not in new} | {"epoch": kept["whole_epochs"]}
+    checkpoints.write(tmp_path / "checkpoint.pt", before)
+    assert again.resume()
+    assert (again.epoch, again.steps, again.tally) == (1, STEPS, Tally())
+    assert again.prepared and not again.captured
+    assert equal(copy(member.student), copy(again.student))
 
 
 def test_a_checkpoint_from_before_there_were_several_teachers_is_begun_anew(pictures: Pictures, tmp_path: Path) -> None:
