@@ -324,7 +324,7 @@ def test_steps_are_not_captured_on_a_cpu(plans: Plans) -> None:
 
 
 def test_steps_of_classification_are_captured_and_others_are_carried_out_as_they_come(
-    plans: Plans, said: Sayings, monkeypatch: pytest.MonkeyPatch
+    plans: Plans, digits_path: Path, said: Sayings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "explain", lambda *_: None)  # it would ask CUDA for the device's name
     asked = {"capture": True, "devices": ("cuda:0",), "memory": 8.0}
@@ -332,6 +332,6 @@ def test_steps_of_classification_are_captured_and_others_are_carried_out_as_they
     assert small.engine.job.capture
     assert "--capture" not in said.text
     changes = {"batch_size": 4, "teacher.batch_size": 4}
-    (scenes,) = plans(load_table("dist/coco"), data=None, changes=changes, **asked)
+    (scenes,) = plans(load_table("dist/coco"), data=digits_path, changes=changes, **asked)
     assert not scenes.engine.job.capture
     assert "--capture: steps of detection are carried out as they come" in said.text

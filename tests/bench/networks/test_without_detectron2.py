@@ -159,8 +159,8 @@ def test_teacher_and_student_of_two_libraries_are_refused(
 
 
 @pytest.mark.usefixtures("missing")
-def test_check_says_that_it_is_missing_and_that_this_is_no_fault(tmp_path: Path) -> None:
-    lines = list(problems(tmp_path, None, []))
+def test_check_says_that_it_is_missing_and_that_this_is_no_fault(tmp_path: Path, digits_path: Path) -> None:
+    lines = list(problems(tmp_path, digits_path, []))
     (said,) = [(line, wrong) for line, wrong in lines if line.startswith("detectron2")]
     optional = f"{MISSING} (optional; {detectron2.GUIDE} says how)"
     assert said == (f"{optional}; what needs it is skipped, all else runs", False)
