@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
 
 import datasets
 import methods
 from bench import checkpoints, tasks
 from bench.recipe import Recipe, load_recipe
+from bench.rows import Row
 from bench.run import Job, execute
 from bench.specs import Run
 from bench.tasks.base import Task
@@ -29,6 +35,9 @@ QUICK: dict[str, dict[str, Any]] = {
     "ad": {"safe": True},
 }
 """Options that make a method fit for so few images and steps."""
+
+EKD: tuple[dict[str, Any], ...] = ({"teachers": 2}, {"guided": False, "snapshots": 2})
+"""EKD with more networks beside the student than one."""
 
 
 def short(**changes: Any) -> Recipe:
@@ -78,3 +87,34 @@ def state_of(results: Path, run: Run, file: str = "student.pt") -> dict[str, Any
     """The tensors in a file that a run left."""
     state: dict[str, Any] = checkpoints.read(results / run.id / file)["state"]
     return state
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def done(rows: list[Row]) -> list[Row]:
+    assert {row.run.method: row.reason for row in rows if row.status != "done"} == {}
+    return rows
+
+
+def numbers(row: Row) -> tuple[Any, ...]:
+    """Everything that a run measured but time and memory."""
+    assert row.student
+    score = row.teacher.measured if row.teacher else None
+    return row.metrics, row.history, row.student.sha256, score, row.learned
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, target: type, fail: Any = lambda call: False) -> list[int]:
+    """Count the calls of `target.prepare`; those that `fail` says break."""
+    prepare, calls = target.prepare, []  # type: ignore[attr-defined]
+
+    def prepared(self: Any, *given: Any) -> None:
+        calls.append(len(calls) + 1)
+        if fail(calls[-1]):
+            raise RuntimeError("no such kernel")
+        time.sleep(0.05)
+        prepare(self, *given)
+
+    monkeypatch.setattr(target, "prepare", prepared)
+    return calls

@@ -1,12 +1,8 @@
-"""Classification runs whose methods have phases, banks and teachers of their own: alone, in company, and resumed."""
+"""Classification runs whose methods have phases, banks and teachers of their own: alone and in company."""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +11,7 @@ from torch import Tensor
 
 import datasets
 import methods
-from bench import checkpoints, networks, training
+from bench import checkpoints, networks
 from bench import run as harness
 from bench.networks.base import Network
 from bench.rows import Row
@@ -26,14 +22,9 @@ from bench.tasks import augment
 from bench.tasks.classification import ClassificationTask
 from datasets.base import ArraySplit
 from methods._granularity import Granularity
-from tests.bench.pictures import OPTIONS, STEPS, Pictures, short, state_of
+from tests.bench.pictures import EKD, OPTIONS, Pictures, counted, done, equal, numbers, short, state_of
 
 MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft")
-STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
-"""Methods with a warm-up, a bank, an optimiser group, an earlier phase or a teacher of their own; and none."""
-
-EKD: tuple[dict[str, Any], ...] = ({"teachers": 2}, {"guided": False, "snapshots": 2})
-"""EKD with more networks beside the student than one."""
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +34,6 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 def quiet(event: dict[str, Any]) -> None:
     assert event["event"] != "error"
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def done(rows: list[Row]) -> list[Row]:
-    assert {row.run.method: row.reason for row in rows if row.status != "done"} == {}
-    return rows
-
-
-def numbers(row: Row) -> tuple[Any, ...]:
-    """Everything that a run measured but time and memory."""
-    assert row.student
-    score = row.teacher.measured if row.teacher else None
-    return row.metrics, row.history, row.student.sha256, score, row.learned
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -85,156 +60,6 @@ def test_students_of_two_networks_under_one_teacher_end_as_they_do_alone(picture
     for run in runs:
         done(execute(pictures.job(alone, run), quiet))
         assert equal(state_of(together, run), state_of(alone, run)), (run.method, run.student)
-
-
-class Killed(BaseException):
-    """Stands for a signal: nothing in the harness may catch it."""
-
-
-def kill_at(kind: str, name: str, number: int) -> Callable[[dict[str, Any]], None]:
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] == kind and event[name] == number:
-            raise Killed
-
-    return kill
-
-
-def save_every_few_steps(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """But the last of an epoch only at its end."""
-    monkeypatch.setattr(training, "READ_EVERY", steps)
-    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
-
-
-def test_a_killed_run_goes_on_from_where_it_was_saved_and_ends_bitwise_the_same(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_every_few_steps(monkeypatch, 2)
-    prepared = counted(monkeypatch, Granularity)
-    recipe = short(epochs=2, ema=0.5, decay_all=False, drop_last=False, batch_size=5)  # five steps an epoch
-    runs = [pictures.run(method, recipe=recipe) for method in STATEFUL]
-    runs += [pictures.run("ekd", recipe=recipe, options=options) for options in EKD]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    at_once = done(execute(pictures.job(whole, *runs), quiet))
-    places = []
-    # In the first epoch, between the savings of two members at its end, and in the second.
-    for kill in (kill_at("step", "step", 4), kill_at("epoch", "epoch", 1), kill_at("step", "step", 10)):
-        with pytest.raises(Killed):
-            execute(pictures.job(parts, *runs), kill)
-        places.append([checkpoints.read(parts / run.id / "checkpoint.pt")["steps"] for run in runs])
-    assert places == [[2] * len(runs), [5] + [2] * (len(runs) - 1), [8] * len(runs)]
-    events: list[dict[str, Any]] = []
-    resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [(event["epoch"], event["step"]) for event in events if event["event"] == "resumed"] == [(1, 8)] * len(runs)
-    assert [event["step"] for event in events if event["event"] == "step"] == [10]
-    assert len(prepared) == 2  # once in the whole run, once in its parts
-    for run, one, other in zip(runs, at_once, resumed, strict=True):
-        assert equal(state_of(whole, run), state_of(parts, run)), run.method
-        assert numbers(one) == numbers(other), run.method
-        if run.online_teacher:
-            assert equal(state_of(whole, run, "teacher.pt"), state_of(parts, run, "teacher.pt")), run.method
-        if run.method in ("fsp", "ft", "mag+crd"):
-            assert one.cost and other.cost and other.cost.prepare_seconds > 0
-
-
-def test_members_saved_at_different_steps_meet_again(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save_every_few_steps(monkeypatch, 1)
-    runs = [pictures.run("kd"), pictures.run("dist")]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    at_once = done(execute(pictures.job(whole, *runs), quiet))
-    save, saved = Member.save, []
-
-    def kill_at_the_fourth(self: Member) -> None:
-        saved.append(self.run.method)
-        if len(saved) == 4:
-            raise Killed
-        save(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Member, "save", kill_at_the_fourth)
-        with pytest.raises(Killed):
-            execute(pictures.job(parts, *runs), quiet)
-    assert saved == ["kd", "dist", "kd", "dist"]
-    events: list[dict[str, Any]] = []
-    resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [event["step"] for event in events if event["event"] == "resumed"] == [2, 1]
-    steps = [(event["step"], set(event["losses"])) for event in events if event["event"] == "step"]
-    assert steps == [(2, {runs[1].id}), (3, {run.id for run in runs})]
-    assert [numbers(row) for row in at_once] == [numbers(row) for row in resumed]
-
-
-def test_a_methods_earlier_phases_are_kept_once_they_are_over(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[str] = []
-    begin = Member._begin
-    monkeypatch.setattr(Member, "_begin", lambda self, teacher: (begun.append(self.run.method), begin(self, teacher)))
-    prepared = counted(monkeypatch, Granularity)
-    runs = [pictures.run("kd"), pictures.run("mag+kd"), pictures.run("fsp")]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    at_once = done(execute(pictures.job(whole, *runs), quiet))
-    with pytest.raises(Killed):
-        execute(pictures.job(parts, *runs), kill_at("step", "step", STEPS))
-    events: list[dict[str, Any]] = []
-    resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [event["run"] for event in events if event["event"] == "resumed"] == [run.id for run in runs[1:]]
-    assert (begun, len(prepared)) == (["fsp"] * 2, 2)  # once in each folder
-    assert [numbers(row) for row in at_once] == [numbers(row) for row in resumed]
-
-
-def test_a_long_epoch_is_saved_within_and_its_time_counted_once(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = SimpleNamespace(seconds=0.0, perf_counter=lambda: clock.seconds)
-    batches, save, saved = ClassificationTask.batches, Member.save, []
-
-    def slow(self: Any, *given: Any, **named: Any) -> Any:
-        for batch in batches(self, *given, **named):
-            clock.seconds += 1
-            yield batch
-
-    def saving(self: Member) -> None:
-        saved.append((self.steps, self.wall_seconds))
-        save(self)
-        clock.seconds += 4
-
-    monkeypatch.setattr(ClassificationTask, "batches", slow)
-    monkeypatch.setattr(Member, "save", saving)
-    monkeypatch.setattr(training, "time", clock)
-    monkeypatch.setattr(training, "READ_EVERY", 1)
-    monkeypatch.setattr(training, "SAVE_EVERY", 4.0)
-    run = pictures.run(recipe=short(epochs=2, batch_size=3))  # eight steps an epoch
-    with pytest.raises(Killed):
-        execute(pictures.job(tmp_path, run), kill_at("step", "step", 10))
-    assert saved == [(4, 4.0), (8, 12.0)]  # at the end of an epoch too, with the first saving's four seconds
-    done(execute(pictures.job(tmp_path, run), quiet))
-    assert saved[2:] == [(12, 16.0), (16, 24.0)]
-
-
-def test_data_that_ends_before_its_epoch_fails_the_run(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batches = ClassificationTask.batches
-    monkeypatch.setattr(ClassificationTask, "batches", lambda *a, **n: itertools.islice(batches(*a, **n), STEPS - 1))
-    (row,) = execute(pictures.job(tmp_path, pictures.run()), quiet)
-    assert row.status == "failed"
-    assert f"the data ended at step {STEPS - 1}, before the epoch did at step {STEPS}" in row.reason
-
-
-def counted(monkeypatch: pytest.MonkeyPatch, target: type, fail: Any = lambda call: False) -> list[int]:
-    """Count the calls of `target.prepare`; those that `fail` says break."""
-    prepare, calls = target.prepare, []  # type: ignore[attr-defined]
-
-    def prepared(self: Any, *given: Any) -> None:
-        calls.append(len(calls) + 1)
-        if fail(calls[-1]):
-            raise RuntimeError("no such kernel")
-        time.sleep(0.05)
-        prepare(self, *given)
-
-    monkeypatch.setattr(target, "prepare", prepared)
-    return calls
 
 
 def test_a_phase_that_methods_share_is_done_once_and_counts_for_each(
