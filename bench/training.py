@@ -133,7 +133,8 @@ def _end_epoch(
             member.end_epoch(metrics)
             if whole:
                 member.epoch = recipe.epochs
-            _save([member], since)
+            member.wall_seconds += time.perf_counter() - since
+            member.save()
             report({"event": "epoch", "run": member.run.id, "epoch": epoch + 1, "metrics": metrics})
 
 
