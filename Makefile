@@ -14,6 +14,7 @@ BASE ?= results/baselines
 HEAD ?= results/runs
 SELECT ?=
 QUICK ?=
+UPDATE ?=
 OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)") $(if $(SCALE),--scale $(SCALE)) \
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
@@ -63,10 +64,8 @@ plots: $(READY) ## measured against reported, gains, learning curves, history ov
 compare: $(READY) ## what changed in accuracy and speed from BASE=results/baselines to HEAD=results/runs
 	@$(RUN) bench compare "$(BASE)" "$(HEAD)"
 
-guard: $(READY) ## train a small grid anew: it must compute what the kept rows of results/baselines did (minutes)
-	rm -rf results/guard
-	$(RUN) bench run .ci/guard.yaml --scale mini --set epochs=2 --device cpu --results results/guard
-	$(RUN) bench compare results/baselines results/guard --same
+guard: $(READY) ## every method must compute the losses of results/baselines/first_losses.json; UPDATE=1 writes it anew
+	$(RUN) bench guard $(if $(UPDATE),--update)
 
 bench: $(READY) ## benchmarks, beside the last saved of this machine: SELECT='cohort or coco' QUICK=1 (few and short)
 	$(RUN) pytest bench/benchmarks -rs --timeout 3600 --benchmark-autosave $(if $(QUICK),--quick) \
@@ -84,4 +83,4 @@ lint: $(READY) ## ruff and mypy
 	$(RUN) mypy
 
 clean: ## remove what runs left behind, teachers included
-	rm -rf results/runs results/guard results/tables results/plots
+	rm -rf results/runs results/tables results/plots

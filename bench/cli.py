@@ -41,6 +41,7 @@ ResultsOption = Annotated[Path, typer.Option(help="Folder of runs.")]
 RESULTS = Path("results/runs")
 MEASURED = Path(__file__).parents[1] / "results" / "measured"  # committed rows; one's own go first
 BASELINES = Path(__file__).parents[1] / "results" / "baselines"  # committed rows to compare with
+FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
 
 
 @app.command()
@@ -155,13 +156,6 @@ def compare(
     base: Annotated[Path, typer.Argument(help="Folder of rows to compare with.")] = BASELINES,
     head: Annotated[Path, typer.Argument(help="Folder of runs, or of rows that were kept.")] = RESULTS,
     every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
-    same: Annotated[
-        bool,
-        typer.Option(
-            "--same",
-            help="HEAD should compute what BASE does: exit 1 where a loss term moved, 2 where none was compared.",
-        ),
-    ] = False,
 ) -> None:
     """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
     from .comparing import baselines, comparison
@@ -169,11 +163,32 @@ def compare(
 
     sides = [baselines.load(base), baselines.load(head)]
     after = baselines.latest(sides[1][0])
-    # Where speed counts, rows of HEAD's machine come first; where the computation does, the last ones.
-    before = baselines.latest(sides[0][0], () if same else {row.environment.machine for row in after})
+    before = baselines.latest(sides[0][0], {row.environment.machine for row in after})
     cells = comparison.compare(before, after, _tables(None))
     show(cells, (base, before), (head, after), [misfit for _, misfits in sides for misfit in misfits], every)
-    raise typer.Exit((comparison.same if same else comparison.exit_status)(cells))
+    raise typer.Exit(comparison.exit_status(cells))
+
+
+@app.command()
+def guard(
+    update: Annotated[bool, typer.Option("--update", help="Keep what is computed now, to compare with.")] = False,
+) -> None:
+    """Say which methods no longer compute the losses that they did: exit 1 if any."""
+    from .comparing import first_losses
+
+    before = {} if update else first_losses.read(FIRST_LOSSES)
+    found = first_losses.compute()
+    said = found.failures if update else [*found.failures, *first_losses.differences(before, found.losses)]
+    for line in said:
+        typer.echo(line)
+    if said:
+        raise typer.Exit(1)
+    if update:
+        first_losses.write(found.losses, FIRST_LOSSES)
+    terms = len({(key, name) for key, steps in found.losses.items() for step in steps for name in step})
+    typer.echo(
+        f"{len(found.losses)} methods compute {'what is kept now' if update else 'what they did'} ({terms} loss terms)"
+    )
 
 
 @app.command()

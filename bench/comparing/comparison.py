@@ -94,27 +94,11 @@ def compare(base: Sequence[Row], head: Sequence[Row], tables: Iterable[Table] = 
     return sorted(cells, key=lambda cell: _order(cell.run))
 
 
-def same(cells: Iterable[CellChange]) -> int:
-    """Exit status where HEAD should compute what BASE does: 1 where it does not, 2 where that was not measured.
-
-    What BASE alone has is left aside. A worse score does not count, only a lost one: of the same computation rounding
-    decides that much after a few steps.
-    """
-    found = [cell for cell in cells if cell.head]
-    if any(cell.losses.word == "unsure" or _lost(cell) for cell in found):
-        return 1
-    return 2 if not found or any(cell.losses.word == "not measured" for cell in found) else 0
-
-
 def exit_status(cells: Iterable[CellChange]) -> int:
     """`regression.exit_code` of accuracy and speed; losses that moved are doubt."""
     cells = list(cells)
     moved: list[Word] = ["unsure" for cell in cells if cell.losses.word == "unsure"]
     return exit_code([*moved, *(change.word for cell in cells for change in (cell.accuracy, cell.speed))])
-
-
-def _lost(cell: CellChange) -> bool:
-    return cell.accuracy.word == "regressed" and any(value(row) is None for row in cell.head)
 
 
 def budget(run: Run) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.comparing.comparison import CellChange, compare, exit_status, same, sought
+from bench.comparing.comparison import CellChange, compare, exit_status, sought
 from bench.rows import Row
 from bench.specs import MethodEntry, Scale, Table, load_table
 
@@ -259,17 +259,6 @@ def losses(rows: list[Row], value: float) -> list[Row]:
         row.model_copy(update={"history": (row.history[0].model_copy(update={"losses": {"task": value}}),)})
         for row in rows
     ]
-
-
-def test_the_same_computation_is_told_from_another_and_from_one_that_nothing_is_known_of() -> None:
-    base = rows([73.0]) + rows([74.0], DIST)
-    assert same(compare(base, rows([60.0], day=2))) == 0  # a worse score alone is rounding, what was not run is aside
-    assert same(compare(base, losses(rows([73.0], day=2), 9.0))) == 1
-    assert same(compare(base, rows([0.0], day=2, status="diverged", reason="why"))) == 1
-    assert same(compare(base, rows([73.0], day=2) + rows([74.0], DIST, day=2, options={"tau": 9.0}))) == 2
-    other = rows([60.0], MethodEntry(method="none"), day=2)
-    assert same(compare(base, rows([73.0], day=2) + other)) == 2
-    assert same(compare(base, base)) == 2
 
 
 def test_losses_that_moved_are_doubt_and_losses_alone_are_no_measurement() -> None:
