@@ -37,8 +37,8 @@ $(READY): pyproject.toml constraints.txt
 	mv $(VENV)/.unfinished $(READY)
 
 # Runs the tables of a data set, then prints them; what could not be run at all is said and prints nothing.
-reproduce = @$(RUN) bench run $(1) $(OPTIONS); status=$$?; \
-	test $$status -ge 2 || $(RUN) bench table $(1) $(if $(SCALE),--scale $(SCALE)); exit $$status
+reproduce = @$(RUN) kdbench run $(1) $(OPTIONS); status=$$?; \
+	test $$status -ge 2 || $(RUN) kdbench table $(1) $(if $(SCALE),--scale $(SCALE)); exit $$status
 
 reproduce-coco: $(READY) ## train and evaluate every cell of the COCO tables, then print them
 	$(call reproduce,akd/coco dist/coco)
@@ -56,23 +56,23 @@ reproduce-camvid: $(READY) ## the same for CamVid
 	$(call reproduce,cirkd/camvid)
 
 table: $(READY) ## every reported number beside the measured one, with a verdict
-	$(RUN) bench table $(if $(SCALE),--scale $(SCALE))
+	$(RUN) kdbench table $(if $(SCALE),--scale $(SCALE))
 
 plots: $(READY) ## measured against reported, gains, learning curves, history over commits (PNG and SVG)
-	$(RUN) bench plots $(if $(SCALE),--scale $(SCALE))
+	$(RUN) kdbench plots $(if $(SCALE),--scale $(SCALE))
 
 compare: $(READY) ## what changed in accuracy and speed from BASE=results/baselines to HEAD=results/runs
-	@$(RUN) bench compare "$(BASE)" "$(HEAD)"
+	@$(RUN) kdbench compare "$(BASE)" "$(HEAD)"
 
 guard: $(READY) ## every method must compute the losses of results/baselines/first_losses.json; UPDATE=1 writes it anew
-	$(RUN) bench guard $(if $(UPDATE),--update)
+	$(RUN) kdbench guard $(if $(UPDATE),--update)
 
 bench: $(READY) ## benchmarks, beside the last saved of this machine: SELECT='cohort or coco' QUICK=1 (few and short)
-	$(RUN) pytest bench/benchmarks -rs --timeout 3600 --benchmark-autosave $(if $(QUICK),--quick) \
+	$(RUN) pytest tests/perf -rs --timeout 3600 --benchmark-autosave $(if $(QUICK),--quick) \
 		$(if $(SELECT),-k "$(SELECT)")
 
 check: $(READY) ## validate tables, recipes, reported numbers, data and results without training
-	$(RUN) bench check $(if $(DATA),--data "$(DATA)")
+	$(RUN) kdbench check $(if $(DATA),--data "$(DATA)")
 
 test: $(READY) ## the tests
 	$(RUN) pytest
@@ -80,6 +80,9 @@ test: $(READY) ## the tests
 lint: $(READY) ## ruff and mypy
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+	@# Type checkers do not follow an installation that maps folders: they get a tree of links.
+	rm -rf build/types; mkdir -p build/types/kdbench
+	ln -s $(CURDIR)/bench/* $(CURDIR)/methods $(CURDIR)/datasets $(CURDIR)/results build/types/kdbench/
 	$(RUN) mypy
 
 clean: ## remove what runs left behind, teachers included

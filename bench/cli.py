@@ -6,13 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from .specs import Scale, Table
+    from .spec.recipe import Scale
+    from .spec.table import Table
 
 app = typer.Typer(
     help="Reproduce the tables of knowledge-distillation papers, and see which printed numbers hold.",
@@ -39,8 +41,8 @@ IgnoreOption = Annotated[
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of runs.")]
 RESULTS = Path("results/runs")
-MEASURED = Path(__file__).parents[1] / "results" / "measured"  # committed rows; one's own go first
-BASELINES = Path(__file__).parents[1] / "results" / "baselines"  # committed rows to compare with
+MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; one's own go first
+BASELINES = Path("results/baselines")
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
 
 
@@ -76,8 +78,8 @@ def run(
     explain: Annotated[bool, typer.Option("--explain", help="Print the plan, with what it costs, and stop.")] = False,
 ) -> None:
     """Run every teacher, student and method of the tables that is not finished yet."""
-    from . import launch
     from .engines.local import cores
+    from .launch import request as launch
 
     chosen = _tables(tables)
     names = tuple(name.strip() for name in methods.split(",")) if methods else ()
@@ -115,8 +117,8 @@ def table(
     out: Annotated[Path, typer.Option(help="Where CSV, Markdown and LaTeX are written.")] = Path("results/tables"),
 ) -> None:
     """Print every number a paper prints beside the measured one, with a verdict."""
-    from .render.tables import show
-    from .store import read_rows
+    from .records.store import read_rows
+    from .report.terminal import show
 
     rows, misfits = read_rows([results, MEASURED])
     show(_tables(tables), rows, misfits, scale=_scale_name(scale), out=out)
@@ -132,10 +134,10 @@ def plots(
     out: Annotated[Path, typer.Option(help="Where PNG and SVG are written.")] = Path("results/plots"),
 ) -> None:
     """Draw measured against reported, gains, learning curves, what segmentation networks see, and history."""
-    from .render.history import draw_history
-    from .render.panel import Gallery
-    from .render.plots import draw_all
-    from .store import read_all, read_rows
+    from .records.store import read_all, read_rows
+    from .regress.history_figure import draw_history
+    from .report.panels import Gallery
+    from .report.plots import draw_all
 
     rows, misfits = read_rows([results, MEASURED])
     reading = {} if ignore_index is None else {"ignore_index": ignore_index}
@@ -158,8 +160,9 @@ def compare(
     every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
 ) -> None:
     """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
-    from .comparing import baselines, comparison
-    from .render.comparison import show
+    from .regress import baselines
+    from .regress import compare as comparison
+    from .regress.terminal import show
 
     sides = [baselines.load(base), baselines.load(head)]
     after = baselines.latest(sides[1][0])
@@ -174,7 +177,7 @@ def guard(
     update: Annotated[bool, typer.Option("--update", help="Keep what is computed now, to compare with.")] = False,
 ) -> None:
     """Say which methods no longer compute the losses that they did: exit 1 if any."""
-    from .comparing import first_losses
+    from .regress import first_losses
 
     before = {} if update else first_losses.read(FIRST_LOSSES)
     found = first_losses.compute()
@@ -194,7 +197,7 @@ def guard(
 @app.command()
 def baseline(results: ResultsOption = RESULTS) -> None:
     """Keep the rows of a folder of runs in results/baselines, for `compare` and for the history that `plots` draws."""
-    from .comparing.baselines import keep
+    from .regress.baselines import keep
 
     for folder, count in keep(results, BASELINES).items():
         typer.echo(f"{folder}: {count} rows")
@@ -205,13 +208,12 @@ def list_(
     kind: Annotated[str | None, typer.Argument(help="methods, networks, datasets, tables or recipes.")] = None,
 ) -> None:
     """List what there is."""
-    import datasets
-    import methods
+    from kdbench import datasets, methods
 
     from . import networks
     from .errors import unknown
-    from .recipe import load_recipe, recipe_names
-    from .specs import load_table, table_names
+    from .spec.recipe import load_recipe, recipe_names
+    from .spec.table import load_table, table_names
 
     kinds: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "methods": lambda: [(name, methods.method_class(name).citation) for name in methods.names()],
@@ -238,7 +240,7 @@ def check(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Validate every table, recipe, reported number, data folder and result row, without training."""
-    from .checks import problems
+    from .launch.check import problems
 
     count = 0
     for line, wrong in problems(_data_root(), data, [results, MEASURED], ignore_index):
@@ -265,7 +267,7 @@ def main() -> None:
 
 
 def _for_users(error: Exception) -> bool:
-    from methods.base import MethodError
+    from kdbench.methods.base import MethodError
 
     from .errors import USER_ERRORS
 
@@ -273,7 +275,7 @@ def _for_users(error: Exception) -> bool:
 
 
 def _tables(names: list[str] | None) -> list[Table]:
-    from .specs import load_table, table_names
+    from .spec.table import load_table, table_names
 
     return [load_table(name) for name in names or table_names()]
 

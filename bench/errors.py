@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from datasets.base import DataError
+from kdbench.datasets.base import DataError
 
 
 class SpecError(ValueError):

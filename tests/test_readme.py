@@ -24,9 +24,13 @@ def block(first: str) -> str:
 def test_the_example_method_is_complete_and_passes_the_contract_tests(tmp_path: Path) -> None:
     example = block("# methods/huber.py")
     assert len(example.splitlines()) < 30
-    shutil.copytree(ROOT / "methods", tmp_path / "methods")
+    package = tmp_path / "kdbench"
+    package.mkdir()
+    for path in (*(ROOT / "bench").iterdir(), ROOT / "datasets", ROOT / "results"):
+        (package / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "methods", package / "methods")
     shutil.copytree(ROOT / "tests" / "methods", tmp_path / "tests" / "methods")
-    (tmp_path / "methods" / "huber.py").write_text(example)
+    (package / "methods" / "huber.py").write_text(example)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
     contract = str(tmp_path / "tests" / "methods" / "test_contract.py")
     command += ["-c", "/dev/null", f"--rootdir={tmp_path}", "-k", "huber", contract]
@@ -39,7 +43,7 @@ def test_the_example_method_is_complete_and_passes_the_contract_tests(tmp_path: 
 
 
 def test_the_lines_for_another_training_script_run() -> None:
-    from methods.base import Outputs
+    from kdbench.methods.base import Outputs
 
     levels = tuple(torch.randn(2, 256, 8 >> i, 8 >> i) for i in range(3))
     levels += (torch.randn(2, 256, 2, 2), torch.randn(2, 256, 2, 1))

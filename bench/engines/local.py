@@ -17,14 +17,14 @@ from typing import Any
 
 import torch
 
-from bench.errors import StoreError
-from bench.grid import Plan
-from bench.models import digest
-from bench.progress import Display, JobDisplay
-from bench.rows import Row, Status
-from bench.run import Job, row_without_result
-from bench.specs import Run
-from bench.store import Misfit, Store, read_row, write_atomically
+from ..errors import StoreError
+from ..grid.plan import Plan
+from ..records.row import Row, Status
+from ..records.store import Misfit, Store, read_row, write_atomically
+from ..spec.run import Run
+from ..spec.schema import digest
+from ..train.job import Job, row_without_result
+from .progress import Display, JobDisplay
 
 FINISHED = ("done", "diverged")  # what is not tried again
 
@@ -147,14 +147,14 @@ class LocalEngine:
                 self._record(run, status, reason, device, display)
 
     def _process(self, runs: list[Run], device: str, threads: int, shown: JobDisplay) -> tuple[Status, str]:
-        """Run `bench.run`; returns what to say of runs that it left without a row."""
+        """Run `kdbench.train.job`; returns what to say of runs that it left without a row."""
         job = self.job.model_copy(update={"runs": tuple(runs), "device": device})
         file = self.job.results / "jobs" / f"{digest([run.id for run in runs])}.json"
         log = file.with_suffix(".log")
         write_atomically(file, job.model_dump_json(indent=1).encode())
         for run in runs:
             self.store.row_file(run.id).unlink(missing_ok=True)  # of an earlier try that failed
-        command = [sys.executable, "-m", "bench.run", str(file)]
+        command = [sys.executable, "-m", "kdbench.train.job", str(file)]
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | {"PYTHONUNBUFFERED": "1"}
         expired = threading.Event()
         failure: dict[str, Any] = {}

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from bench.errors import SpecError, unknown
-
+from ..errors import SpecError, unknown
 from . import cifar, detectors, detectron2, imagenet, segmenters
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
-from bench.tasks.detection import MEAN, STD
-from methods.base import Batch, NetworkInfo, Outputs
+from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
+from ..tasks.detection import MEAN, STD
 from . import _detectron2_weights as weights
 from .base import Network
 from .detection import Target

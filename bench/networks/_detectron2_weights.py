@@ -10,8 +10,8 @@ from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
 from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
-from bench.checkpoints import load_strictly, read, state_of
-from bench.errors import CheckpointError
+from ..errors import CheckpointError
+from ..records.checkpoint import load_strictly, read, state_of
 
 COUNTER = ".num_batches_tracked"  # which no BatchNorm with a momentum reads, and a FrozenBN does not have
 UNUSED = ("pixel_mean", "pixel_std", "roi_heads.mask_head.")  # in the config; and masks are not learnt from here

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from bench.errors import SpecError
-from methods.base import NetworkInfo, Outputs
+from kdbench.methods.base import NetworkInfo, Outputs
 
+from ..errors import SpecError
 from ._mobilenet_v1 import STAGES, MobileNetV1
 from .base import Network
 
@@ -214,7 +214,7 @@ class Swin(Network):
 
 
 def make(name: str, num_classes: int, drop_path: float = 0.2) -> Network:
-    """One of `bench.networks.imagenet.NAMES` with the library's initialisation; `drop_path` is for the Swins."""
+    """One of `kdbench.networks.imagenet.NAMES` with the library's initialisation; `drop_path` is for the Swins."""
     if name == "mobilenet_v1":
         return MobileNetV1Network(MobileNetV1(num_classes), num_classes)
     if name not in TIMM:

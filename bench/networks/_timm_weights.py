@@ -9,9 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from bench.checkpoints import load_strictly, read, state_of
-from bench.errors import CheckpointError
-
+from ..errors import CheckpointError
+from ..records.checkpoint import load_strictly, read, state_of
 from .weights import folder
 
 RECOMPUTED = (".relative_position_index", ".attn_mask")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from methods.base import Batch, NetworkInfo, Outputs
+from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
 
 class Network(nn.Module, ABC):

@@ -24,7 +24,7 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import MultiScaleRoIAlign
 
-from methods.base import Batch, NetworkInfo, Outputs
+from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
 from .backbones import Pyramid
 from .base import Network

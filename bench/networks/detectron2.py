@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.errors import SpecError, unknown
+from ..errors import SpecError, unknown
 
 if TYPE_CHECKING:
     from .base import Network

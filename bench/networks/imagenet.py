@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.errors import SpecError, unknown
+from ..errors import SpecError, unknown
 
 if TYPE_CHECKING:
     from .base import Network

@@ -21,9 +21,9 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 from torchvision.models.segmentation.fcn import FCNHead
 
-from bench.errors import SpecError
-from methods.base import NetworkInfo, Outputs
+from kdbench.methods.base import NetworkInfo, Outputs
 
+from ..errors import SpecError
 from . import weights
 from .backbones import Block
 from .base import Network

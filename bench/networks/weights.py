@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torchvision.models import get_model_weights
 
-from bench.checkpoints import load_strictly, read, state_of
-from bench.errors import CheckpointError
+from ..errors import CheckpointError
+from ..records.checkpoint import load_strictly, read, state_of
 
 IMAGENET = "IMAGENET1K_V1"  # for the ResNets the weights that the papers started from
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import datasets
-from bench.errors import SpecError
-from bench.specs import Data
+from kdbench import datasets
+
+from ..errors import SpecError
+from ..spec.run import Data
 
 if TYPE_CHECKING:
-    from bench.recipe import Recipe
-    from datasets.base import ImageSet, MaskSet
-    from datasets.coco import CocoFolder
+    from kdbench.datasets.base import ImageSet, MaskSet
+    from kdbench.datasets.coco import CocoFolder
 
+    from ..spec.recipe import Recipe
     from .base import Task
 
     Opened: TypeAlias = CocoFolder | ImageSet | MaskSet
@@ -27,7 +28,7 @@ METRICS = {
 
 
 CAPTURED = frozenset({"classification"})
-"""Tasks whose steps are the same work on tensors of the same shapes, as `bench.steps.capture` needs it."""
+"""Tasks whose steps are the same work on tensors of the same shapes, as `kdbench.train.capture` needs it."""
 
 
 def open_data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> Opened:
@@ -52,7 +53,7 @@ def verify(data: Opened, full: bool = False) -> None:
     Raises:
         DataError: names the first broken file.
     """
-    from datasets.base import ImageSet
+    from kdbench.datasets.base import ImageSet
 
     if not isinstance(data, ImageSet):
         data.train.verify(full)
@@ -61,7 +62,7 @@ def verify(data: Opened, full: bool = False) -> None:
 
 def describe(data: Opened, options: dict[str, Any] | None = None) -> Data:
     """What stands in a run about its data."""
-    from datasets.base import ImageSet, MaskSet
+    from kdbench.datasets.base import ImageSet, MaskSet
 
     if isinstance(data, ImageSet):
         sizes = (data.epoch_images, len(data.val))
@@ -85,7 +86,7 @@ def build(data: Opened, recipe: Recipe, data_seed: int, workers: int = 0) -> Tas
     Raises:
         SpecError: the recipe does not fit the data.
     """
-    from datasets.base import ImageSet, MaskSet
+    from kdbench.datasets.base import ImageSet, MaskSet
 
     if isinstance(data, ImageSet):
         from .classification import ClassificationTask

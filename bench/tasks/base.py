@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.errors import SpecError
-from bench.networks.base import Network
-from bench.recipe import Recipe
-from methods.base import Batch, Outputs
+from kdbench.methods.base import Batch, Outputs
 
+from ..errors import SpecError
+from ..networks.base import Network
+from ..spec.recipe import Recipe
 from . import order
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}

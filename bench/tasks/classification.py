@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.errors import SpecError
-from bench.networks.base import Network
-from bench.recipe import PaddedCrop, Recipe, ResizedCrop
-from datasets.base import ArraySplit, FileSplit, ImageSet
-from methods.base import Batch, Outputs
+from kdbench.datasets.base import ArraySplit, FileSplit, ImageSet
+from kdbench.methods.base import Batch, Outputs
 
+from ..errors import SpecError
+from ..networks.base import Network
+from ..spec.recipe import PaddedCrop, Recipe, ResizedCrop
 from . import augment, image_files
 from .base import BATCHES, Task, refuse_large_batch
 from .loading import grouped, load

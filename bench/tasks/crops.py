@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.recipe import ScaledCrop
-from datasets.base import VOID
+from kdbench.datasets.base import VOID
+
+from ..spec.recipe import ScaledCrop
 
 
 def scaled_crop(

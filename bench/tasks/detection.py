@@ -13,19 +13,19 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from bench.networks.base import Network
-from bench.networks.detection import Detector, Target
-from bench.recipe import Recipe, Resize
-from datasets.base import DataError
-from methods.base import Batch, Outputs
+from kdbench.datasets.base import DataError
+from kdbench.methods.base import Batch, Outputs
 
+from ..networks.base import Network
+from ..networks.detection import Detector, Target
+from ..spec.recipe import Recipe, Resize
 from . import coco_eval
 from .base import Task, autocast, refuse_large_batch
 from .loading import grouped, load
 from .order import Key
 
 if TYPE_CHECKING:
-    from datasets.coco import CocoFolder, CocoSplit
+    from kdbench.datasets.coco import CocoFolder, CocoSplit
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as torchvision's weights expect
 MULTIPLE = 32  # inputs are padded at the right and bottom to a multiple of this

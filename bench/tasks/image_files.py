@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.recipe import ResizedCrop
-from datasets.base import DataError, FileSplit, ImageSet
+from kdbench.datasets.base import DataError, FileSplit, ImageSet
 
+from ..spec.recipe import ResizedCrop
 from .order import Key
 
 

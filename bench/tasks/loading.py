@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from datasets.base import DataError
+from kdbench.datasets.base import DataError
 
 from .order import Key
 

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from bench.errors import SpecError
-from bench.networks.base import Network
-from bench.recipe import Recipe, ScaledCrop
-from datasets.base import VOID, DataError, MaskSet, MaskSplit
-from methods.base import Batch, Outputs
+from kdbench.datasets.base import VOID, DataError, MaskSet, MaskSplit
+from kdbench.methods.base import Batch, Outputs
 
+from ..errors import SpecError
+from ..networks.base import Network
+from ..spec.recipe import Recipe, ScaledCrop
 from . import augment, crops
 from .base import Task, refuse_large_batch
 from .loading import grouped, load

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-import datasets
-from datasets.coco import CocoFolder
+from kdbench import datasets
+from kdbench.datasets.coco import CocoFolder
 
 SMALL = {"train": 40, "val": 20}  # images
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
-from datasets import DataError
+from kdbench import datasets
+from kdbench.datasets import DataError
 
 if TYPE_CHECKING:
     from conftest import Maker

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.own_data import look
-from datasets import DataError, open_coco
-from datasets.digits import write_coco
+from kdbench.datasets import DataError, open_coco
+from kdbench.datasets.digits import write_coco
+from kdbench.launch.user_data import look
 
 
 class Catalog(dict[str, Any]):

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torchvision
 
-import datasets
-from datasets import DataError, _arrays
-from datasets.base import ArraySplit
-from datasets.cifar10 import CIFAR10
-from datasets.cifar100 import CIFAR100
+from kdbench import datasets
+from kdbench.datasets import DataError, _arrays
+from kdbench.datasets.base import ArraySplit
+from kdbench.datasets.cifar10 import CIFAR10
+from kdbench.datasets.cifar100 import CIFAR100
 
 REAL = Path(os.environ.get("KDBENCH_TEST_DATA", "nowhere")) / "cifar100"
 Arrays = dict[str, Any]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
-from datasets import _images, coco
+from kdbench import datasets
+from kdbench.datasets import _images, coco
 
 if TYPE_CHECKING:
     from conftest import Maker

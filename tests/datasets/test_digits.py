@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import datasets
-from datasets import DataError, _preparation, _scenes, digits
-from datasets.coco import CocoFolder
+from kdbench import datasets
+from kdbench.datasets import DataError, _preparation, _scenes, digits
+from kdbench.datasets.coco import CocoFolder
 
 
 def tree(folder: Path) -> dict[str, str]:

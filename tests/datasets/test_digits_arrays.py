@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import datasets
-from datasets import DataError, _arrays, _pictures, _scenes, digits
-from datasets.base import ArraySplit, ImageSet
+from kdbench import datasets
+from kdbench.datasets import DataError, _arrays, _pictures, _scenes, digits
+from kdbench.datasets.base import ArraySplit, ImageSet
 
 FEW = {"train": 20, "val": 10}
 CONTENT = "f64be363efe3e5edb9deaca8655ddd00973539e967dd907b403410fd5d04a32b"

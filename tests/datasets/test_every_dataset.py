@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import datasets
-from datasets import DataError
-from datasets._cifar import Cifar
-from datasets.base import VOID, ArraySplit, ImageSet, MaskSet
-from datasets.coco import CocoFolder, CocoSplit
+from kdbench import datasets
+from kdbench.datasets import DataError
+from kdbench.datasets._cifar import Cifar
+from kdbench.datasets.base import VOID, ArraySplit, ImageSet, MaskSet
+from kdbench.datasets.coco import CocoFolder, CocoSplit
 
 REAL = "KDBENCH_TEST_DATA"  # a folder that holds coco_mini/, a small real COCO folder, and camvid/
 VIEWS = {name: importlib.import_module(f"datasets.{name}") for name in datasets.names()}

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-import datasets
-from datasets import DataError, _image_folder, _images
-from datasets.base import FileSplit, ImageSet
+from kdbench import datasets
+from kdbench.datasets import DataError, _image_folder, _images
+from kdbench.datasets.base import FileSplit, ImageSet
 
 FILES = ("b.JPEG", "a.png", "c.webp", "d.bmp", "e.jpg")
 

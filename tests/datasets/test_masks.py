@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import Cityscapes
 
-import datasets
-from datasets import DataError, cityscapes, digits
-from datasets._scenes import VERSION
-from datasets.base import VOID, MaskSet
-from methods.base import VOID as METHODS_VOID
+from kdbench import datasets
+from kdbench.datasets import DataError, cityscapes, digits
+from kdbench.datasets._scenes import VERSION
+from kdbench.datasets.base import VOID, MaskSet
+from kdbench.methods.base import VOID as METHODS_VOID
 
 REAL = "KDBENCH_TEST_DATA"
 STREETS = {"train": 12, "val": 6}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import datasets
-from datasets import DataError, _variants
-from datasets.base import ArraySplit, FileSplit, ImageSet
+from kdbench import datasets
+from kdbench.datasets import DataError, _variants
+from kdbench.datasets.base import ArraySplit, FileSplit, ImageSet
 
 LABELS = np.repeat([0, 1, 2], [40, 20, 3])
 

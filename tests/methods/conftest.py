@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.base import VOID, Batch, NetworkInfo, Outputs, Setting
+from kdbench.methods.base import VOID, Batch, NetworkInfo, Outputs, Setting
 
 CLASSES, ANCHORS, IMAGES, ROIS = 5, 2, 2, (3, 4)
 SIZES = ((6, 5), (3, 3))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.ab import boundary
-from methods.base import MethodError, NetworkInfo
+from kdbench import methods
+from kdbench.methods.ab import boundary
+from kdbench.methods.base import MethodError, NetworkInfo
 
 
 @pytest.fixture

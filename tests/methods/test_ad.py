@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import methods
-from methods import _paths
-from methods.ad import CONFIGS, STAGE_PATHS
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods import _paths
+from kdbench.methods.ad import CONFIGS, STAGE_PATHS
+from kdbench.methods.base import MethodError
 
 Make = Callable[..., Any]
 

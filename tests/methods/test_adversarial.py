@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import methods
-from methods.adversarial import Discriminator, SelfAttention
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods.adversarial import Discriminator, SelfAttention
+from kdbench.methods.base import MethodError
 
 
 def build(data: Any, **options: Any) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods.base import MethodError
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.akd import AKD, FIGURE_EPS
-from methods.base import Batch, FeatureMethod, MethodError, Outputs, Teacher
+from kdbench import methods
+from kdbench.methods.akd import AKD, FIGURE_EPS
+from kdbench.methods.base import Batch, FeatureMethod, MethodError, Outputs, Teacher
 
 BASES = ("cwd", "maskd", "masked_generative")
 Make = Callable[..., Any]

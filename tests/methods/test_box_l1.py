@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import methods
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods.base import MethodError
 
 
 def test_is_the_sum_of_the_levels_mean_differences(dense: Any) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.base import MethodError, NetworkInfo
-from methods.cc import congruence
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo
+from kdbench.methods.cc import congruence
 
 Make = Callable[..., Any]
 

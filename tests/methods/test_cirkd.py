@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import methods
-from methods import cirkd
-from methods.base import VOID, MethodError
+from kdbench import methods
+from kdbench.methods import cirkd
+from kdbench.methods.base import VOID, MethodError
 
 NAMES = ["minibatch_pixel", "memory_pixel", "memory_region"]
 SIZES = {"pixel_memory_size": 50, "region_memory_size": 12, "pixel_contrast_size": 20, "region_contrast_size": 7}

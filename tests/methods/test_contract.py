@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import VOID, FeatureMethod, Method, MethodError, Outputs
+from kdbench import methods
+from kdbench.methods.base import VOID, FeatureMethod, Method, MethodError, Outputs
 
 FOLDER = Path(methods.__file__).parent
 KINDS = {

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import methods
-from methods.base import Batch, MethodError, NetworkInfo, Outputs, Setting
+from kdbench import methods
+from kdbench.methods.base import Batch, MethodError, NetworkInfo, Outputs, Setting
 
 SAMPLES, NEGATIVES, DIM = 40, 7, 6
 TARGETS = torch.randint(0, 4, (SAMPLES,), generator=torch.Generator().manual_seed(0))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-import methods
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods.base import MethodError
 
 
 def loss(data: Any, student: Any, **options: Any) -> float:

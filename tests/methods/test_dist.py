@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import VOID, MethodError, Outputs
-from methods.dist import correlation, inter_class, intra_class
+from kdbench import methods
+from kdbench.methods.base import VOID, MethodError, Outputs
+from kdbench.methods.dist import correlation, inter_class, intra_class
 
 Make = Callable[..., Any]
 

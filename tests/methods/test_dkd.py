@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import MethodError
-from methods.functional import kl_divergence
+from kdbench import methods
+from kdbench.methods.base import MethodError
+from kdbench.methods.functional import kl_divergence
 
 Make = Callable[..., Any]
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import methods
-from methods._guided import GuidedModules
-from methods.base import MethodError, NetworkInfo, Outputs
-from methods.ekd import unit_distance
-from methods.functional import kl_divergence
+from kdbench import methods
+from kdbench.methods._guided import GuidedModules
+from kdbench.methods.base import MethodError, NetworkInfo, Outputs
+from kdbench.methods.ekd import unit_distance
+from kdbench.methods.functional import kl_divergence
 
 Make = Callable[..., Any]
 TEACHERS = {"teacher_task", "teacher_guided"}

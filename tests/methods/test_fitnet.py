@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-import methods
-from methods.base import MethodError, NetworkInfo
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo
 
 Make = Callable[..., Any]
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import MethodError, NetworkInfo
-from methods.fsp import gram
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo
+from kdbench.methods.fsp import gram
 
 
 @pytest.fixture

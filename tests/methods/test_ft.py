@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import methods
-from methods.base import Batch, MethodError, Outputs
+from kdbench import methods
+from kdbench.methods.base import Batch, MethodError, Outputs
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import Batch, Method, NetworkInfo, Outputs, Setting
-from methods.dist import DIST, inter_class, intra_class
-from methods.reviewkd import hierarchical_context
+from kdbench import methods
+from kdbench.methods.base import Batch, Method, NetworkInfo, Outputs, Setting
+from kdbench.methods.dist import DIST, inter_class, intra_class
+from kdbench.methods.reviewkd import hierarchical_context
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TOLERANCE = 1e-5

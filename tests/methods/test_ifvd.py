@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import VOID, MethodError
+from kdbench import methods
+from kdbench.methods.base import VOID, MethodError
 
 
 def loss(data: Any, **options: Any) -> Tensor:

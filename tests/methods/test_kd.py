@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import methods
-from methods.base import VOID, MethodError
-from methods.functional import kl_divergence
+from kdbench import methods
+from kdbench.methods.base import VOID, MethodError
+from kdbench.methods.functional import kl_divergence
 
 Make = Callable[..., Any]
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import methods
-from methods._granularity import Granularity
-from methods.base import Batch, Method, MethodError, Outputs, Setting
+from kdbench import methods
+from kdbench.methods._granularity import Granularity
+from kdbench.methods.base import Batch, Method, MethodError, Outputs, Setting
 
 Make = Callable[..., Any]
 CODES = {"abstract_dim": 6, "detailed_dim": 10}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.functional import kl_divergence
+from kdbench import methods
+from kdbench.methods.functional import kl_divergence
 
 Make = Callable[..., Any]
 

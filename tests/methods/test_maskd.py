@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import methods
-from methods.base import Batch, MethodError, NetworkInfo, Outputs, Setting
-from methods.maskd import dice
+from kdbench import methods
+from kdbench.methods.base import Batch, MethodError, NetworkInfo, Outputs, Setting
+from kdbench.methods.maskd import dice
 
 CHANNELS = (5, 6)
 

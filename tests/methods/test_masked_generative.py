@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-import methods
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods.base import MethodError
 
 
 def test_is_the_squared_error_of_an_image_summed(plain: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.base import MethodError, NetworkInfo
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo
 
 
 def test_is_the_sum_of_the_levels_means(plain: Any) -> None:

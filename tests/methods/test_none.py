@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import methods
+from kdbench import methods
 
 
 def test_adds_nothing_and_asks_for_no_teacher(dense: Any) -> None:

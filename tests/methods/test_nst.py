@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import MethodError, NetworkInfo, Outputs
-from methods.nst import discrepancy
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo, Outputs
+from kdbench.methods.nst import discrepancy
 
 Make = Callable[..., Any]
 

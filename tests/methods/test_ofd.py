@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import methods
-from methods.base import MethodError
-from methods.ofd import margins, partial_distance
+from kdbench import methods
+from kdbench.methods.base import MethodError
+from kdbench.methods.ofd import margins, partial_distance
 
 
 @pytest.fixture

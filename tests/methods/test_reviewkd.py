@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import methods
-from methods.base import MethodError, NetworkInfo
-from methods.reviewkd import hierarchical_context
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo
+from kdbench.methods.reviewkd import hierarchical_context
 
 
 @pytest.fixture

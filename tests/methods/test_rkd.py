@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.base import MethodError, Outputs
-from methods.rkd import relations
+from kdbench import methods
+from kdbench.methods.base import MethodError, Outputs
+from kdbench.methods.rkd import relations
 
 Make = Callable[..., Any]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.sp import similarity
+from kdbench import methods
+from kdbench.methods.sp import similarity
 
 Make = Callable[..., Any]
 

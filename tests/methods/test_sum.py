@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.base import MethodError
+from kdbench import methods
+from kdbench.methods.base import MethodError
 
 
 def test_terms_are_those_of_the_parts(dense: Any) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.base import MethodError, NetworkInfo
-from methods.vid import EPS, Predictor
+from kdbench import methods
+from kdbench.methods.base import MethodError, NetworkInfo
+from kdbench.methods.vid import EPS, Predictor
 
 Make = Callable[..., Any]
 

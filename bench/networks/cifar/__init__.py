@@ -15,10 +15,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
-from bench.errors import unknown
+from ...errors import unknown
 
 if TYPE_CHECKING:
-    from bench.networks.base import Network
+    from ..base import Network
 
 NAMES: tuple[str, ...] = (
     "resnet8",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Outputs
+from kdbench.methods.base import Outputs
 
 
 def classify(

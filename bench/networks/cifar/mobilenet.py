@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from bench.networks.base import Network
-from methods.base import NetworkInfo, Outputs
+from kdbench.methods.base import NetworkInfo, Outputs
 
+from ..base import Network
 from .common import classify, initialise
 
 GROUPS = ((8, 1, 1), (12, 2, 1), (16, 3, 2), (32, 4, 2), (48, 3, 1), (80, 3, 2), (160, 1, 1))

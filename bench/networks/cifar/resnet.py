@@ -13,9 +13,9 @@ from typing import Any, ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.base import Network
-from methods.base import NetworkInfo, Outputs
+from kdbench.methods.base import NetworkInfo, Outputs
 
+from ..base import Network
 from .common import classify, initialise
 
 
@@ -166,7 +166,7 @@ class ResNet(Network):
 
 
 def build(name: str, num_classes: int) -> ResNet:
-    """One of the ResNets of `bench.networks.cifar.NAMES`."""
+    """One of the ResNets of `kdbench.networks.cifar.NAMES`."""
     if not name.startswith("cifar_"):
         depth = int(name.removeprefix("resnet").removesuffix("x4"))
         stem, *stages = (32, 64, 128, 256) if name.endswith("x4") else (16, 16, 32, 64)

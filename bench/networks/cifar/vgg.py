@@ -8,9 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.base import Network
-from methods.base import NetworkInfo, Outputs
+from kdbench.methods.base import NetworkInfo, Outputs
 
+from ..base import Network
 from .common import classify, initialise
 
 WIDTHS = (64, 128, 256, 512, 512)

@@ -7,9 +7,9 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.networks.base import Network
-from methods.base import NetworkInfo, Outputs
+from kdbench.methods.base import NetworkInfo, Outputs
 
+from ..base import Network
 from .common import classify, initialise
 
 

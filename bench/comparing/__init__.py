@@ -1,1 +1,0 @@
-"""Two sets of rows side by side: what changed from commit to commit."""

@@ -1,0 +1,1 @@
+"""From tables to work: cells, runs, cohorts and the plan."""

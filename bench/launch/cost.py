@@ -1,0 +1,87 @@
+"""How long a plan will take: from finished runs of it on this machine, else in floating-point operations."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from ..records.row import Row
+from ..spec.recipe import Recipe
+from ..spec.run import Run
+from ..train import online_teachers as online
+from ..train.lr_schedule import total_steps
+from .memory import Memory
+from .tracing import traced
+
+
+def steps_of(run: Run) -> int:
+    """Optimiser steps of a run; of an epoch that keeps its last, smaller batch too few by one."""
+    recipe = run.recipe
+    epoch = recipe.epoch_steps or run.data.train_images // recipe.batch_size
+    return total_steps(recipe, epoch)
+
+
+def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | None:
+    """Seconds that a cohort trains, without earlier phases and evaluation; None where nothing like it has finished.
+
+    A run costs what its method cost on this machine with the same networks and batches, else what the methods that
+    finished there cost in the middle.
+    """
+    asked = _batches(runs[0])
+    like = [
+        row
+        for row in rows
+        if row.cost
+        and row.run.data == runs[0].data
+        and row.environment.machine == machine
+        and row.run.recipe.batch_size == runs[0].recipe.batch_size
+        and row.run.student in {run.student for run in runs}
+        and _batches(row.run) == asked
+    ]
+    total, shared = 0.0, 0.0
+    for run in runs:
+        same = [row for row in like if _networks(row.run) == _networks(run)]
+        own = [row.cost for row in same if row.run.method == run.method and row.cost]
+        costs = own or [row.cost for row in same if row.cost]
+        if not costs:
+            return None
+        total += statistics.median(cost.student_seconds for cost in costs)
+        shared = max(shared, statistics.median(cost.data_seconds + cost.teacher_seconds for cost in costs))
+    return (total + shared) * max(steps_of(run) for run in runs)
+
+
+def operations(runs: Sequence[Run], memory: Memory) -> float:
+    """Floating-point operations of a cohort: three forwards of each network that is trained, one of the others.
+
+    The others are the frozen teachers and the copies of online ones that students follow.
+
+    Raises:
+        UntracedError: a network cannot be traced.
+    """
+    shapes = memory.shapes(runs[0])
+    trained = [name for run in runs for name in (run.student, *online.teachers(run))]
+    frozen = {run.teacher.student for run in runs if run.teacher}
+    asked = [*frozen, *(name for run in runs for name in online.copied(run))]
+    step = sum(3 * traced(name, shapes).flops for name in trained) + sum(traced(name, shapes).flops for name in asked)
+    return float(step) * max(steps_of(run) for run in runs)
+
+
+def duration(value: float) -> str:
+    """Seconds in words."""
+    if value < 90:
+        return f"{value:.0f} s"
+    if value < 5400:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} days"
+
+
+def _networks(run: Run) -> tuple[str | None, ...]:
+    """The student, its frozen teacher, and what is trained or followed beside it."""
+    frozen = run.teacher.student if run.teacher else None
+    return run.student, frozen, *online.teachers(run), *online.copied(run)
+
+
+def _batches(run: Run) -> tuple[str, int, Recipe]:
+    """What a step's time depends on besides networks and method; how many steps there are does not count."""
+    same = run.recipe.model_copy(update={"epochs": 1, "milestones": (), "max_steps": None, "epoch_steps": None})
+    return run.data.model_dump_json(), run.recipe.batch_size, same

@@ -1,0 +1,233 @@
+"""How much memory a cohort takes, before it is started, and how it is split where that is too much.
+
+Every member keeps its weights, gradients, the state of its optimiser, and what its method trains or remembers. What a
+forward leaves for the backward is one member's at a time, so the largest counts once.
+
+Eleven jobs on a CPU (1 to 9 students of all three tasks, peaks of 0.8 to 3.6 GiB) were foreseen at 1.05 to 1.44 times
+the peak that they had. On CUDA nothing was measured yet.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from kdbench import methods
+
+from .. import networks
+from ..grid import plan as grid
+from ..spec.recipe import PaddedCrop, Recipe, Resize, ScaledCrop
+from ..spec.run import Run
+from ..tasks import classification, segmentation
+from ..train import online_teachers as online
+from .tracing import FLOAT, Loss, Shapes, Traced, UntracedError, loss_of, traced
+
+GIB = 2**30
+LIBRARIES = {"cpu": 1.0 * GIB, "cuda": 1.0 * GIB}  # Python and torch; on CUDA the context and cuDNN's workspaces
+MARGIN = 1.2  # on all the rest
+LITTLE = 1.1  # times what the largest run takes, where that is too much alone: splitting further would save nothing
+PIXEL = 48 * 2**10  # for each pixel of a batch: more than any network here keeps (30 KiB), and room for a method
+STATES = {"sgd": 1, "adamw": 2, "rmsprop_tf": 2}  # values that an optimiser keeps for each weight
+
+
+@dataclass(frozen=True)
+class Split:
+    """A cohort as it is run: in parts, and what there is to say of its memory."""
+
+    parts: tuple[tuple[Run, ...], ...]
+    words: str
+
+
+class Memory:
+    """What jobs on one kind of device need, and whether they have it.
+
+    Args:
+        kind: "cpu" or "cuda".
+        room: bytes for each job.
+        stored: height and width of images that are held as arrays; of no account for image files.
+        workers: loader processes a job.
+        capture: steps are captured; what they keep for replays is nobody else's.
+    """
+
+    def __init__(
+        self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0, capture: bool = False
+    ) -> None:
+        self.kind, self.room, self.stored, self.workers = kind, room, stored, workers
+        self.heights = 2 if capture else 1
+
+    def parts(self, runs: Sequence[Run]) -> tuple[tuple[Run, ...], ...]:
+        """As `split`, at once where the room is so large that nothing needs to be traced."""
+        return (tuple(runs),) if self.bound(runs) <= self.room else self.split(runs).parts
+
+    def split(self, runs: Sequence[Run]) -> Split:
+        """The fewest parts of a cohort that fit, nearly equal in number.
+
+        Where a run is too large alone, it is tried all the same, with those that add little to it: the estimate is on
+        the safe side, and running out of memory is a status. A cohort that cannot be traced stays whole.
+        """
+        try:
+            whole = self.needed(runs)
+            largest = max(self.needed([run]) for run in runs) if whole > self.room else 0.0
+            parts = self._fewest(runs, max(self.room, LITTLE * largest))
+        except UntracedError as error:
+            return Split((tuple(runs),), f"memory unknown ({error})")
+        words = f"{_gib(whole)} GiB"
+        if len(parts) > 1:
+            words = f"split into {len(parts)}, because together they take {words} and a job has {_gib(self.room)}"
+        if largest > self.room:
+            words += f"; {_gib(largest)} GiB for one run may not fit into the {_gib(self.room)} of a job, and is tried"
+        return Split(parts, words)
+
+    def _fewest(self, runs: Sequence[Run], room: float) -> tuple[tuple[Run, ...], ...]:
+        every = (grid.divided(runs, count) for count in range(1, len(runs)))
+        fitting = (parts for parts in every if all(self.needed(part) <= room for part in parts))
+        return tuple(next(fitting, [(run,) for run in runs]))
+
+    def bound(self, runs: Sequence[Run]) -> float:
+        """More bytes than `needed` says, from the shapes of batches and weights alone."""
+        shapes = self.shapes(runs[0])
+        pixels = shapes.height * shapes.width * shapes.batch * max(1.0, _evaluated(runs[0], shapes))
+        frozen = [run.teacher.student for run in runs if run.teacher]
+        own = [name for run in runs for name in (run.student, *online.teachers(run), *online.copied(run))]
+        try:
+            states = sum(8 * _weights(name, shapes.classes) for name in [*own, *frozen]) + sum(map(bank_bytes, runs))
+        except Exception:  # noqa: BLE001 - of a network that cannot be built without memory; `split` says more
+            return math.inf
+        beside = max(1, *(len(online.teachers(run)) for run in runs))
+        return (
+            MARGIN * (self.heights * PIXEL * pixels * beside + states + self._data(runs[0], shapes))
+            + LIBRARIES[self.kind]
+        )
+
+    def needed(self, runs: Sequence[Run]) -> float:
+        """Bytes at the height of a cohort's training and evaluation."""
+        shapes = self.shapes(runs[0])
+        students = [traced(run.student, shapes) for run in runs]
+        losses = [loss_of(run, shapes) for run in runs]
+        beside = [[traced(name, shapes) for name in online.teachers(run)] for run in runs]
+        copied = [traced(name, shapes) for run in runs for name in online.copied(run)]
+        frozen = [traced(name, shapes) for name in {run.teacher.student for run in runs if run.teacher}]
+        states = sum(_state(run.recipe, own, loss) for run, own, loss in zip(runs, students, losses, strict=True))
+        states += sum(_state(runs[0].recipe, one, Loss()) for taught in beside for one in taught)
+        states += sum(one.weights + one.buffers + one.shown for one in [*frozen, *copied])
+        steps = [
+            loss.kept + sum(one.kept + one.passing for one in [own, *taught])
+            for own, loss, taught in zip(students, losses, beside, strict=True)
+        ]
+        passing = max(one.passing for one in [*students, *frozen, *itertools.chain(*beside)])
+        height = max(*steps, passing * _evaluated(runs[0], shapes), *(teacher.passing for teacher in frozen))
+        return MARGIN * (states + self.heights * height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
+
+    def shapes(self, run: Run) -> Shapes:
+        """A run's largest batches."""
+        image = run.recipe.image
+        if isinstance(image, PaddedCrop):
+            height, width = self.stored
+        elif isinstance(image, Resize):
+            height = width = 32 * math.ceil(image.longer / 32)  # one image upright and one lying in a batch
+        elif isinstance(image, ScaledCrop):
+            height, width = image.height, image.width
+        else:
+            height = width = image.size
+        return Shapes(
+            run.task,
+            run.data.classes,
+            run.data.train_images,
+            run.recipe.batch_size,
+            height,
+            width,
+            run.recipe.precision,
+        )
+
+    def _data(self, run: Run, shapes: Shapes) -> int:
+        """The batch, what is made ready beside it, and a data set of arrays."""
+        batch = 3 * FLOAT * shapes.batch * shapes.height * shapes.width
+        size = (3 + 2 * self.workers * (self.kind == "cpu")) * batch
+        image = run.recipe.image
+        if isinstance(image, PaddedCrop):
+            height, width = (side + 2 * image.padding for side in self.stored)
+            size += 3 * height * width * run.data.train_images
+            if self.kind == "cpu":
+                size += 3 * math.prod(self.stored) * (run.data.train_images + run.data.val_images)
+        return size
+
+
+def bank_bytes(run: Run) -> int:
+    """What a run's method will keep beside its networks; these are built, without memory, only if it keeps anything."""
+    setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
+    if run.teacher_network is None or not methods.bank_bytes(run.method, setting, run.options):
+        return 0
+    with torch.device("meta"):
+        infos = [networks.build(name, run.data.classes).info for name in (run.student, run.teacher_network)]
+    return methods.bank_bytes(run.method, replace(setting, student=infos[0], teacher=infos[1]), run.options)
+
+
+def available(device: str, root: Path = Path("/")) -> int:
+    """Bytes that processes may still take on a device; of a CPU, what is free and what control groups leave of it.
+
+    Args:
+        device: "cpu", "cuda" or "cuda:0".
+        root: where `proc` and `sys` are.
+    """
+    if device != "cpu":
+        return int(torch.cuda.mem_get_info(device)[0])
+    file = root / "proc" / "meminfo"
+    if not file.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all there is, where Linux does not say more
+    free = next(int(line.split()[1]) * 1024 for line in file.read_text().splitlines() if line.startswith("MemAvail"))
+    return min([free, *_left_in_groups(root)])
+
+
+def _left_in_groups(root: Path) -> Iterator[int]:
+    """Bytes below the limit of each control group that this process is in; file caches in them can be dropped."""
+    for line in _lines(root / "proc" / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            top, limit, used, cached = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif controllers == "memory":
+            top, cached = root / "sys/fs/cgroup/memory", "total_inactive_file"
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        own = top / path.strip("/")
+        for group in (own, *own.parents):
+            values = [*_lines(group / limit), *_lines(group / used)]
+            if group.is_relative_to(top) and len(values) == 2 and values[0] != "max":
+                stat = dict(entry.split() for entry in _lines(group / "memory.stat"))
+                yield int(values[0]) - int(values[1]) + int(stat.get(cached, 0))
+
+
+def _state(recipe: Recipe, own: Traced, loss: Loss) -> int:
+    """What stays between steps: weights, gradients, the optimiser's values, buffers, and the running mean."""
+    copies = 2 + STATES[recipe.optimiser]
+    running = own.weights + own.buffers if recipe.ema else 0
+    return copies * (own.weights + loss.weights) + own.buffers + loss.buffers + running
+
+
+@cache
+def _weights(name: str, classes: int) -> int:
+    with torch.device("meta"):
+        return sum(FLOAT * parameter.numel() for parameter in networks.build(name, classes).parameters())
+
+
+def _evaluated(run: Run, shapes: Shapes) -> float:
+    """How many training batches an evaluation looks at in one go."""
+    pixels = shapes.batch * shapes.height * shapes.width
+    if run.task == "classification":
+        return min(run.data.val_images, classification.EVALUATED) / shapes.batch
+    return max(1.0, segmentation.EVALUATED / pixels) if run.task == "segmentation" else 1.0
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f}"
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []

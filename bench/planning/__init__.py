@@ -1,1 +1,0 @@
-"""Before a grid starts: memory, time and order of its runs, told from shapes and from finished rows."""

@@ -1,0 +1,83 @@
+"""What a row says about where it was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from .row import Environment
+
+LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "faster-coco-eval")
+OPTIONAL = ("detectron2",)
+
+
+def describe(device: torch.device) -> Environment:
+    return Environment(
+        commit=commit(),
+        python=platform.python_version(),
+        libraries=dict(_installed(LIBRARIES)) | optional_libraries(),
+        device=device_name(device),
+        machine=f"{device_name(device)} x{torch.cuda.device_count() if device.type == 'cuda' else os.cpu_count()}",
+        threads=torch.get_num_threads(),
+        deterministic=device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+    )
+
+
+def _installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Name and version of those that are installed; a task runs without what only others need."""
+    for name in names:
+        with suppress(PackageNotFoundError):
+            yield name, version(name)
+
+
+def optional_libraries() -> dict[str, str]:
+    """Versions of those that this process has imported."""
+    return {name: getattr(sys.modules[name], "__version__", "unknown") for name in OPTIONAL if sys.modules.get(name)}
+
+
+@cache
+def commit() -> str:
+    """The commit of this checkout, with a `+` when tracked files differ from it; "unknown" outside of git."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    head = git("rev-parse", "--short=12", "HEAD")
+    if not head:
+        return "unknown"
+    return head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: taken from the device on CUDA, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)  # what graphs keep for their replays is not counted as allocated
+    for line in _lines(Path("/proc/self/status")):
+        if line.startswith("VmHWM:"):  # Linux counts in ru_maxrss what the process that started this one took
+            return int(line.split()[1]) * 1024
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,1 @@
+"""Two sets of rows compared, and the history of a table."""

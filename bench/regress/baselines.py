@@ -1,0 +1,59 @@
+"""Rows that are kept to compare with: `<root>/<commit>-<machine>/rows/<id>.json`, as they were written."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from ..errors import SpecError
+from ..records.row import Row
+from ..records.store import Misfit, read_all, read_row, row_files, write_atomically
+
+
+def load(folder: Path) -> tuple[list[Row], list[Misfit]]:
+    """Every row of a folder of runs or of kept rows, and what there is no row.
+
+    Raises:
+        SpecError: there is no such folder, or no row in it.
+    """
+    mend = "name one of runs (`kdbench run --results FOLDER`) or of kept rows (`kdbench baseline`)"
+    if not folder.is_dir():
+        raise SpecError(f"{folder}: no such folder; {mend}")
+    rows, misfits = read_all([folder])
+    if not rows and misfits:
+        first = f"{misfits[0].path}: {misfits[0].reason}"
+        raise SpecError(f"{folder}: none of its {len(misfits)} result rows fits, the first is {first}; {mend}")
+    if not rows:
+        raise SpecError(f"{folder}: no result row in it; {mend}")
+    return rows, misfits
+
+
+def latest(rows: Iterable[Row], machines: Collection[str] = ()) -> list[Row]:
+    """One row a run: of these machines if it has one, and the last."""
+    order = sorted(rows, key=lambda row: (row.environment.machine in machines, row.finished))
+    return list({row.run.id: row for row in order}.values())
+
+
+def keep(folder: Path, root: Path) -> dict[Path, int]:
+    """Copy the rows of a folder of runs to where `load` and the history find them; how many went into each folder.
+
+    Raises:
+        SpecError: there is no such folder, or no row in it.
+        StoreError: a folder cannot be written.
+    """
+    load(folder)
+    counts: Counter[Path] = Counter()
+    for path in row_files(folder):
+        row = read_row(path)
+        if isinstance(row, Row):
+            target = root / _name(row)
+            write_atomically(target / "rows" / f"{row.id}.json", path.read_bytes())
+            counts[target] += 1
+    return dict(counts)
+
+
+def _name(row: Row) -> str:
+    commit = row.environment.commit.replace("+", "-modified")
+    return f"{commit}-{re.sub(r'[^a-z0-9]+', '-', row.environment.machine.lower()).strip('-')}"

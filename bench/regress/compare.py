@@ -1,0 +1,308 @@
+"""Rows of two folders matched cell by cell, and what `regression` says of each.
+
+A cell is everything that identifies a run but its seed. Data, networks, the teacher's training and the recipe must be
+the same on both sides. So must the options, with one exception: where a default changed, so that no table asks for
+BASE's options any more, that cell is set against HEAD's of the same method with the nearest options, if there is just
+one, and what changed is named. Anything else stands on one side alone and is `not measured`.
+
+A seed that has a number in BASE and diverges or fails in HEAD is a regression, whatever the others say. Where BASE's
+and HEAD's teacher are not the same file, their students share what that makes: a further budget, which no number of
+seeds lessens.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from ..records.row import Row
+from ..report.cells import headline
+from ..report.comparability import differences, one_line
+from ..report.matching import options_key, seats_of
+from ..report.verdicts import noise_budget
+from ..spec.recipe import Scale
+from ..spec.run import Run
+from ..spec.table import Table
+from ..tasks import METRICS
+from .loss_drift import drift
+from .stats import PRIOR, Change, Scores, Word, exit_code, judge, pooled, speed
+
+MINI_BUDGET = 2.0
+"""Noise budget at mini scale, points: our choice.
+
+The same seed of `cifar_mini` run again with other CPU instructions, teacher included, had an sd of 2.2 (`none` 1.5);
+budget and teacher term together allow 2.8. One seed of three hardly trains and had 10: no budget covers that.
+Assumed for the other tasks.
+"""
+
+MINI_SPREAD = 6.0
+"""The sd from one seed to the next at mini scale, points; `cifar_mini` had 5.5 within a method."""
+
+SOUGHT: dict[Scale, float] = {"full": 2.0, "mini": 6.0}
+"""The change that seeds must suffice to see, in noise budgets: our choice.
+
+Two are what papers fight over (half a point on CIFAR-100). At mini scale a few hundred steps only show whether a method
+is broken, and six are what one seed a side sees in 80 % of cases though each side trained its own teacher.
+"""
+
+OPEN = Change("unsure", "not tested yet")
+
+Side = dict[str, list[Row]]  # one kind's rows by their options
+Place = tuple[Scale, str, str | None, str, str]  # student, teacher, method, options of the data
+Places = dict[Place, list[Run]]
+Asked = Callable[[Run], Collection[str]]  # options that tables ask for where a run stands
+
+
+@dataclass(frozen=True)
+class CellChange:
+    """One cell in BASE and HEAD.
+
+    Attributes:
+        run: one of its runs, of HEAD where it has any.
+        base, head: rows in order of seeds; a row that stands on both sides is left out.
+        options: how those of HEAD differ from BASE's: `temperature 1, not 4`.
+        accuracy: the headline metric of the last epoch.
+        losses: of the first epoch, term by term (`drift`).
+        speed: seconds a step.
+    """
+
+    run: Run
+    base: tuple[Row, ...]
+    head: tuple[Row, ...]
+    options: tuple[str, ...]
+    accuracy: Change
+    losses: Change
+    speed: Change
+
+    @property
+    def words(self) -> tuple[Word, Word, Word]:
+        return self.accuracy.word, self.losses.word, self.speed.word
+
+
+def compare(base: Sequence[Row], head: Sequence[Row], tables: Iterable[Table] = ()) -> list[CellChange]:
+    """Every cell of either side. `tables` say which options are still asked for.
+
+    Raises:
+        SpecError, MethodError: a table is wrong.
+    """
+    places = _places(base), _places(head)
+    drafts = [_draft(*sides, places) for sides in _matched(base, head, _asked(tables))]
+    judged = iter(judge(_scores([draft for draft in drafts if draft.accuracy is OPEN])))
+    cells = [replace(draft, accuracy=next(judged)) if draft.accuracy is OPEN else draft for draft in drafts]
+    return sorted(cells, key=lambda cell: _order(cell.run))
+
+
+def exit_status(cells: Iterable[CellChange]) -> int:
+    """`regression.exit_code` of accuracy and speed; losses that moved are doubt."""
+    cells = list(cells)
+    moved: list[Word] = ["unsure" for cell in cells if cell.losses.word == "unsure"]
+    return exit_code([*moved, *(change.word for cell in cells for change in (cell.accuracy, cell.speed))])
+
+
+def budget(run: Run) -> float:
+    """The noise budget of a cell's metric, points."""
+    return MINI_BUDGET if run.scale == "mini" else noise_budget(run.data.name, run.task)
+
+
+def sought(run: Run) -> float:
+    """The change of a cell's metric that its seeds must suffice to see, points."""
+    return SOUGHT[run.scale] * budget(run)
+
+
+def value(row: Row) -> float | None:
+    """The headline metric after the last epoch, percent; None where the row has no number."""
+    return headline(row, METRICS[row.run.task][0], "last")
+
+
+def _draft(before: Sequence[Row], after: Sequence[Row], places: tuple[Places, Places]) -> CellChange:
+    """A cell with its accuracy settled where that takes no test."""
+    run = (after or before)[0].run
+    base = tuple(row for row in before if row not in after)
+    head = tuple(row for row in after if row not in before)
+    options = differences(run.options, before[0].run.options) if before else []
+    if not before or not after:
+        side, other = ("BASE", places[0]) if after else ("HEAD", places[1])
+        lacks = Change("not measured", f"not in {side}{_nearest_run(run, side, other.get(_place(run), []))}")
+        return CellChange(run, base, head, (), lacks, lacks, lacks)
+    if not base or not head:
+        same = Change("not measured", "HEAD's rows are BASE's own: it was not run again")
+        return CellChange(run, base, head, (), same, same, same)
+    losses = Change("not measured", "other options") if options else drift(base, head)
+    return CellChange(run, base, head, tuple(options), _settled(base, head) or OPEN, losses, _speed(base, head))
+
+
+def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:
+    """What needs no test: seeds that broke, cells without a number, and rows that are equal to the last bit."""
+    before, after = _values(base), _values(head)
+    means = _mean(before), _mean(after)
+    if broken := _broken(head, before):
+        return Change("regressed", f"HEAD: {broken}", *means)
+    if not after and before:
+        return Change("unsure", f"HEAD: {_trouble(head)}", *means)
+    if not before:
+        repaired = _broken(base, after)
+        return Change("improved" if repaired else "not measured", f"BASE: {repaired or _trouble(base)}", *means)
+    # Not all metrics: rows of before there was agreement are no less equal for it.
+    old, new = ({row.run.seed: (row.history, value(row)) for row in side} for side in (base, head))
+    shared = old.keys() & new.keys()
+    if shared and all(old[seed] == new[seed] for seed in shared):
+        mean = statistics.fmean(before[seed] for seed in shared)
+        return Change("unchanged", "equal to the last bit", mean, mean, 0.0, len(shared))
+    return None
+
+
+def _mean(values: Mapping[int, float]) -> float | None:
+    return statistics.fmean(values.values()) if values else None
+
+
+def _values(rows: Sequence[Row]) -> dict[int, float]:
+    return {row.run.seed: found for row in rows if (found := value(row)) is not None}
+
+
+def _broken(rows: Sequence[Row], finished: Collection[int]) -> str:
+    """Which of the seeds that are `finished` on the other side diverged or failed here."""
+    lost = [row for row in rows if row.status in ("diverged", "failed") and row.run.seed in finished]
+    return _trouble(lost) if lost else ""
+
+
+def _trouble(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
+    return f"seed {first.run.seed} {first.status}: {one_line(first.reason) or 'no number'}{more}"
+
+
+def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:
+    """On the machine, with the number of threads and captured or not, that has most rows on both sides."""
+    sides = _seconds(base), _seconds(head)
+    shared = sides[0].keys() & sides[1].keys()
+    if not shared:
+        words = [" and ".join(_words(*place) for place in side) for side in sides]
+        return Change("not measured", f"no machine in common: BASE {words[0] or 'none'}, HEAD {words[1] or 'none'}")
+    place = max(sorted(shared), key=lambda place: min(len(side[place]) for side in sides))
+    return speed(sides[0][place], sides[1][place])
+
+
+def _words(machine: str, threads: int, captured: bool) -> str:
+    return f"{machine} ({threads} threads{', captured steps' if captured else ''})"
+
+
+def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int, bool], list[float]]:
+    found: dict[tuple[str, int, bool], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.status == "done" and row.cost and row.cost.step_seconds > 0:
+            place = row.environment.machine, row.environment.threads, row.cost.captured
+            found[place].append(row.cost.step_seconds)
+    return found
+
+
+def _scores(cells: Sequence[CellChange]) -> list[Scores]:
+    """What is to be judged; where the cells of a data set show more noise than is assumed, theirs counts."""
+    families: dict[tuple[str, str, str], list[Scores]] = defaultdict(list)
+    scores = []
+    for cell in cells:
+        one = _assumed(cell)
+        families[_family(cell.run)].append(one)
+        scores.append(one)
+    again = {family: _seen(one.pairs for one in members) / math.sqrt(2) for family, members in families.items()}
+    spread = {family: _seen(list(one.base.values()) for one in members) for family, members in families.items()}
+    return [
+        replace(one, again=max(one.again, again[family]), spread=max(one.spread, spread[family]))
+        for one, family in zip(scores, (_family(cell.run) for cell in cells), strict=True)
+    ]
+
+
+def _assumed(cell: CellChange) -> Scores:
+    own = budget(cell.run)
+    spread = MINI_SPREAD if cell.run.scale == "mini" else own
+    teachers = {row.teacher.sha256 for row in (*cell.base, *cell.head) if row.run.teacher and row.teacher}
+    teacher = own if len(teachers) > 1 else 0.0
+    return Scores(_values(cell.base), _values(cell.head), own, own, spread, sought(cell.run), teacher)
+
+
+def _seen(samples: Iterable[Sequence[float]]) -> float:
+    """The sd within samples, once they tell it as well as the budget does."""
+    sd, freedom = pooled(samples)
+    return sd if freedom >= PRIOR else 0.0
+
+
+def _family(run: Run) -> tuple[str, str, str]:
+    return run.scale, run.task, run.data.name
+
+
+def _kind(run: Run) -> str:
+    """Equal for runs that differ in seed and options alone."""
+    return run.model_copy(update={"seed": 0, "options": {}}).id
+
+
+def _matched(base: Iterable[Row], head: Iterable[Row], asked: Asked) -> Iterator[tuple[list[Row], list[Row]]]:
+    """The rows of each cell in BASE and HEAD; one of the two may be empty."""
+    kinds: dict[str, tuple[Side, Side]] = defaultdict(lambda: (defaultdict(list), defaultdict(list)))
+    for i, rows in enumerate((base, head)):
+        for row in sorted(rows, key=lambda row: row.run.seed):
+            kinds[_kind(row.run)][i][options_key(row.run.options)].append(row)
+    for old, new in kinds.values():
+        names = {key: key for key in old.keys() & new.keys()} | _renamed(old, new, asked)
+        yield from ((old[key], new[names[key]] if key in names else []) for key in old)
+        yield from (([], new[key]) for key in new if key not in names.values())
+
+
+def _renamed(old: Side, new: Side, asked: Asked) -> dict[str, str]:
+    """Which options of HEAD stand in for those of BASE that no table asks for any more: each other's only nearest."""
+    ours = {key: rows[0].run for key, rows in new.items() if key not in old}
+    theirs = {key: rows[0].run for key, rows in old.items() if key not in new} if ours else {}
+    gone = {key: run for key, run in theirs.items() if key not in asked(run)}
+    pairs = ((key, _nearest(run, ours)) for key, run in gone.items())
+    return {key: other for key, other in pairs if other and _nearest(ours[other], gone) == key}
+
+
+def _nearest(run: Run, others: Mapping[str, Run]) -> str | None:
+    """The key of those whose options differ least; None where several do."""
+    far = {key: len(differences(run.options, other.options)) for key, other in others.items()}
+    found = [key for key, distance in far.items() if distance == min(far.values())]
+    return found[0] if len(found) == 1 else None
+
+
+def _asked(tables: Iterable[Table]) -> Asked:
+    """What tables ask for; they are expanded only if somebody wants to know."""
+
+    @cache
+    def at(scale: Scale) -> dict[Place, set[str]]:
+        found: dict[Place, set[str]] = defaultdict(set)
+        for table in tables:
+            for seat in seats_of(table, scale, []):
+                if seat.key:
+                    student, teacher, method, options, data = seat.key
+                    found[scale, student, teacher, method, data].add(options)
+        return found
+
+    return lambda run: at(run.scale).get(_place(run), set())
+
+
+def _place(run: Run) -> Place:
+    return run.scale, run.student, run.teacher_network, run.method, options_key(run.data.options)
+
+
+def _places(rows: Iterable[Row]) -> Places:
+    found: Places = defaultdict(list)
+    for row in rows:
+        found[_place(row.run)].append(row.run)
+    return found
+
+
+def _nearest_run(run: Run, side: str, others: Sequence[Run]) -> str:
+    """What the other side's runs of the same method and networks have instead, if there are any."""
+    idle = {"seed", "recipe.name", "recipe.source", "teacher.recipe.name", "teacher.recipe.source"}
+    own = run.model_dump(mode="json")
+    found = [differences(other.model_dump(mode="json"), own) for other in others]
+    fewest = min(([text for text in texts if text.split(" ")[0] not in idle] for texts in found), key=len, default=[])
+    more = f" and {len(fewest) - 2} more" if len(fewest) > 2 else ""
+    return f"; {side}'s nearest has {', '.join(fewest[:2])}{more}" if fewest else ""
+
+
+def _order(run: Run) -> tuple[str, ...]:
+    networks = run.teacher_network or "", run.student
+    return run.scale, run.task, run.data.shown, *networks, run.method, options_key(run.options), run.id

@@ -1,0 +1,1 @@
+"""From rows to tables: matching, verdicts, gains, and their output."""

@@ -1,0 +1,1 @@
+"""YAML and CSV files as validated data: tables, recipes, runs and reported numbers."""

@@ -1,0 +1,180 @@
+"""What a recipe is: how a network is trained."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ..errors import unknown
+from .schema import Spec, merged, parse, read_yaml
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+Task = Literal["classification", "detection", "segmentation"]
+Scale = Literal["full", "mini"]
+IMAGE_KINDS: dict[Task, tuple[str, ...]] = {
+    "classification": ("padded_crop", "resized_crop"),
+    "detection": ("resize",),
+    "segmentation": ("scaled_crop",),
+}
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Resize(Spec):
+    """How a detection image is brought to size, in pixels: shorter side at `shorter` unless longer exceeds `longer`."""
+
+    kind: Literal["resize"] = "resize"
+    shorter: Positive
+    longer: Positive
+    flip: Share = 0.5
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.shorter > self.longer:
+            raise ValueError(f"shorter {self.shorter} is above longer {self.longer}")
+        return self
+
+
+class PaddedCrop(Spec):
+    """Small images in whole batches on the device: padded with zeros on each side, cropped back at random, flipped."""
+
+    kind: Literal["padded_crop"] = "padded_crop"
+    padding: Annotated[int, Field(ge=0)] = 4
+    flip: Share = 0.5
+
+
+class ResizedCrop(Spec):
+    """ImageNet's: a random part in a random aspect, brought to `size`; validation resizes to `val_resize` and crops."""
+
+    kind: Literal["resized_crop"] = "resized_crop"
+    size: Positive = 224
+    val_resize: Positive = 256
+    scale: tuple[Share, Share] = (0.08, 1.0)  # share of the image's area
+    flip: Share = 0.5
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    rand_augment: str | None = None  # timm's notation, such as rand-m9-mstd0.5
+    color_jitter: Annotated[float, Field(ge=0)] = 0.0  # timm leaves it out beside rand_augment
+    random_erasing: Share = 0.0  # probability; pixel-wise noise
+    mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha; 0 for none
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.val_resize < self.size:
+            raise ValueError(f"val_resize {self.val_resize} is below size {self.size}, so crops would be padded")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale {list(self.scale)} must be ascending")
+        return self
+
+
+class ScaledCrop(Spec):
+    """Segmentation's: image and mask at a random scale, a random crop of it, flipped; validation is the whole image.
+
+    The crop must fit the images as stored. Where a scale below 1 leaves less, the image is padded at the right and
+    bottom with zeros (after normalising) and the mask with void.
+    """
+
+    kind: Literal["scaled_crop"] = "scaled_crop"
+    height: Positive
+    width: Positive
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)  # factor on both sides
+    scale_step: PositiveFloat | None = 0.1  # only every so many of them; None for any between
+    flip: Share = 0.5
+
+    @property
+    def scale_steps(self) -> int | None:
+        """Steps from the least scale to the largest; None where any scale between is drawn."""
+        return None if self.scale_step is None else round((self.scale[1] - self.scale[0]) / self.scale_step)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.scale
+        if low > high:
+            raise ValueError(f"scale {list(self.scale)} must be ascending")
+        steps = self.scale_steps
+        if steps is not None and not math.isclose(low + steps * (self.scale_step or 0), high):
+            raise ValueError(f"scale {list(self.scale)} is no whole number of scale_step {self.scale_step} wide")
+        return self
+
+
+class Recipe(Spec):
+    """How a network is trained: everything that moves the numbers besides data, networks and method."""
+
+    name: str
+    source: str
+    task: Task
+    epochs: Annotated[int, Field(ge=0)]  # 0 takes the weights of `init` as they are
+    epoch_steps: Positive | None = None  # of an epoch, round after round of the data; None for once through it
+    max_steps: Positive | None = None  # stop early; a run shortened so is never comparable with a paper
+    batch_size: Positive  # global: over all devices
+    drop_last: bool = True  # leave out an epoch's last, smaller batch
+    optimiser: Literal["sgd", "adamw", "rmsprop_tf"] = "sgd"
+    lr: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd, rmsprop_tf
+    nesterov: bool = False  # sgd
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    decay_all: bool = True  # False: not on biases, norms and other vectors
+    schedule: Literal["step", "cosine", "exponential", "poly"] = "step"
+    milestones: tuple[Positive, ...] = ()  # epochs; step
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # step, exponential
+    decay_epochs: PositiveFloat = 1.0  # exponential: gamma once every so many epochs
+    power: PositiveFloat = 0.9  # poly
+    min_lr: Annotated[float, Field(ge=0)] = 0.0  # cosine, poly
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0  # in place of warmup_steps
+    warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001
+    clip_norm: PositiveFloat | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    aux_weight: Annotated[float, Field(ge=0)] = 0.4  # segmentation: factor on the auxiliary head's cross-entropy
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of a running mean of the weights, which is evaluated
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    # imagenet: a detector's backbone, its stem and first stage frozen, BatchNorm fixed; published: the whole network
+    init: Literal["imagenet", "published", "random"] = "random"
+    image: Annotated[Resize | PaddedCrop | ResizedCrop | ScaledCrop, Field(discriminator="kind")]
+    eval_every: Positive = 1  # epochs; the last is always evaluated
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if any(milestone >= self.epochs for milestone in self.milestones):
+            raise ValueError(f"milestones {list(self.milestones)} must lie before the last of {self.epochs} epochs")
+        if self.epochs == 0 and self.init != "published":
+            raise ValueError("epochs is 0, which takes published weights as they are: set init to published")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError("warmup_steps and warmup_epochs are both set; choose one")
+        if self.image.kind not in IMAGE_KINDS[self.task]:
+            raise ValueError(f"image.kind {self.image.kind} does not fit the task {self.task}")
+        return self
+
+
+def stretched(recipe: Recipe, factor: float) -> Recipe:
+    """The recipe with `factor` times the epochs, its milestones and an early stop moved along."""
+    epochs = round(recipe.epochs * factor)
+    milestones = tuple(round(milestone * factor) for milestone in recipe.milestones)
+    steps = round(recipe.max_steps * factor) if recipe.max_steps else None
+    return recipe.model_copy(update={"epochs": epochs, "milestones": milestones, "max_steps": steps})
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
+    """The recipe of that name, with fields in `changes` laid over it (`image.shorter` reaches inside)."""
+    path = RECIPES / f"{name}.yaml"
+    if not path.exists():
+        raise unknown("recipe", name, recipe_names())
+    values = {"name": name} | read_yaml(path)
+    for place, value in (changes or {}).items():
+        field, *inner = place.split(".")
+        if field not in Recipe.model_fields:
+            raise unknown("recipe field", field, Recipe.model_fields)
+        for part in reversed(inner):
+            value = {part: value}
+        values = merged(values, {field: value})
+    return parse(Recipe, values, path)

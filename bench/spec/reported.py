@@ -1,0 +1,136 @@
+"""The numbers that papers print: `results/reported/*.csv`, one number a line, each with its source."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import SpecError, unknown
+
+REPORTED = Path(str(files("kdbench.results"))) / "reported"
+
+Name = Annotated[str, Field(min_length=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+class Reported(BaseModel):
+    """One reported number, in percent. An empty `value` says that the paper leaves this cell of its table blank."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paper: Name
+    table: Name
+    dataset: Name
+    strategy: str  # the paper's name for a recipe, where one table has several
+    teacher: str
+    teacher_value: Percent | None
+    student: str  # empty for a teacher that stands alone
+    student_value: Percent | None
+    method: Name
+    metric: Name
+    value: Percent | None
+    std: Annotated[float, Field(ge=0)] | None
+    selection: Literal["", "last", "best"]  # epoch that the paper reports; empty where it does not say
+    source: Name
+    evidence: Name
+    note: str
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What a file may hold only once."""
+        names = (self.paper, self.table, self.dataset, self.strategy, self.teacher, self.student)
+        return (*names, self.method, self.metric)
+
+
+NUMBERS = ("teacher_value", "student_value", "value", "std")
+
+
+def reported_names() -> list[str]:
+    return sorted(path.stem for path in REPORTED.glob("*.csv"))
+
+
+def load_reported(file: str | Path) -> list[Reported]:
+    """The numbers of `results/reported/<file>.csv`, or of the CSV file at a path.
+
+    Raises:
+        SpecError: no such file, or a line that breaks the schema; the message names file and line.
+    """
+    path = Path(file) if str(file).endswith(".csv") else REPORTED / f"{file}.csv"
+    if not path.exists():
+        raise unknown("file of reported numbers", str(file), reported_names())
+    with path.open(newline="", encoding="utf-8") as handle:
+        reader = csv.DictReader(handle)
+        if reader.fieldnames is None or list(reader.fieldnames) != list(Reported.model_fields):
+            raise SpecError(f"{path}:1: the columns must be {','.join(Reported.model_fields)}")
+        lines = [(reader.line_num, _parse(values, path, reader.line_num)) for values in reader]
+    first: dict[tuple[str, ...], int] = {}
+    for line, row in lines:
+        if row.key in first:
+            raise SpecError(f"{path}:{line}: repeats line {first[row.key]}: {' '.join(filter(None, row.key))}")
+        first[row.key] = line
+    return [row for _, row in lines]
+
+
+def find(
+    rows: Iterable[Reported],
+    *,
+    table: str,
+    teacher: str,
+    student: str,
+    method: str,
+    metric: str,
+    strategy: str | None = None,
+) -> Reported | None:
+    """The number that `rows` give a cell; None where there is none or it was left blank.
+
+    Raises:
+        SpecError: the cell stands under several strategies and none is named.
+    """
+    wanted = (table, teacher, student, method, metric)
+    found = [
+        row
+        for row in rows
+        if (row.table, row.teacher, row.student, row.method, row.metric) == wanted
+        and row.value is not None
+        and strategy in (None, row.strategy)
+    ]
+    return _only(found)
+
+
+def student_alone(
+    rows: Iterable[Reported], *, table: str, teacher: str, student: str, metric: str, strategy: str | None = None
+) -> Reported | None:
+    """The student's own number, printed beside its distilled ones (`student_value`), as a row of the method `none`."""
+    for row in rows:
+        same = (row.table, row.teacher, row.student, row.metric) == (table, teacher, student, metric)
+        if same and row.student_value is not None and strategy in (None, row.strategy):
+            note = row.note if "student_value" in row.note else ""  # others are about the distilled number
+            update = {"method": "none", "value": row.student_value, "std": None, "note": note}
+            return row.model_copy(update=update)
+    return None
+
+
+def _only(found: list[Reported]) -> Reported | None:
+    if len(found) > 1:
+        one = found[0]
+        raise SpecError(
+            f"{one.teacher} -> {one.student} {one.method} of {one.paper} {one.table} is reported under the strategies "
+            f"{', '.join(repr(row.strategy) for row in found)}; name one"
+        )
+    return found[0] if found else None
+
+
+def _parse(values: dict[str | Any, Any], path: Path, line: int) -> Reported:
+    if None in values or None in values.values():
+        raise SpecError(f"{path}:{line}: expected {len(Reported.model_fields)} fields; is a comma not quoted?")
+    blank = {name: None for name in NUMBERS if values[name] == ""}
+    try:
+        return Reported.model_validate(values | blank)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise SpecError(f"{path}:{line}: {problems}") from error

@@ -1,0 +1,87 @@
+"""A run: one training, identified by the hash of its fully resolved spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Self
+
+from .recipe import Recipe, Scale, Task
+from .schema import Spec, digest
+
+
+class Data(Spec):
+    """A data set as a run sees it; where it lies on disk is no part of it.
+
+    `options` make a variant of it, such as `fraction: 0.25`; everything else describes the set as a whole.
+    """
+
+    name: str
+    fingerprint: str
+    train_images: int
+    val_images: int
+    classes: int
+    options: dict[str, Any] = {}
+
+    @property
+    def shown(self) -> str:
+        return " ".join([self.name, *(f"{name}={value}" for name, value in sorted(self.options.items()))])
+
+
+class Run(Spec):
+    """One training: the unit of work, identified by the hash of everything that determines its numbers.
+
+    A frozen teacher is itself a run (of the method `none`), or a checkpoint file known by its sha256. An online teacher
+    is trained beside its student and is a network's name.
+    """
+
+    version: int = 1
+    task: Task
+    scale: Scale
+    data: Data
+    student: str
+    teacher: Run | None = None
+    teacher_file: str | None = None  # sha256 of a checkpoint that stands in for the teacher run's own
+    online_teacher: str | None = None
+    method: str
+    options: dict[str, Any]
+    recipe: Recipe
+    seed: int
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits of the sha256 of the canonical JSON of this spec; a recipe's name and source do not count."""
+        prose = {"name", "source"}
+        return digest(self.model_dump(mode="json", exclude={"recipe": prose, "teacher": {"recipe": prose}}))
+
+    @cached_property
+    def init_seed(self) -> int:
+        """Seeds initial weights; the same for all methods and teachers of a student, so comparisons are paired."""
+        return init_seed(self.data.fingerprint, self.student, self.seed)
+
+    @cached_property
+    def data_seed(self) -> int:
+        """Seeds data order and augmentation; the same for all networks and methods."""
+        return int(digest([self.data.fingerprint, "data", self.seed]), 16) % 2**63
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that works out its own identity: pydantic's would keep the hashes of the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        for cached in ("id", "init_seed", "data_seed"):
+            copied.__dict__.pop(cached, None)
+        return copied
+
+    @property
+    def shown(self) -> str:
+        source = f"{self.teacher_network} -> " if self.teacher_network else ""
+        variant = " ".join(f"{name}={value} " for name, value in sorted(self.data.options.items()))
+        return f"{source}{self.student} {self.method} {variant}seed {self.seed}"
+
+    @property
+    def teacher_network(self) -> str | None:
+        return self.teacher.student if self.teacher else self.online_teacher
+
+
+def init_seed(fingerprint: str, network: str, seed: int) -> int:
+    """Seeds a network's initial weights, whatever role it has."""
+    return int(digest([fingerprint, network, seed]), 16) % 2**63

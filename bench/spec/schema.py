@@ -1,0 +1,122 @@
+"""YAML as validated models: data only, never executed, every problem named by file and field."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import SpecError, unknown
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Spec(BaseModel):
+    """A frozen model that refuses unknown keys, silent conversions such as "3" for 3, and NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, dicts inside dicts included."""
+    both = {key: (below[key], above[key]) for key in below.keys() & above.keys()}
+    inner = {k: merged(b, a) for k, (b, a) in both.items() if isinstance(b, dict) and isinstance(a, dict)}
+    return below | above | inner
+
+
+def digest(value: Any) -> str:
+    """16 hex digits that depend on nothing but the JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, read as data only.
+
+    Raises:
+        SpecError: it cannot be read, is not valid YAML, or not a mapping.
+    """
+    try:
+        values = _parsed(path, path.stat().st_mtime_ns)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SpecError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
+    return copy.deepcopy(values)
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, changed: int) -> Any:
+    """A file as YAML; asked for again only when it `changed`. Recipes are read once a cell, and YAML is slow."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def parse(model: type[Model], values: dict[str, Any], path: Path) -> Model:
+    """`values` as `model`; every problem is named by file and field.
+
+    Raises:
+        SpecError: an unknown key (the nearest is suggested), a wrong type, a missing or impossible value.
+    """
+    try:
+        text = json.dumps(values)
+        if places := list(_not_finite(values)):
+            raise SpecError(f"{path}: {'; '.join(f'{place}: must be a finite number' for place in places)}")
+        return model.model_validate_json(text)
+    except SpecError:
+        raise
+    except ValidationError as error:
+        problems = "; ".join(_problem(model, problem) for problem in error.errors())
+        raise SpecError(f"{path}: {problems}") from error
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{path}: holds a value that is no plain data: {error}") from error
+
+
+def _not_finite(value: Any, where: str = "") -> Iterator[str]:
+    """The place of every NaN and infinity in `value`; options hold whatever a method likes, so no type refuses them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where.lstrip(".")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{where}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _not_finite(inner, f"{where}[{i}]")
+
+
+def _problem(model: type[BaseModel], problem: Any) -> str:
+    place, holder = _place(model, problem["loc"])
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+    if problem["type"] != "extra_forbidden":
+        text = str(problem["msg"]).removeprefix("Value error, ")
+        return f"{where}: {text}" if where else text
+    return f"{where}: {unknown('key', str(place[-1]), holder.model_fields)}"
+
+
+def _place(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any], type[BaseModel]]:
+    """Where pydantic's `location` is in the file, and the model that holds its last part.
+
+    Lists and optional fields are followed; the tag by which pydantic names a union's member stands in no file.
+    """
+    place: list[Any] = []
+    choices: list[type[Spec]] = []
+    for i, part in enumerate(location):
+        if tagged := [m for m in choices if "kind" in m.model_fields and m.model_fields["kind"].default == part]:
+            model, choices = tagged[0], []
+            continue
+        place.append(part)
+        if isinstance(part, str) and part in model.model_fields:
+            annotation = str(model.model_fields[part].annotation)
+            choices = [m for m in Spec.__subclasses__() if f"{m.__module__}.{m.__name__}" in annotation]
+            if choices and i + 1 < len(location):
+                model = choices[0]
+    return place, model

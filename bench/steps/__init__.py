@@ -1,1 +1,0 @@
-"""The parts of a training step: one student with its method, optimiser, schedule and random state."""

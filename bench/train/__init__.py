@@ -1,0 +1,1 @@
+"""One job: a cohort of students trained on one data stream."""

@@ -1,0 +1,1 @@
+"""Reported numbers, reruns and measured rows that the project ships."""

@@ -1,0 +1,34 @@
+"""The benchmarks run, are saved, and are set beside what was saved."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def bench(chosen: str, saved: Path) -> list[str]:
+    """What a quick run of the chosen benchmarks prints."""
+    command = [sys.executable, "-m", "pytest", "tests/perf", "--quick", "--device", "cpu", "-k", chosen]
+    command += ["--benchmark-autosave", "--saved", str(saved), "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines()
+
+
+def test_quick_benchmarks_are_saved_and_set_beside_the_run_before(tmp_path: Path) -> None:
+    first = bench("start_of_the_command or cifar-mini-kd", tmp_path)
+    second = bench("start_of_the_command", tmp_path)
+    shown = [next(line for line in lines if "start_of_the_command" in line) for lines in (first, second)]
+    before = shown[0].split("median")[1].split()[:2]
+    assert shown[0].split()[-2:] == ["-", "-"] and shown[1].split()[-3:-1] == before
+    files = sorted(tmp_path.rglob("*.json"))
+    assert len(files) == 2 and len({file.parent for file in files}) == 1
+    content = json.loads(files[0].read_text())
+    assert {one["name"] for one in content["benchmarks"]} == {"test_step[cifar-mini-kd]", "test_start_of_the_command"}
+    assert content["machine_info"]["threads"] >= 1
+    step = next(one for one in content["benchmarks"] if one["name"] == "test_step[cifar-mini-kd]")["extra_info"]
+    assert step["figures"]["x none"]["rounds"] == 2 and set(step["seconds"]) == {"own", "none"}

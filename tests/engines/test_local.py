@@ -1,0 +1,342 @@
+"""The local engine: what becomes of runs whose process dies, hangs or never starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench.engines import local
+from kdbench.engines.local import LocalEngine
+from kdbench.errors import StoreError
+from kdbench.grid.plan import Plan
+from kdbench.records.row import Row
+from kdbench.spec.run import Run
+from kdbench.spec.table import load_table
+from kdbench.train.job import Job
+from tests.helpers.rows import make_row
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    """A teacher's, a plain student's and a distilled student's row, as their runs would leave them."""
+    table = load_table("dist/coco")
+    pair = table.pairs[0]
+    none, dist = (make_row(table, pair, entry, "mini") for entry in table.methods[:2])
+    assert dist.run.teacher is not None
+    teacher = none.model_copy(update={"run": dist.run.teacher, "id": dist.run.teacher.id})
+    return [teacher, none, dist]
+
+
+@pytest.fixture
+def plan(rows: list[Row]) -> Plan:
+    teacher, none, dist = (row.run for row in rows)
+    return Plan(((((teacher,)),), ((none, dist),)), ())
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> LocalEngine:
+    return LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+
+
+def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let `script` (sh) stand in for every job's process."""
+    file = tmp_path / "interpreter"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(file))
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "words"),
+    [
+        ("kill -9 $$", "out-of-memory", "--cohort 1"),
+        ("exit 7", "failed", "code 7"),
+        ('echo \'{"event": "error", "status": "failed", "reason": "teacher is off its record"}\'; exit 1', "failed",
+         "off its record"),
+    ],
+)  # fmt: skip
+def test_a_job_that_dies_leaves_a_row_for_every_run_and_skips_its_students(
+    script: str, status: str, words: str, engine: LocalEngine, plan: Plan, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    interpreter(tmp_path, monkeypatch, script)
+    teacher, none, dist = engine.execute(plan)
+    assert (teacher.status, none.status) == (status, status)
+    assert words in teacher.reason
+    assert dist.status == "skipped"
+    assert "its teacher retinanet_mini_teacher ended as" in dist.reason
+
+
+def test_a_job_that_hangs_ends_as_timeout(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: LocalEngine
+) -> None:
+    interpreter(tmp_path, monkeypatch, "exec sleep 60")
+    engine.timeout = 0.3
+    teacher, none, dist = engine.execute(plan)
+    assert (teacher.status, none.status, dist.status) == ("timeout", "timeout", "skipped")
+    assert "goes on from where it was saved" in teacher.reason
+
+
+def test_finished_runs_are_not_started_again_and_failed_ones_are(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: LocalEngine
+) -> None:
+    teacher, none, dist = rows
+    engine.store.write(teacher)
+    engine.store.write(none.model_copy(update={"status": "diverged", "metrics": None, "reason": "loss is nan"}))
+    engine.store.write(dist.model_copy(update={"status": "failed", "metrics": None, "reason": "of yesterday"}))
+    interpreter(tmp_path, monkeypatch, f'cat "$3" >> {tmp_path}/jobs; exit 7')
+    found = engine.execute(plan)
+    assert [row.status for row in found] == ["done", "diverged", "failed"]
+    assert found[2].reason != "of yesterday"
+    job = Job.model_validate_json((tmp_path / "jobs").read_bytes())
+    assert [run.id for run in job.runs] == [dist.id]
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter(tmp_path, monkeypatch, f"touch {tmp_path}/started")
+    (tmp_path / "file").write_text("in the way")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "file" / "runs"), ["cpu"])
+    with pytest.raises(StoreError, match="--results"):
+        engine.execute(plan)
+    assert not (tmp_path / "started").exists()
+
+
+def test_two_commands_in_one_folder_are_refused(plan: Plan, engine: LocalEngine) -> None:
+    other = LocalEngine(engine.job, ["cpu"])
+    with engine._locked(), pytest.raises(StoreError, match="in use by another kdbench run"):
+        other.execute(plan)
+
+
+def test_a_file_in_place_of_a_row_is_never_deleted(plan: Plan, engine: LocalEngine) -> None:
+    file = engine.store.row_file(plan.runs[1].id)
+    file.parent.mkdir(parents=True)
+    file.write_text('{"schema_version": 99}')
+    with pytest.raises(StoreError, match="move it away"):
+        engine.execute(plan)
+    assert file.read_text() == '{"schema_version": 99}'
+
+
+def test_lines_that_are_no_events_go_to_the_log(
+    plan: Plan, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter(tmp_path, monkeypatch, 'echo libfoo: warning; echo \'{"event": "st\'; exit 7')
+    rows = engine.execute(plan)
+    assert [row.status for row in rows] == ["failed", "failed", "skipped"]
+    logs = "".join(file.read_text() for file in (engine.job.results / "jobs").glob("*.log"))
+    assert "libfoo: warning" in logs
+
+
+def test_rows_that_cannot_be_written_do_not_stop_the_other_jobs(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: LocalEngine, capsys: Any
+) -> None:
+    interpreter(tmp_path, monkeypatch, "exit 7")
+
+    def full(*_: object) -> None:
+        raise StoreError("cannot write row.json: No space left on device; free some space")
+
+    monkeypatch.setattr(engine.store, "write", full)
+    assert engine.execute(plan) == []
+    printed = capsys.readouterr().out
+    assert printed.count("No space left on device") == 3
+
+
+def started(*busy: Run, waiting: list[list[Run]]) -> list[Run] | None:
+    return local._next(waiting, [list(busy)] if busy else [], {})
+
+
+def test_a_job_waits_until_its_teachers_run_has_ended(plan: Plan) -> None:
+    teacher, none, dist = plan.runs
+    assert started(waiting=[[none, dist], [teacher]]) == [teacher]
+    assert started(teacher, waiting=[[none, dist]]) is None
+    assert started(teacher, waiting=[[none, dist], [none]]) == [none]
+    assert started(waiting=[[none, dist]]) == [none, dist]  # done or failed: it is open no more
+    given = dist.model_copy(update={"teacher": None})
+    assert started(teacher, waiting=[[given]]) == [given]
+
+
+def test_the_job_that_most_runs_wait_for_comes_first(plan: Plan) -> None:
+    teacher, none, dist = plan.runs
+    other = teacher.model_copy(update={"student": "fcos_mini_teacher"})
+    few = [dist.model_copy(update={"teacher": other})]
+    many = [dist.model_copy(update={"seed": seed}) for seed in (1, 2)]
+    assert started(waiting=[[other], few, [none], [teacher], many]) == [teacher]
+    assert started(waiting=[few, many, [other], [none]]) == many
+    assert started(waiting=[[none], [other], few]) == [other]
+
+
+@pytest.mark.parametrize(("devices", "most"), [(["cpu", "cpu"], 1), (["cuda:0", "cuda:1"], 2)])
+def test_parts_of_a_cohort_take_turns_on_a_cpu_alone(
+    devices: list[str], most: int, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has the threads of the whole cohort, for rounding depends on their number."""
+    runs = tuple(plan.runs[1].model_copy(update={"seed": seed}) for seed in range(4))
+    engine = LocalEngine(
+        Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), devices, parts=lambda left: [left[:2], left[2:]]
+    )
+    whole = Plan(((runs,),), ())
+    running: list[str] = []
+    at_a_time: list[int] = []
+    found: list[list[int]] = []
+
+    def job(self: LocalEngine, runs: list[Run], device: str, threads: int, display: Any) -> None:
+        running.append(device)
+        time.sleep(0.3)  # the other part's chance to start
+        at_a_time.append(len(running))
+        running.remove(device)
+        found.append([run.seed for run in runs])
+        assert threads == engine.threads(whole)[runs[0].id] == local.cores()
+
+    monkeypatch.setattr(LocalEngine, "_job", job)
+    assert engine.execute(whole) == []
+    assert sorted(found) == [[0, 1], [2, 3]]
+    assert max(at_a_time) == most
+
+
+def test_jobs_run_side_by_side_on_every_place_of_a_device(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of two processes ends well only if it sees the other while it waits."""
+    teacher = plan.runs[0]
+    runs = [teacher.model_copy(update={"seed": seed}) for seed in (1, 2)]
+    script = (
+        f"touch {tmp_path}/$$; for i in 1 2 3 4 5 6 7 8 9 10; do [ $(ls {tmp_path}/[0-9]* | wc -l) = 2 ] && exit 7; "
+    )
+    interpreter(tmp_path, monkeypatch, script + "sleep 0.5; done; exit 8")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    rows = engine.execute(Plan((tuple((run,) for run in runs),), ()))
+    assert ["code 7" in row.reason for row in rows] == [True, True]
+
+
+def test_students_of_a_finished_teacher_do_not_wait_for_another_teacher(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, none, dist = plan.runs
+    slow = teacher.model_copy(update={"student": "fcos_mini_teacher"})
+    interpreter(tmp_path, monkeypatch, f'grep -q fcos_mini "$3" && sleep 1; cat "$3" >> {tmp_path}/order; exit 7')
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    engine.store.write(rows[0])
+    engine.execute(Plan((((slow,), (teacher,)), ((none, dist),)), ()))
+    order = [*_jobs(tmp_path / "order")]
+    assert order == [[none.id, dist.id], [slow.id]]
+
+
+def _jobs(file: Path) -> Iterator[list[str]]:
+    """Runs of every job in a file that jobs were written into, one after the other."""
+    text, decoder = file.read_text(), json.JSONDecoder()
+    while text:
+        content, end = decoder.raw_decode(text)
+        yield [run.id for run in Job.model_validate_json(json.dumps(content)).runs]
+        text = text[end:].lstrip()
+
+
+def test_a_run_that_is_both_a_teacher_and_a_table_cell_is_trained_once_and_its_students_follow(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that teaches itself under one recipe: the teacher is the very run of the student alone."""
+    _, none, dist = plan.runs
+    selfmade = dist.model_copy(update={"teacher": none})
+    interpreter(tmp_path, monkeypatch, f'cat "$3" >> {tmp_path}/order; exit 7')
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    found = engine.execute(Plan((((none,),), ((none, selfmade),)), ()))
+    assert [row.status for row in found if row.id == selfmade.id] == ["skipped"]
+    assert [*_jobs(tmp_path / "order")] == [[none.id]]
+
+
+@pytest.mark.parametrize(
+    ("devices", "cores", "students", "threads"),
+    [
+        (["cpu"], 8, 1, (8, 8)),
+        (["cpu"] * 4, 8, 2, (8, 4)),  # a lone teacher has all cores
+        (["cpu"] * 4, 8, 9, (8, 2)),
+        (["cpu"] * 3, 8, 9, (8, 2)),
+        (["cpu"] * 4, 2, 9, (2, 1)),
+        (["cuda:0", "cuda:0"], 8, 9, (8, 8)),
+    ],
+)
+def test_jobs_of_a_stage_share_the_cores(
+    devices: list[str], cores: int, students: int, threads: tuple[int, int], plan: Plan, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(local, "cores", lambda: cores)
+    teacher, _, dist = plan.runs
+    seeds = [dist.model_copy(update={"seed": i}) for i in range(students)]
+    grid = Plan((((teacher,),), tuple((run,) for run in seeds)), ())
+    found = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), devices).threads(grid)
+    assert (found[teacher.id], {found[run.id] for run in seeds}) == (threads[0], {threads[1]})
+
+
+def test_a_teacher_shares_the_cores_with_students_that_need_none(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    teacher, none, dist = plan.runs
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), ["cpu"] * 4)
+    assert engine.threads(Plan((((teacher,),), ((none,), (dist,))), ()))[teacher.id] == 4
+    assert engine.threads(Plan((((teacher,),), ((none, dist),)), ()))[teacher.id] == 8  # they wait for it together
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("5", "5")])
+def test_a_job_is_told_its_threads_unless_the_user_has_set_them(
+    own: str | None, expected: str, plan: Plan, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    interpreter(tmp_path, monkeypatch, f"echo $OMP_NUM_THREADS > {tmp_path}/threads; exit 7")
+    monkeypatch.setattr(local, "cores", lambda: 3)
+    engine.execute(Plan((((plan.runs[0],),),), ()))
+    assert (tmp_path / "threads").read_text().strip() == expected
+
+
+def test_a_stopped_engine_stops_every_job_and_records_nothing(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, none, _ = plan.runs
+    interpreter(tmp_path, monkeypatch, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+
+    def stop(*_: Any, **__: Any) -> None:
+        while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "wait", stop)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(Plan((((teacher,), (none,)),), ()))
+    assert time.monotonic() - begin < 30
+    for pid in (tmp_path / "pids").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+    assert [engine.store.row(run.id) for run in (teacher, none)] == [None, None]
+
+
+def test_a_job_that_starts_while_the_engine_is_stopped_is_stopped_too(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interpreter(tmp_path, monkeypatch, "exec sleep 60")
+    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+    monkeypatch.setattr(local, "wait", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    process = engine._process
+
+    def late(*given: Any) -> Any:
+        while not engine.stopped:
+            time.sleep(0.02)
+        return process(*given)
+
+    monkeypatch.setattr(engine, "_process", late)
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        engine.execute(Plan((((plan.runs[0],),),), ()))
+    assert time.monotonic() - begin < 30
+    assert engine.store.row(plan.runs[0].id) is None

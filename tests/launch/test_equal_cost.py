@@ -1,0 +1,84 @@
+"""The student alone, trained for as long as a method costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from kdbench.grid import plan as grid
+from kdbench.launch import equal_cost
+from kdbench.records.row import Row
+from kdbench.report.cells import Cell, collect
+from kdbench.report.gains import factor_of
+from kdbench.spec.recipe import Recipe, load_recipe, stretched
+from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+from tests.helpers.rows import DIGITS, make_row
+
+NONE, KD, CRD = MethodEntry(method="none"), MethodEntry(method="kd"), MethodEntry(method="crd")
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    pair = Pair(teacher="resnet56", student="resnet20", mini=Networks(teacher="resnet20", student="resnet8"))
+    changes: dict[str, Any] = {"pairs": (pair,), "methods": (NONE, KD, CRD), "reported": (), "unreachable": ()}
+    return load_table("crd/cifar100").model_copy(update=changes)
+
+
+def row(table: Table, entry: MethodEntry, value: float, slowdown: float = 1.0, **more: Any) -> Row:
+    return make_row(table, table.pairs[0], entry, "mini", 0, value, slowdown=slowdown, **more)
+
+
+def longer(table: Table, factor: float) -> Recipe:
+    return stretched(load_recipe(table.recipe.mini), factor)
+
+
+@pytest.mark.parametrize(
+    ("cost", "factor"), [(None, None), (1.0, None), (1.12, None), (1.13, 1.25), (1.5, 1.5), (1.62, 1.5), (1.63, 1.75)]
+)
+def test_costs_are_rounded_to_quarters_and_small_ones_are_left_alone(cost: float | None, factor: float | None) -> None:
+    assert factor_of(cost) == factor
+
+
+def test_a_stretched_recipe_moves_its_milestones_along() -> None:
+    recipe = load_recipe("cifar_240")
+    changed = stretched(recipe, 1.5)
+    assert (changed.epochs, changed.milestones) == (360, (225, 270, 315))
+    assert changed == recipe.model_copy(update={"epochs": 360, "milestones": (225, 270, 315)})
+    assert stretched(recipe.model_copy(update={"max_steps": 20}), 1.75).max_steps == 35
+
+
+def test_the_student_alone_is_planned_once_for_each_cost(table: Table) -> None:
+    rows = [row(table, NONE, 60.0), row(table, KD, 63.0, 1.05), row(table, CRD, 64.0, 1.52)]
+    plan = equal_cost.plan([table], rows, grid.Choice("mini", DIGITS))
+    (run,) = plan.runs
+    assert (run.method, run.teacher, run.recipe) == ("none", None, longer(table, 1.5))
+
+
+def test_nothing_is_planned_before_anything_was_measured(table: Table) -> None:
+    assert equal_cost.plan([table], [], grid.Choice("mini", DIGITS)).runs == []
+
+
+def test_the_gain_at_equal_cost_is_over_the_student_that_trained_as_long(table: Table) -> None:
+    rows = [
+        row(table, NONE, 60.0),
+        row(table, CRD, 64.0, 1.52),
+        row(table, NONE, 63.0, recipe=longer(table, 1.5)),
+        row(table, NONE, 99.0, recipe=longer(table, 2.0)),  # of another method's cost
+    ]
+
+    def cell(found: list[Row]) -> Cell:
+        return next(one for one in collect(table, found, "mini") if one.entry is CRD)
+
+    own = cell(rows)
+    assert own.gain and own.gain_equal
+    assert (own.gain.mean, own.gain_equal.mean) == (4.0, 1.0)
+    assert cell(rows[:2]).gain_equal is None
+
+
+def test_a_cell_of_the_student_alone_keeps_the_tables_own_recipe(table: Table) -> None:
+    rows = [row(table, NONE, 60.0), row(table, NONE, 63.0, recipe=longer(table, 1.5), finished="2027-01-01T00:00:00")]
+    none = next(one for one in collect(table, rows, "mini") if one.entry is NONE)
+    assert none.measured and none.measured.mean == 60.0
+    assert replace(none, rows=()).gain_equal is None

@@ -1,0 +1,339 @@
+"""From a request to plans: which tables a data set is for, what is refused before any work, and one real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdbench import networks
+from kdbench.datasets import DataError
+from kdbench.errors import CheckpointError, SpecError
+from kdbench.launch import memory
+from kdbench.launch import request as launch
+from kdbench.launch.request import Asked, Launch, prepare
+from kdbench.methods.base import MethodError
+from kdbench.records import checkpoint as checkpoints
+from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"batch_size": 8, "teacher.batch_size": 8}
+Plans = Callable[..., list[Launch]]
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_npz(tmp_path_factory.mktemp("data") / "mine.npz", classes=4)
+
+
+def write_npz(file: Path, classes: int, train: int = 48, test: int = 20) -> Path:
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{n}": rng.integers(0, 256, (k, 16, 16, 3), np.uint8) for n, k in (("train", train), ("test", test))}
+    labels = {f"y_{n}": np.arange(k) % classes for n, k in (("train", train), ("test", test))}
+    np.savez(file, **arrays, **labels)  # type: ignore[arg-type]
+    return file
+
+
+def table_of(*entries: MethodEntry, **changes: Any) -> Table:
+    """A classification table of small networks; `changes` are fields of its only pair."""
+    mini = Networks(teacher="resnet14", student="resnet8")
+    pair = Pair(teacher="resnet56", student="resnet20", mini=mini, **changes)
+    fields = {"pairs": (pair,), "methods": (MethodEntry(method="none"), *entries), "reported": (), "unreachable": ()}
+    return load_table("dkd/cifar100").model_copy(update=fields)
+
+
+class Sayings(list[str]):
+    @property
+    def text(self) -> str:
+        return "\n".join(self)
+
+
+@pytest.fixture
+def said() -> Sayings:
+    return Sayings()
+
+
+@pytest.fixture
+def asked(tmp_path: Path, npz: Path) -> Asked:
+    return Asked(
+        root=tmp_path / "data", data=npz, scale="mini", seeds=None, methods=(), changes=dict(SMALL), teacher=None,
+        cohort=None, jobs=None, workers=None, devices=("cpu",), timeout=None, results=tmp_path / "runs",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def plans(asked: Asked, said: Sayings) -> Plans:
+    """plans(table, ..., field=value) prepares a request with those fields changed."""
+
+    def plan(*tables: Table, **more: Any) -> list[Launch]:
+        return prepare(tables, replace(asked, **more), 4, said.append)
+
+    return plan
+
+
+def test_an_array_file_picks_the_tables_of_small_images_and_says_which_it_left(plans: Plans, said: Sayings) -> None:
+    tables = [load_table(name) for name in ("akd/coco", "crd/cifar100", "torchdistill/imagenet")]
+    (found,) = plans(*tables, scale=None, changes=SMALL, methods=("kd",))
+    assert {run.task for run in found.plan.runs} == {"classification"}
+    assert {run.recipe.name for run in found.plan.runs} == {"cifar_240"}
+    assert {run.data.name for run in found.plan.runs} == {"mine"}
+    assert {run.data.classes for run in found.plan.runs} == {4}
+    assert "left out" in said.text and "akd/coco, torchdistill/imagenet" in said.text
+    assert "scale full, because --data names a data set" in said.text
+
+
+def test_a_coco_folder_picks_detection_tables(plans: Plans, digits_path: Path, said: Sayings) -> None:
+    (found,) = plans(load_table("dist/coco"), load_table("dist/cifar100"), data=digits_path)
+    assert {run.task for run in found.plan.runs} == {"detection"}
+    assert "dist/cifar100" in said.text
+
+
+def test_an_image_folder_picks_tables_of_image_files(plans: Plans, tmp_path: Path) -> None:
+    tables = [load_table(name) for name in ("crd/cifar100", "torchdistill/imagenet")]
+    found = launch._fitting(tables, tmp_path, "full", lambda _: None)
+    assert [table.name for table in found] == ["torchdistill/imagenet"]
+    with pytest.raises(SpecError, match=r"image files, which no table that was asked for takes at scale mini \(crd"):
+        plans(*tables, data=tmp_path)
+
+
+def test_data_that_no_named_table_is_for_is_one_error(plans: Plans, digits_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"looks like a detection set, which no table .*\(dkd/cifar100\)"):
+        plans(table_of(), data=digits_path)
+
+
+@pytest.mark.parametrize("missing", ["nowhere", "nowhere.npz"])
+def test_data_that_is_not_there_is_one_error(missing: str, plans: Plans, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=f"--data .*{missing}: is not there; give"):
+        plans(table_of(), load_table("dist/coco"), data=tmp_path / missing)
+
+
+def test_a_file_that_is_no_data_set_is_one_error(plans: Plans, tmp_path: Path) -> None:
+    file = tmp_path / "mine.npz"
+    file.write_bytes(b"PK")
+    with pytest.raises(DataError, match="mine.npz: is no readable .npz file"):
+        plans(table_of(), data=file)
+
+
+def test_tables_of_two_data_sets_are_two_plans_and_those_of_one_share_theirs(plans: Plans, said: Sayings) -> None:
+    first, second = table_of(MethodEntry(method="kd")), table_of(MethodEntry(method="dist"))
+    second = second.model_copy(update={"name": "dist/cifar100"})
+    other = second.model_copy(
+        update={"name": "other", "dataset": second.dataset.model_copy(update={"full": "imagenet"})}
+    )
+    one, two = plans(first, second, other)
+    assert sorted(run.method for run in one.plan.runs) == ["dist", "kd", "none", "none"]
+    assert sorted(run.method for run in two.plan.runs) == ["dist", "none", "none"]
+    assert {run.id for run in two.plan.runs} < {run.id for run in one.plan.runs}  # at mini both are the same data
+    assert said.text.count("runs in") == 2
+
+
+def test_jobs_fill_the_cores_at_mini_scale_alone(plans: Plans) -> None:
+    table = table_of(MethodEntry(method="kd"))
+    (mini,) = plans(table)
+    assert (mini.engine.devices, mini.engine.job.workers) == (["cpu"] * 4, 0)
+    (full,) = plans(table, scale="full")
+    assert full.engine.devices == ["cpu"]
+    assert all(len(cohort) == 1 for stage in full.plan.stages for cohort in stage)
+    (own,) = plans(table, jobs=2, devices=("cpu", "cpu"), workers=3)
+    assert (own.engine.devices, own.engine.job.workers) == (["cpu"] * 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("variant", "words"),
+    [
+        ({"resolution": 5}, "resolution=5: must divide the side"),
+        ({"fraction": 1.5}, "fraction=1.5: must be the share"),
+        ({"fractoin": 0.5}, "unknown data option: 'fractoin'. Did you mean 'fraction'"),
+    ],
+)
+def test_a_variant_that_cannot_be_made_is_refused_before_any_work(
+    variant: dict[str, Any], words: str, plans: Plans, asked: Asked
+) -> None:
+    with pytest.raises(DataError, match=words):
+        plans(table_of(MethodEntry(method="kd"), mini_data=variant))
+    assert not asked.results.exists()
+
+
+def test_a_variant_with_fewer_images_than_a_batch_is_refused_before_any_work(plans: Plans) -> None:
+    with pytest.raises(SpecError, match=r"batch_size 16 is above the 12 training images .*lower it with --set"):
+        plans(table_of(mini_data={"fraction": 0.25}), changes={"batch_size": 16, "teacher.batch_size": 8})
+
+
+def test_a_recipe_that_does_not_fit_the_data_is_refused_before_any_work(plans: Plans) -> None:
+    with pytest.raises(SpecError, match=r"image.kind resized_crop does not fit .*mine.npz"):
+        plans(table_of(base_recipe="imagenet_torchdistill"), scale="full")
+
+
+def test_more_negatives_than_samples_are_refused_before_any_work(plans: Plans) -> None:
+    crd = MethodEntry(method="crd", options={"negatives": 49})
+    with pytest.raises(MethodError, match="negatives is 49 and the training set has 48 samples; set negatives to at m"):
+        plans(table_of(crd))
+
+
+def test_negatives_are_counted_against_the_samples_that_a_variant_keeps(plans: Plans) -> None:
+    """Of 12 images a class a share of 0.2 keeps 2: 8 samples, where 0.2 of all are more than 9."""
+    crd = MethodEntry(method="crd", options={"negatives": 9})
+    assert plans(table_of(crd))
+    with pytest.raises(MethodError, match="negatives is 9 and the training set has 8 samples"):
+        plans(table_of(crd, mini_data={"fraction": 0.2}))
+
+
+def test_a_method_for_more_classes_is_refused_before_any_work(plans: Plans, tmp_path: Path) -> None:
+    two = write_npz(tmp_path / "two.npz", classes=2)
+    assert plans(table_of(MethodEntry(method="kd")), data=two)
+    with pytest.raises(MethodError, match="dkd needs at least 3 classes; the data has 2"):
+        plans(table_of(MethodEntry(method="dkd")), data=two)
+
+
+def test_memory_for_every_sample_is_said_before_it_is_taken(plans: Plans, said: Sayings) -> None:
+    entries = (
+        MethodEntry(method="crd", options={"negatives": 8, "dim": 4096}),
+        MethodEntry(method="mag+crd", options={"negatives": 8, "dim": 1366}),
+        MethodEntry(method="kd"),
+    )
+    plans(table_of(*entries))
+    lines = [line for line in said if "memory" in line]
+    # 48 samples x 2 banks x 4096 x 4 bytes = 1.5 MiB
+    assert lines == [
+        "  memory: crd keeps 2 MiB of past samples for each student",
+        "  memory: mag+crd keeps 1 MiB of past samples for each student",
+    ]
+
+
+def test_a_cohort_is_split_where_memory_is_short_and_the_plan_says_why(
+    plans: Plans, said: Sayings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = table_of(*(MethodEntry(method=name) for name in ("kd", "dist", "ekd")))
+    (whole,) = plans(table, memory=64.0, explain=True)
+    runs = whole.plan.stages[1][0]
+    assert [len(part) for part in whole.engine.parts(runs)] == [4]
+    assert "5 runs in 2 jobs" in said.text
+    assert re.search(r"stage 2: resnet8 seed 0, 4 to do: dist, ekd, kd, resnet8; \d\.\d GiB; time unknown", said.text)
+    assert "floating-point operations of networks in training; 2 of 2 jobs have no finished run here" in said.text
+    monkeypatch.setattr(memory, "LITTLE", 1.0)  # these networks are so small that a split would save next to nothing
+    (short,) = plans(table, memory=0.9, explain=True)
+    assert short.plan == whole.plan  # what is run under which name, and with how many threads, is as before
+    assert len(short.engine.parts(runs)) > 1
+    assert re.search(r"split into \d, because together they take", said.text)
+    assert "GiB for one run may not fit into the 0.9 of a job, and is tried" in said.text
+
+
+def test_jobs_side_by_side_share_the_memory_of_a_device(plans: Plans) -> None:
+    def room(*entries: MethodEntry, **more: Any) -> float:
+        (found,) = plans(table_of(*entries), memory=8.0, **more)
+        memory = found.engine.parts.__self__  # type: ignore[attr-defined]
+        return float(memory.room) / 2**30
+
+    assert room(jobs=4) == 8.0  # one cohort is never beside another
+    assert room(MethodEntry(method="kd"), cohort=1, jobs=4) == 4.0  # two are
+    assert room(MethodEntry(method="kd"), cohort=1, jobs=1) == 8.0
+
+
+def test_a_plan_says_why_a_run_is_alone(plans: Plans, said: Sayings) -> None:
+    plans(table_of(MethodEntry(method="kd")), seeds=(0, 1), methods=("none",), scale="mini")
+    assert [line.partition("alone: ")[2] for line in said if "alone" in line] == ["no other run has its seed"] * 2
+    said.clear()
+    plans(table_of(MethodEntry(method="kd")), cohort=1)
+    lines = [line for line in said if "stage 2" in line]
+    assert [line.partition("alone: ")[2] for line in lines] == ["--cohort is 1"] * 2
+
+
+def test_a_teacher_file_has_to_fit_the_networks_and_classes(plans: Plans, tmp_path: Path) -> None:
+    file, table = tmp_path / "teacher.pt", table_of(MethodEntry(method="kd"))
+
+    def write(name: str, count: int, **more: Any) -> Path:
+        checkpoints.write(file, {"state": networks.build(name, count).state_dict()} | more)
+        return file
+
+    with pytest.raises(CheckpointError, match="does not fit: fc.bias .*another number of classes"):
+        plans(table, teacher=write("resnet14", 5))
+    with pytest.raises(CheckpointError, match=r"trained for 2 classes \(cat, dog"):
+        plans(table, teacher=write("resnet14", 2, classes=["cat", "dog"]))
+    with pytest.raises(CheckpointError, match="is another network's"):
+        plans(table, teacher=write("resnet20", 4))
+    (found,) = plans(table, teacher=write("resnet14", 4))
+    assert [run.teacher_file is None for run in found.plan.runs] == [run.method == "none" for run in found.plan.runs]
+    assert len(found.plan.stages) == 1
+
+
+TABLE = """
+paper: example
+title: Three methods on a small set
+citation: nobody
+task: classification
+dataset: {full: cifar100, mini: digits}
+data_size: {train_images: 50000, val_images: 10000, classes: 100}
+metric: top1
+recipe: {full: cifar_240, mini: cifar_mini}
+teacher_recipe: {full: cifar_240, mini: cifar_mini_teacher}
+methods:
+  - {method: none}
+  - {method: kd}
+  - {method: ekd}
+pairs:
+  - {teacher: resnet56, student: resnet20, mini: {teacher: resnet14, student: resnet8}}
+"""
+CHANGES = ("batch_size=16", "epochs=1", "warmup_steps=1", "teacher.batch_size=16", "teacher.epochs=1")
+
+
+def test_a_classification_table_runs_from_the_command_line(npz: Path, tmp_path: Path) -> None:
+    (tmp_path / "table.yaml").write_text(TABLE)
+    environment = dict(os.environ, PYTHONPATH=str(ROOT), KDBENCH_DATA=str(tmp_path / "data"), COLUMNS="150")
+
+    def kdbench(*words: str) -> str:
+        line = [sys.executable, "-m", "kdbench", *words]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    settings = [word for change in CHANGES for word in ("--set", change)]
+    told = kdbench("run", "table.yaml", "--scale", "mini", "--data", str(npz), *settings)
+    assert "4 of 4 runs done" in told
+    rows = [json.loads(file.read_text()) for file in tmp_path.glob("results/runs/*/row.json")]
+    found = {(row["run"]["student"], row["run"]["method"]): row for row in rows}
+    assert set(found) == {("resnet14", "none"), ("resnet8", "none"), ("resnet8", "kd"), ("resnet8", "ekd")}
+    assert {(student, row["cost"]["cohort"]) for (student, _), row in found.items()} == {
+        ("resnet14", 1),
+        ("resnet8", 3),
+    }
+    assert found["resnet8", "kd"]["teacher"]["recorded"] == found["resnet14", "none"]["metrics"]["last"]["top1"]
+    assert found["resnet8", "ekd"]["teacher"]["recorded"] is None
+    shown = kdbench("table", "table.yaml", "--scale", "mini")
+    assert all(name in shown for name in ("none", "kd", "ekd"))
+
+
+def test_teachers_that_would_stay_equal_are_refused_before_any_work(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdbench.networks.check_init", lambda *_: None)
+    table = table_of(MethodEntry(method="ekd", options={"teachers": 2}))
+    with pytest.raises(SpecError, match="ekd: 2 teachers would all begin"):
+        plans(table, scale="mini", changes={"init": "published"})
+
+
+def test_steps_are_not_captured_on_a_cpu(plans: Plans) -> None:
+    with pytest.raises(SpecError, match="--capture: only CUDA has such graphs; leave it out"):
+        plans(table_of(), capture=True, devices=("cpu", "cpu"))
+
+
+def test_steps_of_classification_are_captured_and_others_are_carried_out_as_they_come(
+    plans: Plans, digits_path: Path, said: Sayings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "explain", lambda *_: None)  # it would ask CUDA for the device's name
+    asked = {"capture": True, "devices": ("cuda:0",), "memory": 8.0}
+    (small,) = plans(table_of(), **asked)
+    assert small.engine.job.capture
+    assert "--capture" not in said.text
+    changes = {"batch_size": 4, "teacher.batch_size": 4}
+    (scenes,) = plans(load_table("dist/coco"), data=digits_path, changes=changes, **asked)
+    assert not scenes.engine.job.capture
+    assert "--capture: steps of detection are carried out as they come" in said.text

@@ -1,0 +1,356 @@
+"""torchvision's detectors behind our interface: the same losses and detections, and everything shown in its shape."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import resnet50
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from kdbench import networks
+from kdbench.errors import SpecError
+from kdbench.methods.base import Batch, Outputs
+from kdbench.networks import detectors
+
+K = 5
+HEIGHT, WIDTH = 96, 128
+SIZES = [(HEIGHT, WIDTH), (96, 100), (70, WIDTH)]  # before padding
+
+Targets = list[dict[str, Tensor]]
+
+
+def images() -> list[Tensor]:
+    """Images of several sizes; the first is as large as the padded batch."""
+    draw = torch.Generator().manual_seed(0)
+    return [torch.randn(3, *size, generator=draw) for size in SIZES]
+
+
+def padded(single: list[Tensor]) -> Tensor:
+    batch = torch.zeros(len(single), 3, HEIGHT, WIDTH)
+    for target, image in zip(batch, single, strict=True):
+        target[:, : image.shape[1], : image.shape[2]] = image
+    return batch
+
+
+def targets(*counts: int) -> Targets:
+    draw = torch.Generator().manual_seed(1)
+    truth = []
+    for count, size in zip(counts, SIZES, strict=True):
+        corner = torch.rand(count, 2, generator=draw) * 40
+        boxes = torch.cat([corner, corner + 8 + torch.rand(count, 2, generator=draw) * 20], 1)
+        labels = torch.randint(0, K, (count,), generator=draw)
+        truth.append({"boxes": boxes, "labels": labels, "size": torch.tensor(size)})
+    return truth
+
+
+def build(name: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return networks.build(name, K)
+
+
+def confident(network: Any) -> Any:
+    """Biases without the prior that keeps an untrained head silent, so that there is something to detect."""
+    for name, parameter in network.named_parameters():
+        if "cls_logits.bias" in name:
+            nn.init.zeros_(parameter)
+    return network
+
+
+def as_torchvision(network: Any) -> Any:
+    """torchvision's own detector over the same weights, with a transform that only pads."""
+    model = network.model
+    model.transform = GeneralizedRCNNTransform(1, 1, [0.0] * 3, [1.0] * 3, _skip_resize=True)
+    return model
+
+
+def shifted(name: str, truth: Targets) -> Targets:
+    """Labels as torchvision counts them: from 1 where there is a background class."""
+    offset = int(name.startswith("faster"))
+    return [{"boxes": one["boxes"], "labels": one["labels"] + offset} for one in truth]
+
+
+def buffers(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.named_buffers()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def levels(network: Any) -> list[tuple[int, int]]:
+    return [(-(-HEIGHT // stride), -(-WIDTH // stride)) for stride in network.info.strides]
+
+
+MINI = tuple(name for name in detectors.NAMES if "_mini_" in name)
+mini = pytest.mark.parametrize("name", MINI)
+two_stage = pytest.mark.parametrize("name", [name for name in MINI if name.startswith("faster")])
+
+
+@mini
+def test_one_forward_shows_every_level_in_the_documented_shape(name: str) -> None:
+    network = build(name)
+    anchors = (
+        1
+        if name.startswith("fcos")
+        else network.model.rpn.anchor_generator.num_anchors_per_location()[0]
+        if name.startswith("faster")
+        else network.model.anchor_generator.num_anchors_per_location()[0]
+    )
+    assert anchors == {"fcos": 1, "retinanet": 6, "faster_rcnn": 3}[networks.family(name)]
+    columns = anchors * (1 if name.startswith("faster") else K)
+    shown = network(padded(images()))
+    assert isinstance(shown, Outputs) and shown.losses == {}
+    maps = levels(network)
+    assert [tuple(x.shape) for x in shown.features] == [
+        (3, c, *m) for c, m in zip(network.info.channels, maps, strict=True)
+    ]
+    assert [tuple(x.shape) for x in shown.logits] == [(3, columns, *m) for m in maps]
+    assert [tuple(x.shape) for x in shown.boxes] == [(3, anchors * 4, *m) for m in maps]
+    if name.startswith("fcos"):
+        assert [tuple(x.shape) for x in shown.extra["centerness"]] == [(3, 1, *m) for m in maps]
+        assert all(bool((level >= 0).all()) for level in shown.boxes)
+    else:
+        assert shown.extra == {}
+
+
+@mini
+@pytest.mark.parametrize("counts", [(3, 1, 4), (2, 0, 3), (0, 0, 0)], ids=["boxes", "one empty", "all empty"])
+def test_losses_are_torchvisions_own(name: str, counts: tuple[int, ...]) -> None:
+    network = build(name).train()
+    truth = targets(*counts)
+    torch.manual_seed(5)
+    ours = network(padded(images()), truth).losses
+    torch.manual_seed(5)
+    theirs = as_torchvision(network)(images(), shifted(name, truth))
+    assert ours.keys() == theirs.keys()
+    for key, loss in ours.items():
+        assert loss.ndim == 0 and loss.isfinite()
+        assert loss.item() == pytest.approx(theirs[key].item(), rel=1e-5, abs=1e-7), key
+    if sum(counts):
+        assert all(loss > 0 for loss in ours.values())
+
+
+@mini
+@pytest.mark.parametrize("counts", [(3, 1, 4), (0, 0, 0)], ids=["boxes", "empty"])
+def test_every_parameter_gets_a_finite_gradient_from_the_losses(name: str, counts: tuple[int, ...]) -> None:
+    network = build(name).train()
+    torch.stack(list(network(padded(images()), targets(*counts)).losses.values())).sum().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+    if sum(counts):
+        moved = [key for key, parameter in network.named_parameters() if parameter.grad.abs().sum() > 0]
+        assert len(moved) > 0.9 * len(list(network.parameters()))
+
+
+@mini
+def test_detections_are_torchvisions_own(name: str) -> None:
+    network = confident(build(name)).eval()
+    with torch.no_grad():
+        ours = network.detect(padded(images()), SIZES)
+        theirs = as_torchvision(network)(images())
+    offset = int(name.startswith("faster"))
+    assert sum(len(one["scores"]) for one in ours) > 0
+    for one, other, (height, width) in zip(ours, theirs, SIZES, strict=True):
+        torch.testing.assert_close(one["scores"], other["scores"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one["boxes"], other["boxes"], rtol=1e-5, atol=1e-4)
+        assert torch.equal(one["labels"], other["labels"] - offset)
+        assert len(one["scores"]) <= 100
+        assert one["labels"].min() >= 0 and one["labels"].max() < K
+        assert one["boxes"][:, 0::2].max() <= width and one["boxes"][:, 1::2].max() <= height
+        assert one["boxes"].min() >= 0
+
+
+@mini
+def test_a_forward_in_eval_mode_changes_no_buffer_and_one_in_train_mode_does(name: str) -> None:
+    network = build(name).eval()
+    before = buffers(network)
+    with torch.no_grad():
+        shown = network(padded(images()), targets(2, 1, 1))
+        network.detect(padded(images()), SIZES)
+        network.answer(shown, shown, Batch(padded(images()), targets(2, 1, 1), torch.arange(3)))
+    assert same(buffers(network), before)
+    network.train()(padded(images()))
+    assert not same(buffers(network), before)
+
+
+@mini
+def test_an_answer_in_eval_mode_does_not_depend_on_the_rest_of_the_batch(name: str) -> None:
+    network = build(name).eval()
+    with torch.no_grad():
+        whole, alone = network(padded(images())), network(padded(images())[1:2])
+    for one, other in zip(whole.logits, alone.logits, strict=True):
+        torch.testing.assert_close(one[1:2], other, rtol=1e-4, atol=1e-5)
+
+
+@mini
+def test_losses_from_its_own_features_are_the_losses_of_the_forward(name: str) -> None:
+    network = build(name).eval()
+    batch = Batch(padded(images()), targets(3, 1, 4), torch.arange(3))
+    torch.manual_seed(5)
+    shown = network(batch.inputs, batch.targets)
+    torch.manual_seed(5)
+    again = network.losses_from(shown.features, batch)
+    assert {key: loss.item() for key, loss in again.items()} == {key: v.item() for key, v in shown.losses.items()}
+    torch.manual_seed(5)
+    other = network.losses_from(tuple(level.flip(1) for level in shown.features), batch)
+    assert all(other[key].item() != shown.losses[key].item() for key in other)
+
+
+@mini
+def test_losses_from_let_gradients_reach_the_features(name: str) -> None:
+    network = build(name).eval().requires_grad_(False)
+    batch = Batch(padded(images()), targets(3, 1, 4), torch.arange(3))
+    features = tuple(level.detach().requires_grad_() for level in network(batch.inputs).features)
+    torch.stack(list(network.losses_from(features, batch).values())).sum().backward()
+    assert all(level.grad is not None and level.grad.isfinite().all() for level in features)
+    assert features[0].grad is not None and features[0].grad.abs().sum() > 0
+
+
+@mini
+def test_the_same_seed_builds_the_same_weights_and_another_seed_others(name: str) -> None:
+    one, two, other = build(name), build(name), build(name, seed=1)
+    assert same(one.state_dict(), two.state_dict()) and not same(one.state_dict(), other.state_dict())
+
+
+@two_stage
+def test_the_roi_head_shows_its_sampled_proposals_in_the_documented_shape(name: str) -> None:
+    network = build(name).train()
+    shown = network(padded(images()), targets(3, 0, 4))
+    proposals, rows = shown.extra["proposals"], sum(len(p) for p in shown.extra["proposals"])
+    assert len(proposals) == 3 and all(p.shape[1] == 4 and len(p) <= 48 for p in proposals)
+    assert shown.extra["roi_logits"].shape == (rows, K + 1)
+    assert shown.extra["roi_boxes"].shape == (rows, (K + 1) * 4)
+
+
+def test_a_teacher_reads_exactly_the_students_proposals() -> None:
+    student = build("faster_rcnn_mini_student").train()
+    teacher = build("faster_rcnn_mini_teacher", seed=1).eval()
+    batch = Batch(padded(images()), targets(3, 0, 4), torch.arange(3))
+    shown = student(batch.inputs, batch.targets)
+    before = buffers(teacher)
+    with torch.no_grad():
+        own = teacher(batch.inputs)
+        answer = teacher.answer(own, shown, batch)
+        heads = teacher.model.roi_heads
+        maps = teacher.model.backbone(batch.inputs)
+        pooled = heads.box_roi_pool(maps, list(shown.extra["proposals"]), SIZES)
+        logits, boxes = heads.box_predictor(heads.box_head(pooled))
+    assert same(buffers(teacher), before)
+    for one, other in zip(answer.extra["proposals"], shown.extra["proposals"], strict=True):
+        assert torch.equal(one, other)
+    assert answer.extra["roi_logits"].shape == shown.extra["roi_logits"].shape
+    torch.testing.assert_close(answer.extra["roi_logits"], logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(answer.extra["roi_boxes"], boxes, rtol=1e-5, atol=1e-6)
+    assert answer.features is own.features and answer.logits is own.logits and own.extra == {}
+
+
+def test_rows_of_the_answer_stay_with_their_image() -> None:
+    """A teacher that is the student itself answers what the student showed; exchanged images do not."""
+    network = build("faster_rcnn_mini_student").eval()
+    batch = Batch(padded(images()), targets(3, 1, 4), torch.arange(3))
+    with torch.no_grad():
+        shown = network(batch.inputs, batch.targets)
+        answer = network.answer(network(batch.inputs), shown, batch)
+        exchanged = network.answer(network(batch.inputs.flip(0)), shown, batch)
+    torch.testing.assert_close(answer.extra["roi_logits"], shown.extra["roi_logits"])
+    assert not torch.allclose(exchanged.extra["roi_logits"], shown.extra["roi_logits"], atol=1e-4)
+
+
+def test_bfloat16_losses_are_float32_and_near_those_of_float32() -> None:
+    for name in MINI[1::2]:
+        network = build(name).eval()
+        truth = targets(3, 1, 4)
+        torch.manual_seed(5)
+        exact = network(padded(images()), truth).losses
+        torch.manual_seed(5)
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = network(padded(images()), truth).losses
+        for key, loss in rough.items():
+            assert loss.dtype == torch.float32
+            assert loss.item() == pytest.approx(exact[key].item(), rel=0.1, abs=0.02), key
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@mini
+def test_small_teachers_hold_about_3_million_parameters_and_students_06(name: str) -> None:
+    expected = 3.0e6 if name.endswith("teacher") else 0.6e6
+    assert parameters(networks.build(name, 10)) == pytest.approx(expected, rel=0.25)
+
+
+CONSTRUCTORS = {
+    "retinanet_r50_fpn": ("retinanet_resnet50_fpn", 0),
+    "fcos_r50_fpn": ("fcos_resnet50_fpn", 0),
+    "faster_rcnn_r50_fpn": ("fasterrcnn_resnet50_fpn", 1),  # and the background
+}
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_paper_size_networks_hold_what_torchvisions_hold(name: str) -> None:
+    constructor, background = CONSTRUCTORS[name]
+    with torch.device("meta"):
+        ours = networks.build(name, 91 - background)
+        theirs = getattr(torchvision.models.detection, constructor)(weights=None, weights_backbone=None, num_classes=91)
+    shapes = {
+        key.removeprefix("model.").replace("backbone.pyramid.", "backbone."): value.shape
+        for key, value in ours.state_dict().items()
+    }
+    expected = {key: value.shape for key, value in theirs.state_dict().items()}
+    more = 0
+    if name.startswith("retinanet"):  # the papers' P6 is from the backbone's last map, torchvision's from P5
+        more = 256 * (2048 - 256) * 9
+        expected["backbone.fpn.extra_blocks.p6.weight"] = torch.Size((256, 2048, 3, 3))
+    assert shapes == expected
+    assert parameters(ours) == parameters(theirs) + more
+    published = {"retinanet_r50_fpn": 34_014_999, "fcos_r50_fpn": 32_269_600, "faster_rcnn_r50_fpn": 41_755_286}
+    # torchvision's published counts are with a FrozenBatchNorm, whose scales and shifts are no parameters.
+    norms = sum(m.weight.numel() * 2 for m in ours.modules() if isinstance(m, nn.BatchNorm2d))
+    assert parameters(ours) - norms == published[name] + more
+
+
+@pytest.mark.parametrize("family", ["retinanet", "fcos", "faster_rcnn"])
+@pytest.mark.parametrize(("depth", "body"), [("r101", "resnet101"), ("x101", "resnext101_64x4d")])
+def test_deeper_networks_differ_from_r50_by_their_backbone_alone(family: str, depth: str, body: str) -> None:
+    with torch.device("meta"):
+        shallow, deep = (networks.build(f"{family}_{d}_fpn", 80) for d in ("r50", depth))
+        more = parameters(getattr(torchvision.models, body)()) - parameters(resnet50())
+    assert parameters(deep) - parameters(shallow) == more
+    assert deep.info == shallow.info
+    assert shallow.info.strides == ((4, 8, 16, 32, 64) if family == "faster_rcnn" else (8, 16, 32, 64, 128))
+
+
+@pytest.mark.parametrize("name", ["retinanet_r50_fpn", "fcos_r50_fpn", "faster_rcnn_r50_fpn"])
+def test_paper_size_networks_show_the_levels_they_declare(name: str) -> None:
+    torch.manual_seed(0)
+    network = networks.build(name, 3).eval()
+    with torch.no_grad():
+        shown = network(torch.randn(1, 3, 64, 96))
+    assert [tuple(level.shape) for level in shown.features] == [
+        (1, c, -(-64 // s), -(-96 // s)) for c, s in zip(network.info.channels, network.info.strides, strict=True)
+    ]
+
+
+def test_an_unknown_network_suggests_the_nearest() -> None:
+    with pytest.raises(SpecError, match="unknown network: 'fcos_mini_studnt'. Did you mean 'fcos_mini_student'"):
+        networks.build("fcos_mini_studnt", 3)
+
+
+def test_every_name_has_a_family_and_every_family_all_sizes() -> None:
+    assert len(networks.names()) == len(set(networks.names()))
+    families = [networks.family(name) for name in detectors.NAMES]
+    assert {name: families.count(name) for name in families} == {"retinanet": 5, "fcos": 5, "faster_rcnn": 5}
+
+
+def test_a_copy_of_a_network_answers_alike() -> None:
+    network = build("faster_rcnn_mini_student").eval()
+    with torch.no_grad():
+        one, other = network(padded(images())), copy.deepcopy(network)(padded(images()))
+    assert all(torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True))

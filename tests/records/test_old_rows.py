@@ -1,0 +1,24 @@
+"""Rows that an earlier version wrote are still read: of 2026, before recipes and runs got further fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdbench.records.row import Row
+from kdbench.records.store import read_row
+
+FILES = sorted((Path(__file__).parents[1] / "data" / "rows_2026").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_row_of_2026_is_read(path: Path) -> None:
+    row = read_row(path)
+    assert isinstance(row, Row), row
+    assert row.id == path.stem and row.status == "done" and row.metrics and row.history
+
+
+def test_they_are_of_a_student_alone_and_of_one_with_a_frozen_teacher() -> None:
+    rows = [row for path in FILES if isinstance(row := read_row(path), Row)]
+    assert {row.run.method: row.teacher is not None for row in rows} == {"none": False, "kd": True}

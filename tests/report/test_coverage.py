@@ -1,0 +1,128 @@
+"""Printed numbers and runs: every number is reachable or given up with a reason, and a gap is named with its mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kdbench.report.coverage import Numbers, coverage, uncovered
+from kdbench.spec.reported import Reported, load_reported, reported_names
+from kdbench.spec.table import MethodEntry, Pair, Table, Unreachable, load_table, table_names
+
+
+@pytest.fixture(scope="module")
+def tables() -> list[Table]:
+    return [load_table(name) for name in table_names()]
+
+
+@pytest.fixture(scope="module")
+def reported() -> Numbers:
+    return {name: load_reported(name) for name in reported_names()}
+
+
+def number(method: str, **changes: Any) -> Reported:
+    """A row of `dist.csv` about ResNet-34 -> ResNet-18 on ImageNet in strategy b1."""
+    values: dict[str, Any] = {
+        "paper": "dist", "table": "imagenet", "dataset": "imagenet", "strategy": "b1", "teacher": "resnet34",
+        "teacher_value": 73.31, "student": "resnet18", "student_value": 69.76, "method": method, "metric": "top1",
+        "value": 72.07, "std": None, "selection": "", "source": "README", "evidence": "primary", "note": "",
+    }  # fmt: skip
+    return Reported.model_validate(values | changes)
+
+
+def table_of(*entries: MethodEntry, unreachable: tuple[Unreachable, ...] = (), **pair: Any) -> Table:
+    """`dist/imagenet` with one pair, and these entries beside `none`."""
+    names: dict[str, Any] = {"teacher": "resnet34", "student": "resnet18", "strategy": "b1"}
+    one = Pair(**(names | pair), methods=(MethodEntry(method="none"), *entries))
+    return load_table("dist/imagenet").model_copy(update={"pairs": (one,), "unreachable": unreachable})
+
+
+DIST = MethodEntry(method="dist")
+
+
+def test_every_number_of_a_table_in_the_tree_is_reachable_or_given_up(tables: list[Table], reported: Numbers) -> None:
+    assert uncovered(tables, reported) == []
+
+
+def test_the_tree_reaches_what_it_promises(tables: list[Table], reported: Numbers) -> None:
+    found = {one.file: one for one in coverage(tables, reported)}
+    counts = {name: (one.reachable, one.unreachable.total()) for name, one in found.items()}
+    assert counts["crd"] == (188, 0)
+    assert counts["granularity"] == (161, 21)
+    assert counts["dkd"] == (26, 0)
+    assert counts["torchdistill"] == (6, 0)
+    assert found["dist"].unreachable.total() == 0 and found["dist"].reachable >= 37
+    for name, one in found.items():
+        printed = sum(row.value is not None for row in reported[name])
+        assert one.reachable + one.unreachable.total() + one.no_table.total() == printed
+        assert all(one.unreachable), "every number that is given up has a reason"
+
+
+def test_one_more_printed_row_is_found(tables: list[Table], reported: Numbers) -> None:
+    more = {**reported, "dist": [*reported["dist"], number("reviewkd")]}
+    (problem,) = uncovered(tables, more)
+    assert problem.startswith("imagenet: resnet34 -> resnet18 reviewkd (b1) stands for no run: dist/imagenet has no")
+
+
+@pytest.mark.parametrize("strategy", ["b2", None])
+def test_a_wrong_strategy_is_found(strategy: str | None) -> None:
+    (problem,) = uncovered([table_of(DIST, strategy=strategy)], {"dist": [number("dist")]})
+    assert f"no such pair under the strategy 'b1' (there is {strategy or ''!r})" in problem
+
+
+def test_a_removed_pair_a_removed_method_and_another_metric_are_found() -> None:
+    rows = {"dist": [number("dist")]}
+    assert "has no such pair; add it" in uncovered([table_of(DIST, student="resnet50")], rows)[0]
+    assert "has no dist for this pair" in uncovered([table_of()], rows)[0]
+    assert "is about top1" in uncovered([table_of(DIST)], {"dist": [number("dist", metric="top5")]})[0]
+
+
+def test_an_entry_counts_under_the_name_that_the_paper_gives_it() -> None:
+    entry = MethodEntry(method="dist", label="ours", reported="dist_t4")
+    assert uncovered([table_of(entry)], {"dist": [number("dist_t4")]}) == []
+    assert uncovered([table_of(entry)], {"dist": [number("dist")]})
+
+
+@pytest.mark.parametrize("student", ["resnet18", ""])
+def test_teachers_and_students_alone_stand_for_the_pair(student: str) -> None:
+    rows = {"dist": [number("teacher", student=student), number("none")]}
+    (found,) = coverage([table_of()], rows)
+    assert (found.reachable, found.problems) == (2, [])
+
+
+def test_a_blank_cell_does_not_count() -> None:
+    (found,) = coverage([table_of()], {"dist": [number("dist", value=None)]})
+    assert found.line == "reported dist: 0 numbers, 0 reachable"
+
+
+def test_what_a_table_gives_up_is_counted_by_its_reason() -> None:
+    skipped = table_of(DIST, skip="no such network")
+    (found,) = coverage([skipped], {"dist": [number("dist"), number("kd")]})
+    assert found.line == "reported dist: 2 numbers, 0 reachable, 2 unreachable (no such network: 2)"
+    given_up = table_of(unreachable=(Unreachable(reason="never released", method="dist"),))
+    (found,) = coverage([given_up], {"dist": [number("dist"), number("none")]})
+    assert found.line == "reported dist: 2 numbers, 1 reachable, 1 unreachable (never released: 1)"
+
+
+def test_what_is_given_up_must_not_also_run_nor_fit_nothing() -> None:
+    given_up = Unreachable(reason="never released", method="dist", teacher="resnet34", student="resnet18")
+    (problem,) = uncovered([table_of(DIST, unreachable=(given_up,))], {"dist": [number("dist")]})
+    assert "has a run and is also listed" in problem
+    other = given_up.model_copy(update={"student": "resnet50"})
+    (problem,) = uncovered([table_of(DIST, unreachable=(other,))], {"dist": [number("dist")]})
+    assert problem == "dist/imagenet: unreachable[0] fits no reported number; remove it"
+
+
+def test_numbers_without_a_table_are_counted_and_are_no_problem() -> None:
+    rows = {"dist": [number("dist"), number("dist", table="camvid")], "cirkd": [number("cirkd")]}
+    assert uncovered([table_of(DIST)], rows) == []
+    assert [one.line for one in coverage([table_of(DIST)], rows)] == [
+        "reported dist: 2 numbers, 1 reachable, 1 in no table yet (camvid: 1)",
+        "reported cirkd: 1 numbers, 0 reachable, 1 in no table yet (imagenet: 1)",
+    ]
+
+
+def test_a_line_names_what_is_uncovered() -> None:
+    (found,) = coverage([table_of()], {"dist": [number("dist"), number("none")]})
+    assert found.line.startswith("reported dist: 2 numbers, 1 reachable, 1 uncovered: imagenet: resnet34 -> resnet18")

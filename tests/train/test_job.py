@@ -1,0 +1,329 @@
+"""One job from spec to rows: every detector family end to end, resuming, cohorts, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench.datasets import DataError, open_coco
+from kdbench.errors import StoreError
+from kdbench.records import checkpoint as checkpoints
+from kdbench.records.row import Row
+from kdbench.records.store import Store, read_rows
+from kdbench.spec.recipe import load_recipe
+from kdbench.train import job as run
+from kdbench.train import loop as training
+from kdbench.train.job import execute
+from tests.conftest import SHORT
+
+METHODS = {
+    "fcos": ["none", "maskd", "akd+cwd"],
+    "retinanet": ["none", "dist", "dist+mimic", "akd+masked_generative", "akd+maskd+box_l1"],
+    "faster_rcnn": ["none", "dist+mimic", "mimic+box_l1"],
+}
+QUICK = {"maskd": {"mask_steps": 2}, "akd+maskd+box_l1": {"akd+maskd": {"mask_steps": 2}}}
+
+
+def quiet(event: dict[str, Any]) -> None:
+    assert json.dumps(event)
+
+
+@pytest.mark.parametrize("family", METHODS)
+def test_two_epochs_of_every_family_from_data_to_row(family: str, make_run: Any, make_job: Any) -> None:
+    teacher = make_run("teacher", family)
+    (taught,) = execute(make_job(teacher), quiet)
+    assert taught.status == "done", taught.reason
+    runs = [make_run(method, family, **QUICK.get(method, {})) for method in METHODS[family]]
+    rows = execute(make_job(*runs), quiet)
+    assert [row.status for row in rows] == ["done"] * len(runs), [row.reason for row in rows]
+    for row in rows:
+        assert row.metrics is not None and row.cost is not None and row.student is not None
+        assert [epoch.epoch for epoch in row.history] == [1, 2]
+        assert row.history[-1].metrics == row.metrics.last
+        assert 0 <= row.metrics.last["ap"] <= 100
+        assert row.metrics.best["ap"] == max(epoch.metrics["ap"] for epoch in row.history)
+        assert row.cost.params > 100_000 and row.cost.flops > 1e6 and row.cost.images_per_second > 0
+        assert row.cost.cohort == len(runs)
+        assert (row.teacher is None) == (row.run.method == "none")
+        if row.teacher:
+            assert row.teacher.measured == pytest.approx(row.teacher.recorded)
+            assert row.cost.teacher_seconds > 0
+        assert sum(row.history[0].losses.values()) > 0
+    found, misfits = read_rows([make_job().results])
+    assert {row.id for row in found} == {row.id for row in [taught, *rows]}
+    assert not misfits
+
+
+def student_of(results: Path, run_id: str) -> dict[str, torch.Tensor]:
+    return checkpoints.read(results / run_id / "student.pt")["state"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_members_of_a_cohort_end_bitwise_equal_to_solo_runs(
+    precision: str, make_run: Any, make_job: Any, tmp_path: Path
+) -> None:
+    recipe = load_recipe("coco_mini", SHORT | {"epochs": 1, "precision": precision})
+    family = "faster_rcnn"  # its proposals are sampled, so it is the one that draws most
+    runs = [make_run(method, family, recipe=recipe) for method in ("none", "akd+cwd", "dist")]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    for results in (together, alone):
+        execute(make_job(make_run("teacher", family, recipe=recipe), results=results), quiet)
+    execute(make_job(*runs, results=together), quiet)
+    for one in runs:
+        execute(make_job(one, results=alone), quiet)
+        assert equal(student_of(together, one.id), student_of(alone, one.id)), one.method
+
+
+class Killed(BaseException):
+    """Stands for a signal: nothing in the harness may catch it."""
+
+
+def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_same(
+    make_run: Any, make_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "READ_EVERY", 1)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for results in (whole, parts):
+        execute(make_job(make_run("teacher"), results=results), quiet)
+    runs = [make_run("maskd", mask_steps=2, custom_mask_warmup=5), make_run("akd+masked_generative")]
+    execute(make_job(*runs, results=whole), quiet)
+
+    def kill_at_the_last_step(event: dict[str, Any]) -> None:
+        if event["event"] == "step" and event["step"] == event["steps"]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        execute(make_job(*runs, results=parts), kill_at_the_last_step)
+    assert not Store(parts).row_file(runs[0].id).exists()
+    events: list[dict[str, Any]] = []
+    rows = execute(make_job(*runs, results=parts), events.append)
+    steps = Store(whole).row(runs[0].id).history[-1].steps
+    assert steps > 2  # in two epochs, so the last is not the only one of its epoch
+    places = [(event["epoch"], event["step"]) for event in events if event["event"] == "resumed"]
+    assert places == [(1, steps - 1)] * 2
+    for one, row in zip(runs, rows, strict=True):
+        assert equal(student_of(whole, one.id), student_of(parts, one.id))
+        kept = Store(whole).row(one.id)
+        assert kept is not None
+        assert [epoch.losses for epoch in kept.history] == [epoch.losses for epoch in row.history]
+
+
+def test_members_saved_at_different_epochs_meet_again(make_run: Any, make_job: Any, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for results in (whole, parts):
+        execute(make_job(make_run("teacher"), results=results), quiet)
+    runs = [make_run("mimic"), make_run("cwd")]
+    execute(make_job(*runs, results=whole), quiet)
+
+    def kill_between_saves(event: dict[str, Any]) -> None:
+        if event["event"] == "epoch" and event["epoch"] == 1:
+            raise Killed  # the first member is saved, the second is not
+
+    with pytest.raises(Killed):
+        execute(make_job(*runs, results=parts), kill_between_saves)
+    execute(make_job(*runs, results=parts), quiet)
+    assert all(equal(student_of(whole, one.id), student_of(parts, one.id)) for one in runs)
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, method: str, at_step: int, value: float | Exception) -> None:
+    """Make one method return `value` (or raise it) at its `at_step`-th forward."""
+    from kdbench import methods
+
+    target = methods.method_class(method)
+    forward, calls = target.forward, iter(range(1, 1000))
+
+    def broken(self: Any, *given: Any) -> dict[str, torch.Tensor]:
+        terms = forward(self, *given)
+        if next(calls) != at_step:
+            return terms
+        if isinstance(value, Exception):
+            raise value
+        return {name: term * value for name, term in terms.items()}
+
+    monkeypatch.setattr(target, "forward", broken)
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "words"),
+    [
+        (float("nan"), "diverged", "loss term mimic is nan at step 3"),
+        (float("inf"), "diverged", "loss term mimic is inf at step 3"),
+        (FloatingPointError("no such boxes"), "diverged", "no such boxes"),
+        (MemoryError("no room"), "out-of-memory", "--cohort 1"),
+        (RuntimeError("broken kernel"), "failed", "RuntimeError: broken kernel"),
+    ],
+)
+def test_a_member_that_breaks_leaves_with_a_status_and_the_rest_end_as_alone(
+    value: Any, status: str, words: str, make_run: Any, make_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("coco_mini", SHORT | {"epochs": 1})
+    company, alone = tmp_path / "company", tmp_path / "alone"
+    for results in (company, alone):
+        execute(make_job(make_run("teacher", recipe=recipe), results=results), quiet)
+    good, bad = make_run("cwd", recipe=recipe), make_run("mimic", recipe=recipe)
+    execute(make_job(good, results=alone), quiet)
+    poison(monkeypatch, "mimic", 3, value)
+    rows = {row.run.method: row for row in execute(make_job(bad, good, results=company), quiet)}
+    assert rows["mimic"].status == status
+    assert words in rows["mimic"].reason
+    assert rows["mimic"].metrics is None
+    assert rows["cwd"].status == "done"
+    assert equal(student_of(company, good.id), student_of(alone, good.id))
+
+
+def test_a_loss_that_would_hide_another_is_refused(make_run: Any, make_job: Any, monkeypatch: Any) -> None:
+    from kdbench import methods
+
+    teach(make_run, make_job)
+    target = methods.method_class("mimic")
+    forward = target.forward
+    monkeypatch.setattr(target, "forward", lambda *given: {"classification": forward(*given)["mimic"]})
+    (row,) = execute(make_job(student_of_that_teacher(make_run)), quiet)
+    assert row.status == "failed"
+    assert "classification is a loss of the network and of the method" in row.reason
+
+
+def test_data_that_changed_since_the_plan_is_refused(make_run: Any, make_job: Any) -> None:
+    one = make_run("none")
+    other = one.model_copy(update={"data": one.data.model_copy(update={"fingerprint": "another"})})
+    with pytest.raises(DataError, match="changed since the runs were planned"):
+        execute(make_job(other), quiet)
+
+
+def test_max_steps_ends_a_run_early_and_is_kept_in_its_spec(make_run: Any, make_job: Any) -> None:
+    recipe = load_recipe("coco_mini", SHORT | {"max_steps": 1})
+    (row,) = execute(make_job(make_run("none", recipe=recipe)), quiet)
+    assert row.status == "done"
+    assert row.history[-1].steps == 1
+    assert row.run.recipe.max_steps == 1
+
+
+def teach(make_run: Any, make_job: Any, classes: int | None = None) -> Path:
+    """A finished teacher; returns its folder."""
+    recipe = load_recipe("coco_mini", SHORT | {"max_steps": 1})
+    one = make_run("teacher", recipe=recipe)
+    execute(make_job(one), quiet)
+    return make_job().results / one.id
+
+
+def student_of_that_teacher(make_run: Any) -> Any:
+    return make_run("mimic", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
+
+
+def test_a_teacher_off_its_record_is_refused(make_run: Any, make_job: Any) -> None:
+    folder = teach(make_run, make_job)
+    row = Row.model_validate_json((folder / "row.json").read_bytes())
+    assert row.metrics is not None
+    boasting = row.metrics.model_copy(update={"last": row.metrics.last | {"ap": row.metrics.last["ap"] + 5}})
+    Store(make_job().results).write(row.model_copy(update={"metrics": boasting}))
+    refused(make_job(student_of_that_teacher(make_run)), "is on record")
+
+
+def test_a_teacher_whose_file_changed_is_refused(make_run: Any, make_job: Any) -> None:
+    folder = teach(make_run, make_job)
+    content = checkpoints.read(folder / "student.pt")
+    checkpoints.write(folder / "student.pt", content | {"note": "another file"})
+    refused(make_job(student_of_that_teacher(make_run)), "sha256 differs")
+
+
+def test_a_teacher_that_never_finished_is_refused(make_run: Any, make_job: Any) -> None:
+    refused(make_job(student_of_that_teacher(make_run)), "has no finished run")
+
+
+def test_a_teacher_whose_file_is_gone_is_refused_and_runs_without_a_teacher_go_on(make_run: Any, make_job: Any) -> None:
+    (teach(make_run, make_job) / "student.pt").unlink()
+    alone = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
+    rows = {row.run.method: row for row in execute(make_job(alone, student_of_that_teacher(make_run)), quiet)}
+    assert rows["none"].status == "done"
+    assert rows["mimic"].status == "failed"
+    assert "is gone; delete" in rows["mimic"].reason
+
+
+def refused(job: Any, words: str) -> None:
+    """The job's one run ends as failed before any training."""
+    events: list[dict[str, Any]] = []
+    (row,) = execute(job, events.append)
+    assert row.status == "failed"
+    assert words in row.reason
+    assert not [event for event in events if event["event"] == "step"]
+
+
+def given_teacher(make_run: Any, file: Path) -> Any:
+    return student_of_that_teacher(make_run).model_copy(update={"teacher_file": checkpoints.sha256(file)})
+
+
+def test_a_given_teacher_file_is_used_and_measured(make_run: Any, make_job: Any, tmp_path: Path) -> None:
+    file = teach(make_run, make_job) / "student.pt"
+    (row,) = execute(make_job(given_teacher(make_run, file), teacher_file=file), quiet)
+    assert row.status == "done" and row.teacher is not None
+    assert row.teacher.sha256 == checkpoints.sha256(file)
+    assert row.teacher.recorded is None
+
+
+def test_a_teacher_with_other_classes_is_refused_before_training(make_run: Any, make_job: Any, tmp_path: Path) -> None:
+    from kdbench import networks
+
+    file = tmp_path / "other.pt"
+    checkpoints.write(file, {"state": networks.build("fcos_mini_teacher", 7).state_dict()})
+    refused(make_job(given_teacher(make_run, file), teacher_file=file), "another number of classes")
+    checkpoints.write(file, {"classes": ["cat", "dog"], "state": networks.build("fcos_mini_teacher", 2).state_dict()})
+    refused(make_job(given_teacher(make_run, file), teacher_file=file), "trained for 2 classes")
+    changed = given_teacher(make_run, file)
+    checkpoints.write(file, {"state": networks.build("fcos_mini_teacher", 10).state_dict()})
+    refused(make_job(changed, teacher_file=file), "changed since the runs were planned")
+
+
+def test_a_full_disk_at_the_row_loses_nothing_that_was_trained(
+    make_run: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make_run("none")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", lambda *_: (_ for _ in ()).throw(StoreError("cannot write: disk full")))
+        with pytest.raises(StoreError, match="disk full"):
+            execute(make_job(one), quiet)
+    trained: list[int] = []
+    step = training._report_step
+    monkeypatch.setattr(training, "_report_step", lambda *given: (trained.append(1), step(*given)))
+    (row,) = execute(make_job(one), quiet)
+    assert row.status == "done"
+    assert not trained  # the second call only evaluated
+    assert not (make_job().results / one.id / "checkpoint.pt").exists()
+
+
+def test_a_broken_image_ends_the_run_as_failed_and_names_the_file(
+    make_run: Any, make_job: Any, digits_path: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(digits_path, copy)
+    victim = sorted((copy / "train2017").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:200])
+    one = make_run("none")
+    found = one.data.model_copy(update={"fingerprint": open_coco("", tmp_path, copy).fingerprint})
+    job = make_job(one.model_copy(update={"data": found})).model_copy(update={"data_path": copy})
+    (row,) = execute(job, quiet)
+    assert row.status == "failed"
+    assert victim.name in row.reason
+
+
+def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    job = tmp_path / "job.json"
+    one = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
+    job.write_text(make_job(one).model_dump_json())
+    done = subprocess.run([sys.executable, "-m", run.__name__, str(job)], capture_output=True, text=True, check=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["phase", "step", "epoch", "row", "finished"]
+    assert events[3]["status"] == "done"
