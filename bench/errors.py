@@ -24,11 +24,7 @@ class TeacherError(ValueError):
     """A teacher cannot be used; the message says why and the mend."""
 
 
-class CaptureError(RuntimeError):
-    """A step cannot be captured; the message says why and the mend."""
-
-
-USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, CaptureError, DataError)
+USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError)
 """With `methods.base.MethodError`, which is imported only where methods are."""
 
 

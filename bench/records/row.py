@@ -75,7 +75,7 @@ class Cost(Record):
     peak_memory: int = Field(description="Peak resident memory of the process, bytes; on CUDA, taken from the device.")
     wall_seconds: float = Field(description="Training and evaluating, all members of the cohort included.")
     cohort: int = Field(description="How many students shared the data stream and the teacher's forward.")
-    captured: bool = Field(default=False, description="Whether steps were captured and replayed (CUDA graphs).")
+    captured: bool = Field(default=False, exclude=True, repr=False, description="Retired: read in old rows, not kept.")
 
 
 class Environment(Record):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +22,6 @@ from ..networks.base import Network
 from ..records.row import Status
 from ..spec.recipe import Recipe
 from ..tasks.base import Task, autocast
-from .capture import Recorder, Shared
 from .lr_schedule import total_steps
 from .student import Clock, DivergedError, Member, Prepared
 
@@ -34,27 +32,12 @@ READ_EVERY = 10  # steps between readings of the losses, and between progress re
 SAVE_EVERY = 600.0  # seconds between savings within an epoch
 
 
-def train(
-    members: list[Member],
-    task: Task,
-    teacher: Network | None,
-    device: torch.device,
-    report: Report,
-    recorder: Recorder | None = None,
-) -> None:
+def train(members: list[Member], task: Task, teacher: Network | None, device: torch.device, report: Report) -> None:
     """Train all members to their last epoch; each ends with `status` None (whole) or why it left.
 
     Every member is saved when its method's earlier phases are over, at the end of every epoch, and within a long one
-    every `SAVE_EVERY` seconds. All share one recipe's data stream; `teacher` is frozen. With a recorder, steps are
-    captured and replayed.
+    every `SAVE_EVERY` seconds. All share one recipe's data stream; `teacher` is frozen.
     """
-    with recorder.stream() if recorder is not None else nullcontext():
-        _train(members, task, teacher, device, report, Shared(recorder))
-
-
-def _train(
-    members: list[Member], task: Task, teacher: Network | None, device: torch.device, report: Report, shared: Shared
-) -> None:
     prepared: Prepared = {}
     for member in members:
         report({"event": "phase", "text": f"preparing {member.run.method}"})
@@ -66,7 +49,7 @@ def _train(
         begin = min(member.steps for member in behind)
         current = [member for member in behind if member.steps == begin]
         ahead = [member.steps for member in behind if member.steps > begin]
-        _train_on(current, min(ahead, default=None), task, teacher, device, report, shared)
+        _train_on(current, min(ahead, default=None), task, teacher, device, report)
 
 
 def _train_on(
@@ -76,7 +59,6 @@ def _train_on(
     teacher: Network | None,
     device: torch.device,
     report: Report,
-    shared: Shared,
 ) -> None:
     """From the step that all members have reached to step `until`, or to the end of the epoch if that comes first."""
     recipe, begin = members[0].run.recipe, members[0].steps
@@ -85,16 +67,16 @@ def _train_on(
     end = min(epoch_end, until or epoch_end)
     reached, counted = begin, time.perf_counter()
     saved = counted
-    for given, waited in _timed(task.batches(epoch, device, skip=done)):
+    for batch, waited in _timed(task.batches(epoch, device, skip=done)):
         reached += 1
-        _step(members, given, teacher, Clock(device, exact=reached % READ_EVERY == 0, data=waited), shared)
+        _step(members, batch, teacher, Clock(device, exact=reached % READ_EVERY == 0, data=waited))
         if reached == end or reached % READ_EVERY == 0:
             _report_step(members, epoch, reached, task, report)
         if not any(member.active for member in members):
             return  # nobody is left to read the rest of the epoch for
         if reached == end:
             break
-        # Only where losses were just read, and with enough steps ahead for whoever goes on to time and capture one.
+        # Only where losses were just read, and with enough steps ahead for whoever goes on to time one.
         if reached % READ_EVERY == 0 and end - reached >= READ_EVERY and time.perf_counter() - saved >= SAVE_EVERY:
             counted = _save(members, counted)
             saved = time.perf_counter()
@@ -106,17 +88,16 @@ def _train_on(
         _save(members, counted)
 
 
-def _step(members: list[Member], given: Batch, teacher: Network | None, clock: Clock, shared: Shared) -> None:
-    batch, recorder = shared.place(given)
+def _step(members: list[Member], batch: Batch, teacher: Network | None, clock: Clock) -> None:
     own = None
     if teacher is not None and any(m.active and m.wants_frozen for m in members):
-        asked, replaying = clock.now(), shared.shown.captured
-        own = shared.shown(partial(_show, teacher, batch, members[0].run.recipe, clock.device), recorder)
-        if clock.exact and replaying == shared.shown.captured:
+        asked = clock.now()
+        own = _show(teacher, batch, members[0].run.recipe, clock.device)
+        if clock.exact:
             clock.teacher = clock.now() - asked
     for member in filter(lambda m: m.active, members):
         with leaving(member):
-            member.step(batch, own if member.wants_frozen else None, teacher, clock, recorder)
+            member.step(batch, own if member.wants_frozen else None, teacher, clock)
 
 
 def _end_epoch(

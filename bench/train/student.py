@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +26,6 @@ from ..spec.schema import digest
 from ..tasks.base import Task, autocast
 from . import online_teachers as online
 from . import optimizer as optimisers
-from .capture import Recorder, Repeated
 from .lr_schedule import learning_rate, total_steps
 from .rng import RandomState
 
@@ -86,12 +84,10 @@ class Member:
         self.epoch = 0  # the one to train, or to go on with
         self.steps = 0
         self.history: list[Epoch] = []
-        self.replayed: list[bool] = []  # one an epoch, or more where it was gone on with
         self.seconds: dict[str, list[float]] = {"data": [], "teacher": [], "student": []}  # a step's, one an epoch
         self.prepared = False
         self.prepare_seconds = 0.0
         self.wall_seconds = 0.0
-        self._passes: Repeated[tuple[list[str], Tensor]] = Repeated()
         self._terms: list[tuple[list[str], Tensor]] = []
         self._answered = 0.0
         self.tally = Tally()
@@ -121,33 +117,23 @@ class Member:
         """The network that is evaluated and saved: the student, or the running mean of its weights."""
         return self.student if self.averaged is None else cast(Network, self.averaged.module)
 
-    @property
-    def repeats(self) -> bool:
-        """Whether each step is the same work as the one before, but for what tensors hold."""
-        return self.teachers is None or self.teachers.copy is None
-
-    @property
-    def captured(self) -> bool:
-        """Whether the steps of every epoch so far were replayed."""
-        return bool(self.replayed) and all(self.replayed)
-
     def prepare(self, teacher: Network | None, shared: Prepared) -> None:
         """The method's earlier phases; a resumed run has them behind it.
 
         `shared` holds what members of the cohort prepared already, with the seconds it took; each phase has a random
-        state of its own, seeded by `preparation` and the student's network, so it does not matter who was first.
+        state of its own, seeded by `preparation_key` and the student's network, so it does not matter who was first.
         """
         if teacher is None or self.prepared:
             return
         for part in (m for m in self.method.modules() if isinstance(m, Method)):
             if type(part).prepare is Method.prepare:
                 continue
-            seed = int(digest([self.run.init_seed, "prepare", part.preparation]), 16) % 2**63
+            seed = int(digest([self.run.init_seed, "prepare", part.preparation_key]), 16) % 2**63
             if seed not in shared:
                 begin = time.perf_counter()
                 with RandomState(seed, self.device).current():
                     part.prepare(teacher, self._teacher_view())  # type: ignore[arg-type]
-                state = {n: v.clone() for n, v in part.state_dict().items() if n.startswith(part.prepared)}
+                state = {n: v.clone() for n, v in part.state_dict().items() if n.startswith(part.prepared_prefixes)}
                 shared[seed] = state, time.perf_counter() - begin
             state, seconds = shared[seed]
             part.load_state_dict(part.state_dict() | state)
@@ -184,31 +170,24 @@ class Member:
                 if (step + 1) % self.task.steps_per_epoch == 0 and not value.isfinite():
                     raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
 
-    def step(
-        self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock, recorder: Recorder | None = None
-    ) -> None:
-        """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch.
-
-        With a recorder, `batch` and `own` lie at fixed addresses and the passes are captured where they can be.
-        """
-        begin, replaying = clock.now(), self._passes.captured
+    def step(self, batch: Batch, own: Outputs | None, teacher: Network | None, clock: Clock) -> None:
+        """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch."""
+        begin = clock.now()
         self._answered = 0.0
         optimiser = self._optimiser()
         optimisers.set_rate(optimiser, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
-        recorder = recorder if self.repeats else None
-        waiting = clock if recorder is None else Clock(self.device, exact=False)  # nothing waits during a capture
         with self.random.current():
-            names, values = self._passes(partial(self._forward_backward, batch, own, teacher, waiting), recorder)
+            names, values = self._forward_backward(batch, own, teacher, clock)
         if self.run.recipe.clip_norm:
             for together in self.trained:
                 nn.utils.clip_grad_norm_(together, self.run.recipe.clip_norm)
         optimiser.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.student)
-        self._terms.append((names, values.clone()))  # a replay writes its own over them
+        self._terms.append((names, values))
         self.steps += 1
         self.tally.data.append(clock.data)
-        if clock.exact and replaying == self._passes.captured:  # to capture takes longer than any step
+        if clock.exact:
             self.tally.student.append(clock.now() - begin - self._answered)
             if clock.teacher is not None and self.wants_frozen:
                 self.tally.teacher.append(clock.teacher + self._answered)
@@ -231,8 +210,7 @@ class Member:
         terms = {name: self.method.task_weight * value for name, value in outputs.losses.items()}
         if own is not None:
             terms = joined(terms, self.method(batch, outputs, own))
-        # Replays write gradients where the capture left them, so there they stay.
-        self._optimiser().zero_grad(set_to_none=not self._passes.captured)
+        self._optimiser().zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         return list(terms), torch.stack([value.detach().float() for value in terms.values()])
 
@@ -264,7 +242,6 @@ class Member:
         losses = {name: value / tally.steps for name, value in tally.losses.items()}
         self.epoch += 1
         self.history.append(Epoch(epoch=self.epoch, steps=self.steps, lr=rate, losses=losses, metrics=metrics))
-        self.replayed.append(self._passes.captured)
         self.seconds["data"].append(statistics.mean(tally.data))
         if tally.student:
             self.seconds["student"].append(statistics.median(tally.student))
@@ -288,7 +265,6 @@ class Member:
                 "prepared": self.prepared,
                 "history": [epoch.model_dump(mode="json") for epoch in self.history],
                 "seconds": self.seconds,
-                "replayed": self.replayed + ([self._passes.captured] if self.tally.steps else []),
                 "tally": asdict(self.tally),
                 "prepare_seconds": self.prepare_seconds,
                 "wall_seconds": self.wall_seconds,
@@ -313,7 +289,7 @@ class Member:
         self.random.load_state_dict(kept["random"])
         self.epoch, self.steps = kept["whole_epochs"] if "whole_epochs" in kept else kept["epoch"], kept["steps"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
-        self.seconds, self.replayed = kept["seconds"], kept.get("replayed", [False] * self.epoch)
+        self.seconds = kept["seconds"]
         self.tally, self.prepared = Tally(**kept.get("tally", {})), kept.get("prepared", True)
         self.prepare_seconds, self.wall_seconds = kept["prepare_seconds"], kept["wall_seconds"]
         return True
@@ -354,7 +330,7 @@ class Member:
             taught = list(self.teachers.networks) if self.teachers is not None else []
             self.optimiser = optimisers.make(self.run.recipe, [self.student, *taught], self.method)
             # Student and teachers are clipped apart, each with its modules: none is to feel another's gradients.
-            sides = [*enumerate(taught, 1), *enumerate(self.method.beside_teachers(), 1)]
+            sides = [*enumerate(taught, 1), *enumerate(self.method.teacher_side_modules(), 1)]
             owner = {id(parameter): k for k, module in sides for parameter in module.parameters()}
             parts: list[list[nn.Parameter]] = [[] for _ in range(1 + len(sides))]
             for group in self.optimiser.param_groups:

@@ -17,15 +17,12 @@ def altered(
     factor: float = 1.0,
     options: dict[str, Any] | None = None,
     values: dict[str, float] | None = None,
-    captured: bool = False,
 ) -> Row:
     """The row as another run would have left it; `factor` is on the step time, `day` one of January 2026, and
     `values` are its last metrics."""
     told: dict[str, Any] = {"commit": commit, "machine": machine, "threads": threads}
     environment = row.environment.model_copy(update={name: value for name, value in told.items() if value is not None})
-    cost = row.cost and row.cost.model_copy(
-        update={"step_seconds": row.cost.step_seconds * factor, "captured": captured}
-    )
+    cost = row.cost and row.cost.model_copy(update={"step_seconds": row.cost.step_seconds * factor})
     run = row.run if options is None else row.run.model_copy(update={"options": row.run.options | options})
     finished = row.finished if day is None else f"2026-01-{day:02d}T00:00:00+00:00"
     metrics = row.metrics if values is None or row.metrics is None else row.metrics.model_copy(update={"last": values})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from kdbench.records.row import Row
-from kdbench.records.store import read_row
+from kdbench.records.store import Misfit, read_row
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "rows_2026").glob("*.json"))
 
@@ -22,3 +23,16 @@ def test_a_row_of_2026_is_read(path: Path) -> None:
 def test_they_are_of_a_student_alone_and_of_one_with_a_frozen_teacher() -> None:
     rows = [row for path in FILES if isinstance(row := read_row(path), Row)]
     assert {row.run.method: row.teacher is not None for row in rows} == {"none": False, "kd": True}
+
+
+def test_a_row_that_says_whether_steps_were_captured_is_read(tmp_path: Path) -> None:
+    content = json.loads(FILES[0].read_text())
+    content["cost"]["captured"] = False
+    file = tmp_path / "row.json"
+    file.write_text(json.dumps(content))
+    row = read_row(file)
+    assert isinstance(row, Row) and row == read_row(FILES[0])
+    assert "captured" not in row.model_dump()["cost"]
+    content["cost"]["graphs"] = False
+    file.write_text(json.dumps(content))
+    assert isinstance(read_row(file), Misfit)

@@ -166,13 +166,26 @@ def test_a_checkpoint_from_before_runs_were_saved_within_an_epoch_is_gone_on_wit
     member.end_epoch({})
     member.save()
     kept = checkpoints.read(tmp_path / "checkpoint.pt")
-    new = {"whole_epochs", "prepared", "tally", "replayed"}
+    new = {"whole_epochs", "prepared", "tally"}
     before = {name: value for name, value in kept.items() if name not in new} | {"epoch": kept["whole_epochs"]}
     checkpoints.write(tmp_path / "checkpoint.pt", before)
     assert again.resume()
     assert (again.epoch, again.steps, again.tally) == (1, STEPS, Tally())
-    assert again.prepared and not again.captured
+    assert again.prepared
     assert equal(copy(member.student), copy(again.student))
+
+
+def test_a_checkpoint_that_says_which_epochs_were_captured_is_resumed(pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run("kd", recipe=short(epochs=2))
+    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
+    train(member, STEPS)
+    member.read_losses()
+    member.end_epoch({})
+    member.save()
+    kept = checkpoints.read(tmp_path / "checkpoint.pt")
+    checkpoints.write(tmp_path / "checkpoint.pt", kept | {"replayed": [False]})
+    assert again.resume()
+    assert (again.epoch, again.steps) == (1, STEPS)
 
 
 def test_a_checkpoint_from_before_there_were_several_teachers_is_begun_anew(pictures: Pictures, tmp_path: Path) -> None:
@@ -212,7 +225,7 @@ def test_gradients_of_student_and_online_teachers_are_clipped_each_for_itself(
     member = member_of(pictures, run, tmp_path)
     assert member.teachers is not None
     train(member, 1)
-    beside = [list(module.parameters()) for module in member.method.beside_teachers()]
+    beside = [list(module.parameters()) for module in member.method.teacher_side_modules()]
     theirs = {id(parameter) for side in beside for parameter in side}
     own = [parameter for parameter in member.method.parameters() if id(parameter) not in theirs]
     sides = [[*member.student.parameters(), *own]]
@@ -227,7 +240,7 @@ def test_modules_beside_a_fixed_teacher_are_clipped_apart_from_the_student(pictu
     run = pictures.run("ekd", recipe=short(clip_norm=0.01), options={"pretrained": True})
     member = member_of(pictures, run, tmp_path)
     member._optimiser()
-    (modules,) = member.method.beside_teachers()
+    (modules,) = member.method.teacher_side_modules()
     of_student, of_teacher = ({id(parameter) for parameter in part} for part in member.trained)
     assert of_teacher == {id(parameter) for parameter in modules.parameters()}
     assert {id(parameter) for parameter in member.student.parameters()} < of_student
