@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -12,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .spec.request import RESULTS, RunRequest, data_root, parse_scale, takes_request
+
 if TYPE_CHECKING:
-    from .spec.recipe import Scale
     from .spec.table import Table
 
 app = typer.Typer(
@@ -40,72 +40,24 @@ IgnoreOption = Annotated[
     int | None, typer.Option(min=0, max=255, help="Label in the masks of --data that counts for nothing. Default: 255.")
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder of runs.")]
-RESULTS = Path("results/runs")
 MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; one's own go first
 BASELINES = Path("results/baselines")
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
 
 
 @app.command()
-def run(
-    tables: Tables = None,
-    scale: ScaleOption = None,
-    seeds: Annotated[str | None, typer.Option(help="How many (3), or which (0,4).")] = None,
-    methods: Annotated[str | None, typer.Option(help="Only these, separated by commas; `none` always runs.")] = None,
-    data: DataOption = None,
-    ignore_index: IgnoreOption = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="FIELD=VALUE",
-            help="Change a field of the students' recipe (teacher.FIELD: the teachers'); rows are not comparable.",
-        ),
-    ] = None,
-    teacher: Annotated[Path | None, typer.Option(help="A checkpoint to use in place of trained teachers.")] = None,
-    cohort: Annotated[int | None, typer.Option(min=1, help="Most students side by side. Default: 1; mini: 10.")] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4."),
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Loader processes a job.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:0,cuda:1 for a job on each.")] = None,
-    memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of each device for its jobs, if not all.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.01, help="Stop a job after this many minutes.")] = None,
-    equal_cost: Annotated[bool, typer.Option("--equal-cost", help="Also train `none` as long as they cost.")] = False,
-    capture: Annotated[bool, typer.Option("--capture", help="Classification on CUDA: steps as graphs.")] = False,
-    results: ResultsOption = RESULTS,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the plan, with what it costs, and stop.")] = False,
-) -> None:
+@takes_request
+def run(tables: Tables = None, *, request: RunRequest) -> None:
     """Run every teacher, student and method of the tables that is not finished yet."""
-    from .engines.local import cores
-    from .launch import request as launch
+    from .launch.execution import execute
+    from .launch.explain import explain
+    from .launch.planning import make_plans
 
-    chosen = _tables(tables)
-    names = tuple(name.strip() for name in methods.split(",")) if methods else ()
-    asked = launch.Asked(
-        root=_data_root(),
-        data=data,
-        scale=_scale_name(scale),
-        seeds=launch.seeds(seeds),
-        methods=names,
-        changes=launch.changes(set_ or []),
-        teacher=teacher,
-        cohort=cohort,
-        jobs=jobs,
-        workers=workers,
-        devices=tuple(launch.devices(device)),
-        timeout=60 * timeout if timeout else None,
-        results=results,
-        ignore_index=ignore_index,
-        equal_cost=equal_cost,
-        memory=memory,
-        explain=explain,
-        capture=capture,
-    )
-    plans = launch.prepare(chosen, asked, cores(), typer.echo)
-    outcomes = [] if explain else [launch.carry_out(one, typer.echo) for one in plans]
-    if not all(outcomes):
+    plans = make_plans(_tables(tables), request, typer.echo)
+    for plan in plans:
+        explain(plan, typer.echo)
+    outcomes = [] if request.explain else [execute(plan, typer.echo) for plan in plans]
+    if not all(outcome.done for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -121,7 +73,7 @@ def table(
     from .report.terminal import show
 
     rows, misfits = read_rows([results, MEASURED])
-    show(_tables(tables), rows, misfits, scale=_scale_name(scale), out=out)
+    show(_tables(tables), rows, misfits, scale=parse_scale(scale), out=out)
 
 
 @app.command()
@@ -141,13 +93,13 @@ def plots(
 
     rows, misfits = read_rows([results, MEASURED])
     reading = {} if ignore_index is None else {"ignore_index": ignore_index}
-    gallery = Gallery(results, _data_root(), data, reading)
-    drawing = draw_all(_tables(tables), rows, out, _scale_name(scale), gallery)
+    gallery = Gallery(results, data_root(), data, reading)
+    drawing = draw_all(_tables(tables), rows, out, parse_scale(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):
         typer.echo(line)
     past, _ = read_all([results, MEASURED, BASELINES])
     for one in _tables(tables):
-        for path in draw_history(one, past, out, _scale_name(scale)):
+        for path in draw_history(one, past, out, parse_scale(scale)):
             typer.echo(path)
     for misfit in misfits:
         typer.echo(f"left out: {misfit.path}: {misfit.reason}", err=True)
@@ -167,7 +119,7 @@ def compare(
     sides = [baselines.load(base), baselines.load(head)]
     after = baselines.latest(sides[1][0])
     before = baselines.latest(sides[0][0], {row.environment.machine for row in after})
-    cells = comparison.compare(before, after, _tables(None))
+    cells = comparison.compare(before, after)
     show(cells, (base, before), (head, after), [misfit for _, misfits in sides for misfit in misfits], every)
     raise typer.Exit(comparison.exit_status(cells))
 
@@ -243,7 +195,7 @@ def check(
     from .launch.check import problems
 
     count = 0
-    for line, wrong in problems(_data_root(), data, [results, MEASURED], ignore_index):
+    for line, wrong in problems(data_root(), data, [results, MEASURED], ignore_index):
         typer.secho(f"{'wrong' if wrong else 'ok':<6} {line}", fg="red" if wrong else None)
         count += wrong
     if count:
@@ -278,18 +230,6 @@ def _tables(names: list[str] | None) -> list[Table]:
     from .spec.table import load_table, table_names
 
     return [load_table(name) for name in names or table_names()]
-
-
-def _data_root() -> Path:
-    return Path(os.environ.get("KDBENCH_DATA", "data"))
-
-
-def _scale_name(scale: str | None) -> Scale | None:
-    from .errors import unknown
-
-    if scale not in (None, "full", "mini"):
-        raise unknown("scale", scale, ["full", "mini"])
-    return scale  # type: ignore[return-value]
 
 
 if __name__ == "__main__":

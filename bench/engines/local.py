@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -10,114 +9,91 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from ..errors import StoreError
-from ..grid.plan import Plan
 from ..records.row import Row, Status
-from ..records.store import Misfit, Store, read_row, write_atomically
+from ..records.store import Store, write_atomically
 from ..spec.run import Run
 from ..spec.schema import digest
-from ..train.job import Job, row_without_result
+from ..train.job import Job, JobSettings, row_without_result
+from .base import FINISHED, PlannedJob
 from .progress import Display, JobDisplay
-
-FINISHED = ("done", "diverged")  # what is not tried again
-
-Parts = Callable[[Sequence[Run]], Sequence[Sequence[Run]]]
 
 
 class LocalEngine:
-    """Carries out a plan.
+    """Runs the jobs of a plan on this machine.
 
     Args:
-        job: what every job has in common; `runs` and `device` are filled in.
-        devices: one job at a time on each; one that is named twice takes two.
+        settings: what all jobs have in common.
+        slots: the device of each job that runs at a time; a device that is named twice takes two.
         timeout: seconds after which a job is stopped, its unfinished runs ending as `timeout`.
-        parts: what of a cohort is one job. The parts of one take turns on a CPU, each with all of its threads, because
-            rounding depends on their number.
     """
 
-    def __init__(
-        self, job: Job, devices: Sequence[str], timeout: float | None = None, parts: Parts = lambda runs: [tuple(runs)]
-    ) -> None:
-        self.job, self.devices, self.timeout, self.parts = job, list(devices), timeout, parts
-        self.store = Store(job.results)
+    def __init__(self, settings: JobSettings, slots: Sequence[str], timeout: float | None = None) -> None:
+        self.settings, self.slots, self.timeout = settings, list(slots), timeout
+        self.store = Store(settings.results)
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[str]] = set()
         self.stopped = False
 
-    def finished(self, run: Run) -> bool:
-        row = self.store.row(run.id)
-        return row is not None and row.status in FINISHED
-
-    def execute(self, plan: Plan) -> list[Row]:
-        """Do all that is not finished; returns the rows of all runs of the plan that have one.
+    def execute(self, jobs: Sequence[PlannedJob], runs: Sequence[Run]) -> list[Row]:
+        """Run every job, those of teachers first; returns the rows of all `runs` of the plan that have one.
 
         Raises:
-            StoreError: the results folder cannot be written, is in use by another command, or holds a file in place
-                of a row that is none; nothing was started.
+            StoreError: the results folder cannot be written or is in use by another command; nothing was started.
         """
         with self._locked():
-            return self._execute(plan)
+            self._run_all(jobs, len(runs))
+        rows = [self.store.row(run.id) for run in runs]
+        return [row for row in rows if row is not None]
 
-    def _execute(self, plan: Plan) -> list[Row]:
-        self._check_rows(plan)
-        threads = self.threads(plan)
-        waiting, cohort = self._unfinished(plan)
-        running: dict[Future[None], tuple[list[Run], str]] = {}
-        free = list(self.devices)
-        display = Display(len(plan.runs), len(plan.runs) - sum(map(len, waiting)))
-        with display, ThreadPoolExecutor(len(self.devices)) as pool:
+    def _run_all(self, jobs: Sequence[PlannedJob], total: int) -> None:
+        waiting = [job for job in map(self._unfinished, jobs) if job.runs]
+        running: dict[Future[None], tuple[PlannedJob, str]] = {}
+        free = list(self.slots)
+        display = Display(total, total - sum(len(job.runs) for job in waiting))
+        with display, ThreadPoolExecutor(len(self.slots)) as pool:
             try:
                 while waiting or running:
-                    while free and (runs := _next(waiting, [runs for runs, _ in running.values()], cohort)):
-                        waiting.remove(runs)
+                    while free and (job := self._next(waiting, [job for job, _ in running.values()])):
+                        waiting.remove(job)
                         device = free.pop(0)
-                        running[pool.submit(self._guarded, runs, device, threads[runs[0].id], display)] = runs, device
+                        future = pool.submit(self._guarded, list(job.runs), device, job.threads, display)
+                        running[future] = job, device
                     for done in wait(running, return_when=FIRST_COMPLETED).done:
                         free.append(running.pop(done)[1])
                         done.result()
             except BaseException:
                 self._stop_all()
                 raise
-        rows = [self.store.row(run.id) for run in plan.runs]
-        return [row for row in rows if row is not None]
 
-    def threads(self, plan: Plan) -> dict[str, int]:
-        """By run: jobs that share the CPU at a time share its cores, for more threads would wait for each other.
+    def _unfinished(self, job: PlannedJob) -> PlannedJob:
+        """The job without what another command has finished since the plan was made."""
+        rows = {run.id: self.store.row(run.id) for run in job.runs}
+        return replace(job, runs=tuple(run for run in job.runs if getattr(rows[run.id], "status", "") not in FINISHED))
 
-        Those of a stage do, and the later ones that wait for no teacher. The plan alone decides, not what of it is
-        left: rounding depends on the number of threads.
+    def _next(self, waiting: Sequence[PlannedJob], running: Sequence[PlannedJob]) -> PlannedJob | None:
+        """The next job: of those whose teachers have ended, the one that most runs wait for or belong to.
+
+        On a CPU no two jobs of one cohort run at a time: each has all of the cohort's threads.
         """
-        slots = max(1, self.devices.count("cpu"))
-        found: dict[str, int] = {}
-        ready = 0  # cohorts of later stages that wait for nobody
-        for stage in reversed(plan.stages):
-            share = max(1, cores() // min(slots, len(stage) + ready))
-            found |= {run.id: share for cohort in stage for run in cohort}
-            ready += sum(not any(run.teacher for run in cohort) for cohort in stage)
-        return found
-
-    def _unfinished(self, plan: Plan) -> tuple[list[list[Run]], dict[str, int]]:
-        """What is left of every cohort, in parts, and the cohort of runs whose parts take turns.
-
-        A run that teaches and is a cell of its own too is its first cohort's alone.
-        """
-        taken: set[str] = set()
-        waiting: list[list[Run]] = []
-        turns: dict[str, int] = {}
-        for number, cohort in enumerate(cohort for stage in plan.stages for cohort in stage):
-            left = [run for run in cohort if run.id not in taken and not self.finished(run)]
-            taken |= {run.id for run in left}
-            waiting += [list(part) for part in (self.parts(left) if left else ())]
-            if "cpu" in self.devices:
-                turns |= {run.id: number for run in left}
-        return waiting, turns
+        unfinished = {run.id for job in (*waiting, *running) for run in job.runs}
+        students = Counter(run.teacher.id for job in waiting for run in job.runs if run.teacher)
+        busy = {job.cohort for job in running} if "cpu" in self.slots else set()
+        ready = [
+            job
+            for job in waiting
+            if job.cohort not in busy and not any(run.teacher and run.teacher.id in unfinished for run in job.runs)
+        ]
+        return max(ready, key=lambda job: sum(1 + students[run.id] for run in job.runs), default=None)
 
     def _guarded(self, runs: list[Run], device: str, threads: int, display: Display) -> None:
         """One job; whatever goes wrong in it is the status of its runs alone."""
@@ -148,8 +124,8 @@ class LocalEngine:
 
     def _process(self, runs: list[Run], device: str, threads: int, shown: JobDisplay) -> tuple[Status, str]:
         """Run `kdbench.train.job`; returns what to say of runs that it left without a row."""
-        job = self.job.model_copy(update={"runs": tuple(runs), "device": device})
-        file = self.job.results / "jobs" / f"{digest([run.id for run in runs])}.json"
+        job = Job(**dict(self.settings), runs=tuple(runs), device=device)
+        file = self.settings.results / "jobs" / f"{digest([run.id for run in runs])}.json"
         log = file.with_suffix(".log")
         write_atomically(file, job.model_dump_json(indent=1).encode())
         for run in runs:
@@ -225,25 +201,17 @@ class LocalEngine:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the results folder: two commands in one folder would train the same runs into the same files."""
-        file = self.job.results / ".lock"
+        file = self.settings.results / ".lock"
         if not file.exists():
-            write_atomically(file, b"")
-        with file.open("r+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise StoreError(
-                    f"{self.job.results} is in use by another kdbench run; wait for it, or choose another folder with "
-                    "--results"
-                ) from error
-            yield
-
-    def _check_rows(self, plan: Plan) -> None:
-        for run in plan.runs:
-            file = self.store.row_file(run.id)
-            found = read_row(file) if file.exists() else None
-            if isinstance(found, Misfit):
-                raise StoreError(f"{file} is no result row ({found.reason}); move it away and its run is done again")
+            write_atomically(file, b"")  # says what to do where the folder cannot be written
+        try:
+            with FileLock(file, timeout=0):
+                yield
+        except Timeout as error:
+            raise StoreError(
+                f"{self.settings.results} is in use by another kdbench run; wait for it, or choose another folder with "
+                "--results"
+            ) from error
 
     def _stop_all(self) -> None:
         with self.lock:
@@ -259,29 +227,3 @@ def _event(line: str) -> dict[str, Any] | None:
     except json.JSONDecodeError:
         return None
     return event if isinstance(event, dict) and "event" in event else None
-
-
-def _next(waiting: Sequence[list[Run]], running: Sequence[list[Run]], turns: Mapping[str, int]) -> list[Run] | None:
-    """The job to start next: of those whose teachers' runs have ended, the one that most runs wait for or belong to.
-
-    Of runs that have one number in `turns`, no two jobs run at a time.
-    """
-    open_runs = {run.id for runs in (*waiting, *running) for run in runs}
-    taught = Counter(run.teacher.id for runs in waiting for run in runs if run.teacher)
-    busy = {turns[runs[0].id] for runs in running if runs[0].id in turns}
-    ready = [
-        runs
-        for runs in waiting
-        if turns.get(runs[0].id) not in busy and not any(run.teacher and run.teacher.id in open_runs for run in runs)
-    ]
-    return max(ready, key=lambda runs: sum(1 + taught[run.id] for run in runs), default=None)
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_devices() -> list[str]:
-    """Every CUDA device, or the CPU."""
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["cpu"]

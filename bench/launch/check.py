@@ -10,14 +10,14 @@ from kdbench import datasets
 
 from .. import tasks
 from ..errors import USER_ERRORS
-from ..grid import plan as grid
+from ..grid.validate import validate
 from ..networks import detectron2
 from ..records.store import read_rows
-from ..report.coverage import coverage, idle
+from ..report.coverage import coverage, unused
 from ..spec.recipe import load_recipe, recipe_names
 from ..spec.reported import load_reported, reported_names
 from ..spec.table import load_table, table_names
-from .user_data import look
+from .user_data import detect_format
 
 
 def problems(
@@ -49,7 +49,7 @@ def _reported() -> Iterator[tuple[str, bool]]:
         return
     for one in coverage(tables, numbers):
         yield one.line, bool(one.problems)
-    for text in idle(tables, numbers):
+    for text in unused(tables, numbers):
         yield text, True
 
 
@@ -64,14 +64,14 @@ def _attempt(what: str, look: Callable[[], str]) -> tuple[str, bool]:
 
 def _table(name: str) -> str:
     table = load_table(name)
-    grid.validate(table)
+    validate(table)
     return f"{len(table.pairs)} pairs, {sum(len(table.entries(pair)) for pair in table.pairs)} cells"
 
 
 def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path | None]]:
     """The data sets of all tables that are on disk or embedded, or the one that was named."""
     if data is not None:
-        yield look(data).task, data.name, data
+        yield detect_format(data).task, data.name, data
         return
     tables = [load_table(name) for name in table_names()]
     wanted = {(table.task, name) for table in tables for name in (table.dataset.full, table.dataset.mini)}

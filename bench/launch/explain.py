@@ -1,4 +1,4 @@
-"""The plan in words: what runs together or alone and why, in how much memory and time, and what is done or left out."""
+"""The plan in words: what runs together or alone and why, in how much memory and time, and what is done or skipped."""
 
 from __future__ import annotations
 
@@ -6,61 +6,60 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..engines.local import FINISHED, LocalEngine
 from ..grid.plan import Plan
 from ..records import environment
 from ..records.row import Row
-from ..spec.run import Data, Run
+from ..spec.run import Run
 from .cost import duration, operations, seconds
 from .memory import Memory, Split, bank_bytes
+from .planning import FinalPlan
+from .schedule import ScheduledCohort
 from .tracing import UntracedError
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def explain(
-    plan: Plan, engine: LocalEngine, memory: Memory, data: Data, scale: str, say: Say, exact: bool = False
-) -> None:
-    """Print a plan; `exact` says of every cohort what memory and time it takes, which costs seconds to find out."""
-    found = {run.id: engine.store.row(run.id) for run in plan.runs}
-    rows = [row for row in found.values() if row and row.status in FINISHED]
-    done = {row.id for row in rows}
-    left = {id(cohort): [run for run in cohort if run.id not in done] for stage in plan.stages for cohort in stage}
-    splits = {key: _split(runs, memory, exact) for key, runs in left.items()}
-    jobs = sum(max(1, len(split.parts)) for split in splits.values())
-    say(
-        f"{len(plan.runs)} runs in {jobs} jobs at scale {scale} on {data.name} ({data.train_images} + "
-        f"{data.val_images} images, {data.classes} classes, {data.fingerprint}); {len(done)} finished before"
+def explain(final: FinalPlan, log: Log) -> None:
+    """Print a final plan; where the request says so, with the memory and time of every cohort."""
+    schedule, data, exact = final.schedule, final.data, final.request.explain
+    log(
+        f"{len(schedule.runs)} runs in {len(schedule.jobs)} jobs at scale {final.scale} on {data.name} "
+        f"({data.train_images} + {data.val_images} images, {data.classes} classes, {data.fingerprint}); "
+        f"{len(schedule.finished)} finished before"
     )
-    machine = environment.describe(torch.device(engine.devices[0])).machine
+    machine = environment.describe(torch.device(final.slots[0])).machine
+    rows = list(schedule.finished.values())
     times: list[float | None] = []
-    for number, stage in enumerate(plan.stages):
-        for cohort in stage:
-            runs, split = left[id(cohort)], splits[id(cohort)]
-            names = ", ".join(run.student if run.method == "none" else run.method for run in cohort)
-            variant = cohort[0].data.shown.removeprefix(data.name)
-            notes = [alone(cohort[0], stage)] if len(cohort) == 1 and len(stage) > 1 else []
-            if runs:
-                times.append(_seconds(split, rows, machine))
-                notes += [
-                    split.words,
-                    ("time unknown" if exact else "") if times[-1] is None else f"about {duration(times[-1])}",
-                ]
-            say(
-                f"  stage {number + 1}: {cohort[-1].student}{variant} seed {cohort[0].seed}, {len(runs)} to do: "
-                + "; ".join(filter(None, [names, *notes]))
-            )
+    for cohort in schedule.cohorts:
+        time = _seconds(cohort.split, rows, machine) if cohort.unfinished else None
+        if cohort.unfinished:
+            times.append(time)
+        log(_line(cohort, final, time, exact))
     if times and (exact or None not in times):
-        say(f"  cost: {_cost(times, list(left.values()), memory, len(engine.devices))}")
-    _say_banks(plan, say)
-    for reason in dict.fromkeys(skipped.reason for skipped in plan.skipped):
-        cells = [f"{skipped.table} {skipped.cell}" for skipped in plan.skipped if skipped.reason == reason]
-        shown = ", ".join(cells) if len(cells) <= 3 else f"{len(cells)} cells, the first {cells[0]}"
-        say(f"  skipped: {shown}: {reason}")
+        unfinished = [cohort.unfinished for cohort in schedule.cohorts]
+        log(f"  cost: {_cost(times, unfinished, final.memory, len(final.slots))}")
+    _log_banks(final.plan, log)
+    _log_skipped(final.plan, log)
+
+
+def _line(cohort: ScheduledCohort, final: FinalPlan, time: float | None, exact: bool) -> str:
+    """One cohort: its students and methods, and why it is alone, its memory and time."""
+    runs, first = cohort.runs, cohort.runs[0]
+    stage = final.plan.stages[cohort.stage]
+    names = ", ".join(run.student if run.method == "none" else run.method for run in runs)
+    variant = first.data.shown.removeprefix(final.data.name)
+    notes = [alone(first, stage)] if len(runs) == 1 and len(stage) > 1 else []
+    if cohort.unfinished:
+        unknown = "time unknown" if exact else ""
+        notes += [cohort.split.words, unknown if time is None else f"about {duration(time)}"]
+    head = (
+        f"  stage {cohort.stage + 1}: {runs[-1].student}{variant} seed {first.seed}, {len(cohort.unfinished)} to do: "
+    )
+    return head + "; ".join(filter(None, [names, *notes]))
 
 
 def alone(run: Run, stage: Sequence[Sequence[Run]]) -> str:
-    """Why a run of a stage has no company: in what the run that is most like it differs."""
+    """Why a run of a stage is a cohort of one: in what the most similar run differs."""
     others = [other for cohort in stage for other in cohort if other.id != run.id and other.student == run.student]
     if not others:
         return "alone: no other run trains this student"
@@ -88,13 +87,6 @@ def _differences(run: Run, other: Run) -> list[str]:
     return [name for name, differs in apart.items() if differs]
 
 
-def _split(runs: list[Run], memory: Memory, exact: bool) -> Split:
-    if not runs:
-        return Split((), "")
-    enough = not exact and (len(runs) == 1 or memory.bound(runs) <= memory.room)
-    return Split((tuple(runs),), "") if enough else memory.split(runs)
-
-
 def _seconds(split: Split, rows: Sequence[Row], machine: str) -> float | None:
     """Of all parts of a cohort, one after the other."""
     parts = [seconds(part, rows, machine) for part in split.parts]
@@ -115,7 +107,14 @@ def _cost(times: Sequence[float | None], left: Sequence[Sequence[Run]], memory: 
     return f"{total:.2g} floating-point operations of networks in training; {missing}"
 
 
-def _say_banks(plan: Plan, say: Say) -> None:
+def _log_banks(plan: Plan, log: Log) -> None:
     for run in {run.method: run for run in plan.runs}.values():
         if size := bank_bytes(run):
-            say(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB of past samples for each student")
+            log(f"  memory: {run.method} keeps {size / 2**20:.0f} MiB of past samples for each student")
+
+
+def _log_skipped(plan: Plan, log: Log) -> None:
+    for reason in dict.fromkeys(skipped.reason for skipped in plan.skipped):
+        cells = [f"{skipped.table} {skipped.cell}" for skipped in plan.skipped if skipped.reason == reason]
+        names = ", ".join(cells) if len(cells) <= 3 else f"{len(cells)} cells, the first {cells[0]}"
+        log(f"  skipped: {names}: {reason}")

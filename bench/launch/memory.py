@@ -22,7 +22,8 @@ import torch
 from kdbench import methods
 
 from .. import networks
-from ..grid import plan as grid
+from ..grid.cohorts import divided
+from ..grid.validate import any_setting
 from ..spec.recipe import PaddedCrop, Recipe, Resize, ScaledCrop
 from ..spec.run import Run
 from ..tasks import classification, segmentation
@@ -53,25 +54,23 @@ class Memory:
         room: bytes for each job.
         stored: height and width of images that are held as arrays; of no account for image files.
         workers: loader processes a job.
-        capture: steps are captured; what they keep for replays is nobody else's.
     """
 
-    def __init__(
-        self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0, capture: bool = False
-    ) -> None:
+    def __init__(self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0) -> None:
         self.kind, self.room, self.stored, self.workers = kind, room, stored, workers
-        self.heights = 2 if capture else 1
 
-    def parts(self, runs: Sequence[Run]) -> tuple[tuple[Run, ...], ...]:
-        """As `split`, at once where the room is so large that nothing needs to be traced."""
-        return (tuple(runs),) if self.bound(runs) <= self.room else self.split(runs).parts
-
-    def split(self, runs: Sequence[Run]) -> Split:
+    def split(self, runs: Sequence[Run], exact: bool = False) -> Split:
         """The fewest parts of a cohort that fit, nearly equal in number.
 
-        Where a run is too large alone, it is tried all the same, with those that add little to it: the estimate is on
+        A run that is too large alone is still attempted, together with those that add little to it: the estimate is on
         the safe side, and running out of memory is a status. A cohort that cannot be traced stays whole.
+
+        Args:
+            runs: of one cohort.
+            exact: trace the networks even where a bound from shapes alone shows that the cohort fits.
         """
+        if not exact and self.bound(runs) <= self.room:
+            return Split((tuple(runs),), "")
         try:
             whole = self.needed(runs)
             largest = max(self.needed([run]) for run in runs) if whole > self.room else 0.0
@@ -82,11 +81,11 @@ class Memory:
         if len(parts) > 1:
             words = f"split into {len(parts)}, because together they take {words} and a job has {_gib(self.room)}"
         if largest > self.room:
-            words += f"; {_gib(largest)} GiB for one run may not fit into the {_gib(self.room)} of a job, and is tried"
+            words += f"; one run takes {_gib(largest)} GiB and a job has {_gib(self.room)}: it is still attempted"
         return Split(parts, words)
 
     def _fewest(self, runs: Sequence[Run], room: float) -> tuple[tuple[Run, ...], ...]:
-        every = (grid.divided(runs, count) for count in range(1, len(runs)))
+        every = (divided(runs, count) for count in range(1, len(runs)))
         fitting = (parts for parts in every if all(self.needed(part) <= room for part in parts))
         return tuple(next(fitting, [(run,) for run in runs]))
 
@@ -102,7 +101,7 @@ class Memory:
             return math.inf
         beside = max(1, *(len(online.teachers(run)) for run in runs))
         return (
-            MARGIN * (self.heights * PIXEL * pixels * beside + states + self._data(runs[0], shapes))
+            MARGIN * (PIXEL * pixels * beside + states + self._data(runs[0], shapes))
             + LIBRARIES[self.kind]
         )
 
@@ -123,7 +122,7 @@ class Memory:
         ]
         passing = max(one.passing for one in [*students, *frozen, *itertools.chain(*beside)])
         height = max(*steps, passing * _evaluated(runs[0], shapes), *(teacher.passing for teacher in frozen))
-        return MARGIN * (states + self.heights * height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
+        return MARGIN * (states + height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def shapes(self, run: Run) -> Shapes:
         """A run's largest batches."""
@@ -161,7 +160,7 @@ class Memory:
 
 def bank_bytes(run: Run) -> int:
     """What a run's method will keep beside its networks; these are built, without memory, only if it keeps anything."""
-    setting = grid.any_setting(run.task, run.data.train_images, run.data.classes)
+    setting = any_setting(run.task, run.data.train_images, run.data.classes)
     if run.teacher_network is None or not methods.bank_bytes(run.method, setting, run.options):
         return 0
     with torch.device("meta"):

@@ -1,9 +1,8 @@
 """Rows of two folders matched cell by cell, and what `regression` says of each.
 
-A cell is everything that identifies a run but its seed. Data, networks, the teacher's training and the recipe must be
-the same on both sides. So must the options, with one exception: where a default changed, so that no table asks for
-BASE's options any more, that cell is set against HEAD's of the same method with the nearest options, if there is just
-one, and what changed is named. Anything else stands on one side alone and is `not measured`.
+A cell is everything that identifies a run but its seed: data, networks, the teacher's training, the recipe and the
+options must be the same on both sides. A cell of one side alone is `not measured`; the reason names the nearest cell of
+the other side, as where a default changed.
 
 A seed that has a number in BASE and diverges or fails in HEAD is a regression, whatever the others say. Where BASE's
 and HEAD's teacher are not the same file, their students share what that makes: a further budget, which no number of
@@ -15,18 +14,16 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
+from ..grid.cells import CellKey, canonical
 from ..records.row import Row
 from ..report.cells import headline
-from ..report.comparability import differences, one_line
-from ..report.matching import options_key, seats_of
+from ..report.comparability import field_differences, single_line
 from ..report.verdicts import noise_budget
-from ..spec.recipe import Scale
 from ..spec.run import Run
-from ..spec.table import Table
+from ..spec.scale import Scale
 from ..tasks import METRICS
 from .loss_drift import drift
 from .stats import PRIOR, Change, Scores, Word, exit_code, judge, pooled, speed
@@ -51,10 +48,7 @@ is broken, and six are what one seed a side sees in 80 % of cases though each si
 
 OPEN = Change("unsure", "not tested yet")
 
-Side = dict[str, list[Row]]  # one kind's rows by their options
-Place = tuple[Scale, str, str | None, str, str]  # student, teacher, method, options of the data
-Places = dict[Place, list[Run]]
-Asked = Callable[[Run], Collection[str]]  # options that tables ask for where a run stands
+Runs = Mapping[CellKey, Sequence[Run]]  # by cell, its method's options left out
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,6 @@ class CellChange:
     Attributes:
         run: one of its runs, of HEAD where it has any.
         base, head: rows in order of seeds; a row that stands on both sides is left out.
-        options: how those of HEAD differ from BASE's: `temperature 1, not 4`.
         accuracy: the headline metric of the last epoch.
         losses: of the first epoch, term by term (`drift`).
         speed: seconds a step.
@@ -73,7 +66,6 @@ class CellChange:
     run: Run
     base: tuple[Row, ...]
     head: tuple[Row, ...]
-    options: tuple[str, ...]
     accuracy: Change
     losses: Change
     speed: Change
@@ -83,14 +75,10 @@ class CellChange:
         return self.accuracy.word, self.losses.word, self.speed.word
 
 
-def compare(base: Sequence[Row], head: Sequence[Row], tables: Iterable[Table] = ()) -> list[CellChange]:
-    """Every cell of either side. `tables` say which options are still asked for.
-
-    Raises:
-        SpecError, MethodError: a table is wrong.
-    """
-    places = _places(base), _places(head)
-    drafts = [_draft(*sides, places) for sides in _matched(base, head, _asked(tables))]
+def compare(base: Sequence[Row], head: Sequence[Row]) -> list[CellChange]:
+    """Every cell of either side."""
+    runs = _by_cell(base), _by_cell(head)
+    drafts = [_draft(*sides, runs) for sides in _matched(base, head)]
     judged = iter(judge(_scores([draft for draft in drafts if draft.accuracy is OPEN])))
     cells = [replace(draft, accuracy=next(judged)) if draft.accuracy is OPEN else draft for draft in drafts]
     return sorted(cells, key=lambda cell: _order(cell.run))
@@ -118,21 +106,19 @@ def value(row: Row) -> float | None:
     return headline(row, METRICS[row.run.task][0], "last")
 
 
-def _draft(before: Sequence[Row], after: Sequence[Row], places: tuple[Places, Places]) -> CellChange:
+def _draft(before: Sequence[Row], after: Sequence[Row], runs: tuple[Runs, Runs]) -> CellChange:
     """A cell with its accuracy settled where that takes no test."""
     run = (after or before)[0].run
     base = tuple(row for row in before if row not in after)
     head = tuple(row for row in after if row not in before)
-    options = differences(run.options, before[0].run.options) if before else []
     if not before or not after:
-        side, other = ("BASE", places[0]) if after else ("HEAD", places[1])
-        lacks = Change("not measured", f"not in {side}{_nearest_run(run, side, other.get(_place(run), []))}")
-        return CellChange(run, base, head, (), lacks, lacks, lacks)
+        side, other = ("BASE", runs[0]) if after else ("HEAD", runs[1])
+        missing = Change("not measured", f"not in {side}{_nearest(run, side, other.get(_cell(run), []))}")
+        return CellChange(run, base, head, missing, missing, missing)
     if not base or not head:
         same = Change("not measured", "HEAD's rows are BASE's own: it was not run again")
-        return CellChange(run, base, head, (), same, same, same)
-    losses = Change("not measured", "other options") if options else drift(base, head)
-    return CellChange(run, base, head, tuple(options), _settled(base, head) or OPEN, losses, _speed(base, head))
+        return CellChange(run, base, head, same, same, same)
+    return CellChange(run, base, head, _settled(base, head) or OPEN, drift(base, head), _speed(base, head))
 
 
 def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:
@@ -172,11 +158,11 @@ def _broken(rows: Sequence[Row], finished: Collection[int]) -> str:
 def _trouble(rows: Sequence[Row]) -> str:
     first = rows[0]
     more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return f"seed {first.run.seed} {first.status}: {one_line(first.reason) or 'no number'}{more}"
+    return f"seed {first.run.seed} {first.status}: {single_line(first.reason) or 'no number'}{more}"
 
 
 def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:
-    """On the machine, with the number of threads and captured or not, that has most rows on both sides."""
+    """On the machine, with the number of threads, that has most rows on both sides."""
     sides = _seconds(base), _seconds(head)
     shared = sides[0].keys() & sides[1].keys()
     if not shared:
@@ -186,16 +172,15 @@ def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:
     return speed(sides[0][place], sides[1][place])
 
 
-def _words(machine: str, threads: int, captured: bool) -> str:
-    return f"{machine} ({threads} threads{', captured steps' if captured else ''})"
+def _words(machine: str, threads: int) -> str:
+    return f"{machine} ({threads} threads)"
 
 
-def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int, bool], list[float]]:
-    found: dict[tuple[str, int, bool], list[float]] = defaultdict(list)
+def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int], list[float]]:
+    found: dict[tuple[str, int], list[float]] = defaultdict(list)
     for row in rows:
         if row.status == "done" and row.cost and row.cost.step_seconds > 0:
-            place = row.environment.machine, row.environment.threads, row.cost.captured
-            found[place].append(row.cost.step_seconds)
+            found[row.environment.machine, row.environment.threads].append(row.cost.step_seconds)
     return found
 
 
@@ -233,76 +218,38 @@ def _family(run: Run) -> tuple[str, str, str]:
     return run.scale, run.task, run.data.name
 
 
-def _kind(run: Run) -> str:
-    """Equal for runs that differ in seed and options alone."""
-    return run.model_copy(update={"seed": 0, "options": {}}).id
-
-
-def _matched(base: Iterable[Row], head: Iterable[Row], asked: Asked) -> Iterator[tuple[list[Row], list[Row]]]:
-    """The rows of each cell in BASE and HEAD; one of the two may be empty."""
-    kinds: dict[str, tuple[Side, Side]] = defaultdict(lambda: (defaultdict(list), defaultdict(list)))
-    for i, rows in enumerate((base, head)):
+def _matched(base: Iterable[Row], head: Iterable[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
+    """The rows of each cell in BASE and HEAD in order of seeds; one of the two may be empty."""
+    cells: dict[str, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+    for side, rows in enumerate((base, head)):
         for row in sorted(rows, key=lambda row: row.run.seed):
-            kinds[_kind(row.run)][i][options_key(row.run.options)].append(row)
-    for old, new in kinds.values():
-        names = {key: key for key in old.keys() & new.keys()} | _renamed(old, new, asked)
-        yield from ((old[key], new[names[key]] if key in names else []) for key in old)
-        yield from (([], new[key]) for key in new if key not in names.values())
+            cells[row.run.model_copy(update={"seed": 0}).id][side].append(row)
+    yield from cells.values()
 
 
-def _renamed(old: Side, new: Side, asked: Asked) -> dict[str, str]:
-    """Which options of HEAD stand in for those of BASE that no table asks for any more: each other's only nearest."""
-    ours = {key: rows[0].run for key, rows in new.items() if key not in old}
-    theirs = {key: rows[0].run for key, rows in old.items() if key not in new} if ours else {}
-    gone = {key: run for key, run in theirs.items() if key not in asked(run)}
-    pairs = ((key, _nearest(run, ours)) for key, run in gone.items())
-    return {key: other for key, other in pairs if other and _nearest(ours[other], gone) == key}
+def _cell(run: Run) -> CellKey:
+    """The run's cell, its method's options left out."""
+    return CellKey.of(run)._replace(options="")
 
 
-def _nearest(run: Run, others: Mapping[str, Run]) -> str | None:
-    """The key of those whose options differ least; None where several do."""
-    far = {key: len(differences(run.options, other.options)) for key, other in others.items()}
-    found = [key for key, distance in far.items() if distance == min(far.values())]
-    return found[0] if len(found) == 1 else None
-
-
-def _asked(tables: Iterable[Table]) -> Asked:
-    """What tables ask for; they are expanded only if somebody wants to know."""
-
-    @cache
-    def at(scale: Scale) -> dict[Place, set[str]]:
-        found: dict[Place, set[str]] = defaultdict(set)
-        for table in tables:
-            for seat in seats_of(table, scale, []):
-                if seat.key:
-                    student, teacher, method, options, data = seat.key
-                    found[scale, student, teacher, method, data].add(options)
-        return found
-
-    return lambda run: at(run.scale).get(_place(run), set())
-
-
-def _place(run: Run) -> Place:
-    return run.scale, run.student, run.teacher_network, run.method, options_key(run.data.options)
-
-
-def _places(rows: Iterable[Row]) -> Places:
-    found: Places = defaultdict(list)
+def _by_cell(rows: Iterable[Row]) -> Runs:
+    cells: dict[CellKey, list[Run]] = defaultdict(list)
     for row in rows:
-        found[_place(row.run)].append(row.run)
-    return found
+        cells[_cell(row.run)].append(row.run)
+    return cells
 
 
-def _nearest_run(run: Run, side: str, others: Sequence[Run]) -> str:
-    """What the other side's runs of the same method and networks have instead, if there are any."""
-    idle = {"seed", "recipe.name", "recipe.source", "teacher.recipe.name", "teacher.recipe.source"}
-    own = run.model_dump(mode="json")
-    found = [differences(other.model_dump(mode="json"), own) for other in others]
-    fewest = min(([text for text in texts if text.split(" ")[0] not in idle] for texts in found), key=len, default=[])
+def _nearest(run: Run, side: str, others: Sequence[Run]) -> str:
+    """In what the most similar run of the other side's same method and networks differs, if there is any."""
+    ignored = {"seed", "recipe.name", "recipe.source", "teacher.recipe.name", "teacher.recipe.source"}
+    spec = run.model_dump(mode="json")
+    texts = (field_differences(other.model_dump(mode="json"), spec) for other in others)
+    relevant = ([text for text in some if text.split(" ")[0] not in ignored] for some in texts)
+    fewest = min(relevant, key=len, default=[])
     more = f" and {len(fewest) - 2} more" if len(fewest) > 2 else ""
     return f"; {side}'s nearest has {', '.join(fewest[:2])}{more}" if fewest else ""
 
 
 def _order(run: Run) -> tuple[str, ...]:
     networks = run.teacher_network or "", run.student
-    return run.scale, run.task, run.data.shown, *networks, run.method, options_key(run.options), run.id
+    return run.scale, run.task, run.data.shown, *networks, run.method, canonical(run.options), run.id

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..records.row import Row
 from ..report.cells import Cell, collect
 from ..report.comparability import recipe_differences
-from ..spec.recipe import Scale, load_recipe
+from ..spec.recipe import load_recipe
+from ..spec.scale import Scale
 from ..spec.table import Table
 from .compare import CellChange, compare
 
@@ -24,7 +25,7 @@ class Moment:
 
     def change(self, cell: Cell) -> CellChange | None:
         """How a cell of this moment compares with its last rows before; None for the first ones."""
-        rows = (*cell.rows, *cell.troubled)
+        rows = (*cell.rows, *cell.unfinished)
         return next((self.changes[row.id] for row in rows if row.id in self.changes), None)
 
 
@@ -44,9 +45,9 @@ def history(table: Table, rows: Iterable[Row], scale: Scale) -> list[Moment]:
     moments = []
     for commit, found in commits.items():
         cells = collect(table, found, scale)
-        own = {row.id: row for cell in cells for row in (*cell.rows, *cell.troubled)}
+        own = {row.id: row for cell in cells for row in (*cell.rows, *cell.unfinished)}
         if own:
-            compared = [one for one in compare([*before.values()], [*own.values()], [table]) if one.base]
+            compared = [one for one in compare([*before.values()], [*own.values()]) if one.base]
             changes = {row.id: one for one in compared for row in one.head}
             moments.append(Moment(commit, found[0].finished, tuple(cells), changes))
             before |= {row.run.id: row for row in own.values()}

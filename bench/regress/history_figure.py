@@ -19,7 +19,7 @@ from ..report.blocks import Block, Line, blocks
 from ..report.figures import BLACK, BLUE, COLOURS, GREY, SMALL, VERMILLION, heading, spread_labels, stacked, tied_label
 from ..report.plots import render
 from ..report.terminal import collect_at
-from ..spec.recipe import Scale
+from ..spec.scale import Scale
 from ..spec.table import Table
 from .compare import budget
 from .history import Moment, history
@@ -149,7 +149,7 @@ def _draw(axis: Axes, name: str, points: Sequence[Point], moments: Sequence[Mome
 
 def _widen(axis: Axes, moments: Sequence[Moment]) -> None:
     """Let an axis span at least three noise budgets, so that noise does not look like news."""
-    row = next(row for moment in moments for cell in moment.cells for row in (*cell.rows, *cell.troubled))
+    row = next(row for moment in moments for cell in moment.cells for row in (*cell.rows, *cell.unfinished))
     low, high = axis.get_ylim()
     spare = max(0.0, 3 * budget(row.run) - (high - low)) / 2
     axis.set_ylim(low - spare, high + spare)

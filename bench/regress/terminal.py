@@ -128,9 +128,8 @@ def _grid(cells: Sequence[CellChange], names: dict[str, str], notes: Footnotes) 
     grid.add_column("step\ntime", justify="right", no_wrap=True)
     grid.add_column("\nspeed", no_wrap=True)
     for cell in cells:
-        options = [f"options: {'; '.join(cell.options)}"] if cell.options else []
         grid.add_row(
-            Text(names[cell.run.id] + notes.mark(options)),
+            Text(names[cell.run.id]),
             values.number(cell.accuracy.base),
             values.number(cell.accuracy.head),
             values.BLANK if cell.accuracy.size is None else f"{cell.accuracy.size:+.2f} ({cell.accuracy.n})",

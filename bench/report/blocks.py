@@ -1,7 +1,7 @@
-"""Cells in the order and company in which tables and plots show them.
+"""Cells grouped as tables and plots print them.
 
 A block is a teacher-student pair of networks that run. At mini scale several of a paper's pairs can share one; their
-cells then hold the very same rows and are shown once, for all the pairs that they stand for.
+cells then hold the very same rows and are printed once, for all of these pairs.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..grid.cells import canonical
 from ..spec.table import Pair
 from .cells import Cell
-from .matching import options_key
 
 
 @dataclass(frozen=True)
@@ -23,61 +23,64 @@ class Line:
 
     @property
     def cell(self) -> Cell:
-        """The one whose measurements are shown; the others hold the same."""
+        """The cell whose measurements are printed; the others hold the same."""
         return self.cells[0]
 
     def reported(self, pair: Pair) -> float | None:
+        """The number that is reported for the pair."""
         return next((cell.reported_value for cell in self.cells if cell.pair is pair), None)
 
 
 @dataclass(frozen=True)
 class Block:
-    """What is shown under one heading."""
+    """The pairs and methods under one heading."""
 
     pairs: tuple[Pair, ...]
-    teacher: str | None  # networks that run; None where none stand in
+    teacher: str | None  # networks that run; None where there are none
     student: str | None
     lines: tuple[Line, ...]
 
     @property
-    def shown(self) -> str:
-        """The networks that run, or the paper's where none do."""
+    def title(self) -> str:
+        """The networks that run, or the paper's where there are none."""
         pair = self.pairs[0]
         data = self.lines[0].cell.data if self.lines else {}
         variant = "".join(f", {name} {value}" for name, value in sorted(data.items()))
         return f"{self.teacher or pair.teacher} -> {self.student or pair.student}{variant}"
 
     @property
-    def papers(self) -> list[str]:
-        """The paper's pairs, where they bear other names than the networks that run."""
+    def paper_pairs(self) -> list[str]:
+        """The paper's pairs, where their names differ from those of the networks that run."""
         names = [f"{pair.teacher} -> {pair.student}" for pair in self.pairs]
-        return [] if names == [self.shown] else names
+        return [] if names == [self.title] else names
 
     @property
-    def alone(self) -> Cell | None:
-        """The cell of our own `none`."""
+    def student_alone(self) -> Cell | None:
+        """The cell of our `none`."""
         return next((line.cell for line in self.lines if line.cell.entry.method == "none"), None)
 
     @property
     def teacher_measured(self) -> float | None:
+        """The re-measured teacher's score, percent."""
         scores = (line.cell.teacher_measured for line in self.lines)
         return next((score for score in scores if score is not None), None)
 
 
 def blocks(cells: Sequence[Cell]) -> list[Block]:
-    """`cells` by pair, pairs that share their mini networks together."""
-    found: dict[object, Block] = {}
+    """`cells` by pair, pairs that share their mini networks together; cells left out at this scale are dropped."""
+    grouped: dict[object, Block] = {}
     for cell in cells:
         if cell.entry.skipped_at(cell.scale):
-            continue  # said below the table
+            continue  # listed below the table
         shared = cell.scale == "mini" and cell.student is not None
-        key = (cell.teacher, cell.student, options_key(cell.data)) if shared else id(cell.pair)
-        block = found.get(key) or Block((), cell.teacher, cell.student, ())
-        found[key] = _with(block, cell)
-    return list(found.values())
+        key = (cell.teacher, cell.student, canonical(cell.data)) if shared else id(cell.pair)
+        block = grouped.get(key) or Block((), cell.teacher, cell.student, ())
+        grouped[key] = _with_cell(block, cell)
+    return list(grouped.values())
 
 
-def _with(block: Block, cell: Cell) -> Block:
+def _with_cell(block: Block, cell: Cell) -> Block:
+    """The block with one more cell: on the line of the cell that runs the same for another pair, or on a new one."""
     pairs = block.pairs if any(pair is cell.pair for pair in block.pairs) else (*block.pairs, cell.pair)
     for i, line in enumerate(block.lines):
         if _identity(line.cell) == _identity(cell) and all(other.pair is not cell.pair for other in line.cells):
@@ -89,5 +92,5 @@ def _with(block: Block, cell: Cell) -> Block:
 
 
 def _identity(cell: Cell) -> tuple[str, str]:
-    """What a cell runs, its networks aside; one that is skipped has no options and is known by its name."""
-    return cell.entry.method, cell.label if cell.options is None else options_key(cell.options)
+    """Method and options of a cell; a skipped cell has no options and is identified by its label."""
+    return cell.entry.method, cell.label if cell.options is None else canonical(cell.options)

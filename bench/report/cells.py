@@ -1,7 +1,7 @@
-"""The cells of a table: one per pair and method, with what the paper prints, what was measured and what that says.
+"""The cells of a table with their evidence: reported and measured numbers, verdict, gains and cost.
 
-Rows under several recipes, data sets or teachers are never mixed: one group is taken, and how many rows were left
-aside is said.
+Rows under several recipes, data sets or teachers are never mixed: one group is used, and the number of rows that were
+left out is reported.
 """
 
 from __future__ import annotations
@@ -10,53 +10,98 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ..grid.cells import CellSpec, expand
 from ..records.row import Row
-from ..spec.recipe import Scale, stretched
+from ..spec.recipe import stretched
 from ..spec.reported import Reported, find, load_reported, student_alone
+from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Selection, Table
-from .comparability import data_differences, obstacles, one_line, recipe_differences
+from .comparability import data_differences, incompatibilities, recipe_differences, single_line
 from .gains import CellCost, cost, factor_of, gain
-from .matching import Index, Printed, Seat, seats_of
-from .verdicts import MINI, Sample, Verdict, judge, noise_budget
+from .matching import RowIndex, other_recipes, references
+from .verdicts import MINI, Sample, Verdict, make_verdict, noise_budget
+
+ReportedTables = Sequence[tuple[str, list[Reported]]]
+"""The name of each reported table and its numbers."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One teacher-student pair under one method, at one scale. All metrics are in percent."""
+    """One cell of a table with its evidence. All metrics are in percent.
 
-    pair: Pair
-    entry: MethodEntry
-    scale: Scale
+    Attributes:
+        spec: what the cell runs.
+        metric: that the table is about.
+        reported: the number of the paper.
+        teacher_reported: likewise of the teacher.
+        selection: which epoch is compared.
+        verdict: of measured against reported.
+        rows: those that the measurement rests on, one a seed.
+        unfinished: rows of the same group without a number.
+        measured: mean over seeds.
+        teacher_measured: mean of the re-measured teachers.
+        gain: over our `none`, paired by seed.
+        gain_kd: over our plain KD.
+        gain_base: over the entry that `against` names.
+        gain_equal: over our `none` trained for as long as this method takes.
+        cost: medians over rows.
+        notes: about the measurement; notes about the reported number are in `reported`.
+    """
+
+    spec: CellSpec
     metric: str
-    teacher: str | None  # the networks that run at this scale; None where none stand in
-    student: str | None
-    options: dict[str, Any] | None  # resolved; None for a cell that is skipped
     reported: Reported | None
     teacher_reported: float | None
-    selection: Selection  # which epoch is compared
+    selection: Selection
     verdict: Verdict
-    rows: tuple[Row, ...] = ()  # that count: one a seed
-    troubled: tuple[Row, ...] = ()  # of the same group, without a number
+    rows: tuple[Row, ...] = ()
+    unfinished: tuple[Row, ...] = ()
     measured: Sample | None = None
     teacher_measured: float | None = None
-    gain: Sample | None = None  # over our own `none`, paired by seed
-    gain_kd: Sample | None = None  # over our own plain KD
-    gain_base: Sample | None = None  # over the entry that `against` names
-    gain_equal: Sample | None = None  # over our own `none` trained as long as this costs
+    gain: Sample | None = None
+    gain_kd: Sample | None = None
+    gain_base: Sample | None = None
+    gain_equal: Sample | None = None
     cost: CellCost | None = None
-    notes: tuple[str, ...] = ()  # on our side; what the paper's side is worth stands in `reported`
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pair(self) -> Pair:
+        return self.spec.pair
+
+    @property
+    def entry(self) -> MethodEntry:
+        return self.spec.entry
+
+    @property
+    def scale(self) -> Scale:
+        return self.spec.scale
+
+    @property
+    def teacher(self) -> str | None:
+        """The network that runs at this scale; None where the table names none."""
+        return self.spec.teacher
+
+    @property
+    def student(self) -> str | None:
+        return self.spec.student
+
+    @property
+    def options(self) -> dict[str, Any] | None:
+        """Resolved; None for a cell that is skipped."""
+        return self.spec.options
 
     @property
     def data(self) -> dict[str, Any]:
         """Options of the data set: which variant of it this cell is about."""
-        return self.pair.data if self.scale == "full" else self.pair.mini_data
+        return self.spec.data
 
     @property
     def worth(self) -> float | None:
-        """Points gained over `none` for each training time of `none` that the method costs on top."""
+        """Points gained over `none` per extra training time, in units of the time of `none`."""
         if self.gain is None or self.cost is None or self.cost.factor is None or self.cost.factor < 1.02:
             return None
         return self.gain.mean / (self.cost.factor - 1)
@@ -85,12 +130,12 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale) -> list[Cell]:
         SpecError: a recipe or a file of reported numbers that the table names is missing or broken.
         MethodError: the table names a method or an option that does not exist.
     """
-    printed = [(source.table, load_reported(source.file)) for source in table.reported]
+    reported = [(source.table, load_reported(source.file)) for source in table.reported]
     rows = list(rows)
-    ran = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
-    seats = seats_of(table, scale, printed, ran)
-    found = Index(rows, scale, seats)
-    return [_cell(table, seat, found, printed) for seat in seats]
+    measured = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
+    specs = expand(table, scale, measured=measured)
+    context = _Context(table, reported, specs, RowIndex(rows, specs))
+    return [_cell(spec, context) for spec in specs]
 
 
 def headline(row: Row, metric: str, selection: Selection) -> float | None:
@@ -102,78 +147,86 @@ def headline(row: Row, metric: str, selection: Selection) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _cell(table: Table, seat: Seat, found: Index, printed: Printed) -> Cell:
-    reported = _reported(table, seat, printed)
+@dataclass(frozen=True)
+class _Context:
+    """What all cells of a table are filled from."""
+
+    table: Table
+    reported: ReportedTables
+    specs: Sequence[CellSpec]
+    index: RowIndex
+
+
+def _cell(spec: CellSpec, context: _Context) -> Cell:
+    table = context.table
+    reported = _reported(table, spec, context.reported)
     selection = reported.selection if reported and reported.selection else table.selection
-    blank = Cell(
-        pair=seat.pair,
-        entry=seat.entry,
-        scale=seat.scale,
+    empty = Cell(
+        spec=spec,
         metric=table.metric,
-        teacher=seat.teacher,
-        student=seat.student,
-        options=seat.options,
         reported=reported,
-        teacher_reported=_teacher_reported(table, seat.pair, printed),
+        teacher_reported=_teacher_reported(table, spec.pair, context.reported),
         selection=selection,
-        verdict=Verdict("skipped", seat.skip) if seat.skip else Verdict("not run"),
-        notes=_standing_notes(table, seat, reported, selection),
+        verdict=Verdict("skipped", spec.skip) if spec.skip else Verdict("not run"),
+        notes=_standing_notes(table, spec, selection),
     )
-    own = found.of(seat)
-    if not own:
-        return blank
-    taken, aside = _chosen(own, seat, table)
-    return _filled(blank, seat, table, taken, aside, found)
+    groups = context.index.groups(spec, other_recipes(spec, context.specs))
+    return _filled(empty, groups, context) if groups else empty
 
 
-def _filled(blank: Cell, seat: Seat, table: Table, taken: Sequence[Row], aside: int, found: Index) -> Cell:
-    values = _by_seed(blank, taken)
-    counted = tuple(row for row in taken if row.run.seed in values)
-    troubled = tuple(row for row in taken if row.run.seed not in values)
-    notes = list(blank.notes)
-    if aside:
-        notes.append(f"{aside} other {_rows(aside)} under another recipe, data set or teacher left aside")
-    measured = Sample.of(list(values.values()))
-    teachers = [row.teacher.measured for row in counted if row.teacher]
-    teacher = statistics.fmean(teachers) if teachers else None
-    rivals: dict[str, list[Row]] = {}
-    if measured is None:
-        verdict = _trouble(troubled)
-    else:
-        reasons = obstacles(seat, table, counted, troubled, teacher, blank.teacher_reported)
-        if seat.scale == "mini":
-            verdict = MINI
-            notes += reasons
-        else:
-            budget = noise_budget(table.dataset.full, table.task)
-            std = blank.reported.std if blank.reported else None
-            verdict = judge(measured, blank.reported_value, budget, std, reasons)
-        rivals = {name: _rows_of(rival, seat, counted[0], found) for name, rival in seat.rivals.items()}
-    paid = cost(counted, counted if seat.entry.method == "none" else rivals.get("none", []))
-    changes: dict[str, Any] = {
-        "rows": counted,
-        "troubled": troubled,
-        "measured": measured,
-        "teacher_measured": teacher,
-        "verdict": verdict,
-        "gain": gain(values, _by_seed(blank, rivals.get("none", []))),
-        "gain_kd": gain(values, _by_seed(blank, rivals.get("kd", []))),
-        "gain_base": gain(values, _by_seed(blank, rivals.get("base", []))),
-        "gain_equal": _gain_equal(blank, seat, counted, paid, found),
-        "cost": paid,
-        "notes": tuple(notes),
+def _filled(empty: Cell, groups: Sequence[list[Row]], context: _Context) -> Cell:
+    """The cell with the evidence in its rows: the measurement, its verdict, gains and cost."""
+    spec, table, index = empty.spec, context.table, context.index
+    chosen, left_out = _chosen(groups, spec, table)
+    values = _by_seed(empty, chosen)
+    counted = tuple(row for row in chosen if row.run.seed in values)
+    unfinished = tuple(row for row in chosen if row.run.seed not in values)
+    cell = replace(empty, rows=counted, unfinished=unfinished, measured=Sample.of(list(values.values())))
+    if left_out:
+        note = f"{left_out} other {_rows(left_out)} under another recipe, data set or teacher left out"
+        cell = replace(cell, notes=(*cell.notes, note))
+    if not counted:
+        return replace(cell, verdict=_failure(unfinished))
+    cell = _with_verdict(cell, table)
+    rows = {
+        name: _rows_of(reference, spec, counted[0], index)
+        for name, reference in references(spec, context.specs).items()
     }
-    return Cell(**{**vars(blank), **changes})
+    paid = cost(counted, counted if spec.entry.method == "none" else rows.get("none", []))
+    by_seed = {name: _by_seed(cell, some) for name, some in rows.items()}
+    return replace(
+        cell,
+        gain=gain(values, by_seed.get("none", {})),
+        gain_kd=gain(values, by_seed.get("kd", {})),
+        gain_base=gain(values, by_seed.get("base", {})),
+        gain_equal=_gain_equal(cell, paid, context),
+        cost=paid,
+    )
 
 
-def _gain_equal(blank: Cell, seat: Seat, counted: Sequence[Row], paid: CellCost | None, found: Index) -> Sample | None:
+def _with_verdict(cell: Cell, table: Table) -> Cell:
+    """The cell with its re-measured teacher and the verdict of measured against reported."""
+    teachers = [row.teacher.measured for row in cell.rows if row.teacher]
+    teacher = statistics.fmean(teachers) if teachers else None
+    reasons = incompatibilities(cell.spec, table, cell.rows, cell.unfinished, teacher, cell.teacher_reported)
+    cell = replace(cell, teacher_measured=teacher)
+    if cell.scale == "mini":
+        return replace(cell, verdict=MINI, notes=(*cell.notes, *reasons))
+    assert cell.measured is not None
+    budget = noise_budget(table.dataset.full, table.task)
+    std = cell.reported.std if cell.reported else None
+    return replace(cell, verdict=make_verdict(cell.measured, cell.reported_value, budget, std, reasons))
+
+
+def _gain_equal(cell: Cell, paid: CellCost | None, context: _Context) -> Sample | None:
+    """The gain over `none` trained for as long as this method takes."""
     factor = factor_of(paid.factor if paid else None)
-    if factor is None or "none" not in seat.rivals:
+    alone = references(cell.spec, context.specs).get("none")
+    if factor is None or alone is None:
         return None
-    run = counted[0].run
-    longer = stretched(run.recipe, factor)
-    rivals = found.under(longer, seat.rivals["none"], run)
-    return gain(_by_seed(blank, counted), _by_seed(blank, rivals))
+    run = cell.rows[0].run
+    longer = context.index.under(stretched(run.recipe, factor), alone, run)
+    return gain(_by_seed(cell, cell.rows), _by_seed(cell, longer))
 
 
 def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
@@ -184,23 +237,23 @@ def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
     return {seed: value for seed, row in seeds.items() if (value := cell.value(row)) is not None}
 
 
-def _reported(table: Table, seat: Seat, printed: Printed) -> Reported | None:
+def _reported(table: Table, spec: CellSpec, reported: ReportedTables) -> Reported | None:
     """The first number that the table's files give this cell; for `none`, failing that, the printed student."""
-    pair = seat.pair
+    pair = spec.pair
     names: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student, "metric": table.metric}
     names["strategy"] = pair.strategy
-    method = seat.entry.reported or seat.entry.method
-    for name, rows in printed:
+    method = spec.entry.reported or spec.entry.method
+    for name, rows in reported:
         if row := find(rows, table=name, method=method, **names):
             return row
     if method != "none":
         return None
-    alone = (student_alone(rows, table=name, **names) for name, rows in printed)
+    alone = (student_alone(rows, table=name, **names) for name, rows in reported)
     return next((row for row in alone if row), None)
 
 
-def _teacher_reported(table: Table, pair: Pair, printed: Printed) -> float | None:
-    for name, rows in printed:
+def _teacher_reported(table: Table, pair: Pair, reported: ReportedTables) -> float | None:
+    for name, rows in reported:
         for row in rows:
             same = (row.table, row.teacher, row.student, row.metric)
             wanted = (name, pair.teacher, pair.student, table.metric)
@@ -209,20 +262,20 @@ def _teacher_reported(table: Table, pair: Pair, printed: Printed) -> float | Non
     return None
 
 
-def _standing_notes(table: Table, seat: Seat, reported: Reported | None, selection: Selection) -> tuple[str, ...]:
-    notes = [seat.entry.note]
+def _standing_notes(table: Table, spec: CellSpec, selection: Selection) -> tuple[str, ...]:
+    notes = [spec.entry.note]
     if selection != table.selection:
         notes.append(f"compared at the {selection} epoch, as this number is reported; the table's is {table.selection}")
     return tuple(note for note in notes if note)
 
 
-def _chosen(found: Sequence[list[Row]], seat: Seat, table: Table) -> tuple[list[Row], int]:
+def _chosen(found: Sequence[list[Row]], spec: CellSpec, table: Table) -> tuple[list[Row], int]:
     """The rows of the group that counts, one a seed in order, and how many rows were left aside."""
     groups = [rows for alike in found for rows in _by_teacher(alike)]
 
     def rank(rows: list[Row]) -> tuple[int, str]:
         """Nearest to the table's recipe and data first, then the most recent."""
-        differences = [*recipe_differences(rows[0], seat.recipe, table), *data_differences(rows[0], table)]
+        differences = [*recipe_differences(rows[0], spec.recipe, table), *data_differences(rows[0], table)]
         return -len(differences), max(row.finished for row in rows)
 
     taken = max(groups, key=rank)
@@ -239,19 +292,19 @@ def _by_teacher(rows: Sequence[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _rows_of(rival: Seat, seat: Seat, counted: Row, found: Index) -> list[Row]:
-    """A rival's rows under the conditions of the row that is counted, a recipe of the rival's own aside."""
-    own = rival.recipe != seat.recipe
-    return found.under(rival.recipe if own else counted.run.recipe, rival, counted.run)
+def _rows_of(reference: CellSpec, spec: CellSpec, counted: Row, index: RowIndex) -> list[Row]:
+    """A reference's rows under the conditions of the counted row, or under its own recipe where it has another."""
+    recipe = reference.recipe if reference.recipe != spec.recipe else counted.run.recipe
+    return index.under(recipe, reference, counted.run)
 
 
-def _trouble(rows: Sequence[Row]) -> Verdict:
+def _failure(rows: Sequence[Row]) -> Verdict:
     """The verdict of a cell none of whose runs left a number: the latest one's status and reason."""
     last = max(rows, key=lambda row: row.finished)
     more = f" ({len(rows)} seeds without a number)" if len(rows) > 1 else ""
     if last.status == "done":
         return Verdict("failed", f"its row lacks the metric{more}")
-    return Verdict(last.status, f"{one_line(last.reason)}{more}")
+    return Verdict(last.status, f"{single_line(last.reason)}{more}")
 
 
 def _rows(count: int) -> str:

@@ -14,7 +14,6 @@ from .schema import Spec, merged, parse, read_yaml
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 Task = Literal["classification", "detection", "segmentation"]
-Scale = Literal["full", "mini"]
 IMAGE_KINDS: dict[Task, tuple[str, ...]] = {
     "classification": ("padded_crop", "resized_crop"),
     "detection": ("resize",),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 
-from .recipe import Recipe, Scale, Task
+from .recipe import Recipe, Task
+from .scale import Scale
 from .schema import Spec, digest
 
 

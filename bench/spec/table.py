@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import unknown
-from .recipe import Positive, Scale, Task
+from .recipe import Positive, Task
+from .scale import Scale
 from .schema import Spec, merged, parse, read_yaml
 
 TABLES = Path(__file__).parents[1] / "tables"

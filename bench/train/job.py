@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from kdbench.datasets.base import DataError
@@ -30,27 +30,62 @@ from ..records.row import Cost, Epoch, Metrics, Row, Status, StudentRecord, Teac
 from ..records.store import Store
 from ..spec.run import Run
 from ..tasks.base import Task
-from .capture import CudaGraphs
 from .loop import Report, status_of, train
 from .student import STUDENT, TEACHER, Member
 
 TEACHER_TOLERANCE = 0.5  # points; a re-measured teacher further from its record than this is another teacher
 
 
-class Job(BaseModel):
-    """What an engine hands to one process. Nothing in it but `runs` moves a number."""
+class JobSettings(BaseModel):
+    """What the jobs of a plan have in common. Nothing in it changes a result.
+
+    Attributes:
+        data_root: folder that holds data sets.
+        data_path: a user's data, used in place of the data set that the runs name.
+        data_options: for opening `data_path`; the data's fingerprint depends on them.
+        results: folder of runs.
+        teacher_file: checkpoint used in place of the teacher's run.
+        workers: loader processes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    runs: tuple[Run, ...]  # one cohort: same data, recipe and seed, at most one teacher
     data_root: Path
     data_path: Path | None = None
-    reading: dict[str, Any] = {}  # options for `data_path`; the data's fingerprint depends on them
+    data_options: dict[str, Any] = {}
     results: Path
     teacher_file: Path | None = None
-    device: str = "cpu"
     workers: int = 0
-    capture: bool = False  # steps, as CUDA graphs
+
+
+class Job(JobSettings):
+    """What an engine hands to one process: the runs of one cohort, or of a part of it.
+
+    Raises:
+        ValueError: the runs do not share task, scale, data, recipe and seed, or have several frozen teachers.
+    """
+
+    runs: Annotated[tuple[Run, ...], Field(min_length=1)]
+    device: str = "cpu"
+
+    @property
+    def settings(self) -> JobSettings:
+        return JobSettings(**self.model_dump(exclude={"runs", "device"}))
+
+    @model_validator(mode="after")
+    def _one_cohort(self) -> Self:
+        first = self.runs[0]
+        for name in ("task", "scale", "data", "recipe", "seed"):
+            different = next((run for run in self.runs if getattr(run, name) != getattr(first, name)), None)
+            if different is not None:
+                raise ValueError(
+                    f"the runs of a job share {name}, and {first.shown!r} and {different.shown!r} do not; "
+                    "give each its own job"
+                )
+        teachers = {(run.teacher.id, run.teacher_file) for run in self.runs if run.teacher}
+        if len(teachers) > 1:
+            raise ValueError(f"the runs of a job have at most one frozen teacher, not {len(teachers)}; divide them")
+        return self
 
 
 @dataclass(frozen=True)
@@ -94,7 +129,7 @@ def execute(job: Job, report: Report) -> list[Row]:
             failed.append(_keep(store, row_without_result(run, *status_of(error), device), report))
     if members:
         try:
-            train(members, task, teacher, device, report, CudaGraphs(device) if job.capture else None)
+            train(members, task, teacher, device, report)
         except Exception as error:  # noqa: BLE001 - data or teacher failed under all of them
             for member in filter(lambda m: m.active, members):
                 member.status, member.reason = status_of(error)
@@ -109,7 +144,7 @@ def _task(job: Job, run: Run) -> Task:
     Raises:
         DataError: the data changed since the run was planned.
     """
-    data = tasks.open_data(run.task, run.data.name, job.data_root, job.data_path, run.data.options | job.reading)
+    data = tasks.open_data(run.task, run.data.name, job.data_root, job.data_path, run.data.options | job.data_options)
     if data.fingerprint != run.data.fingerprint:
         raise DataError(f"{data.path} changed since the runs were planned; give the same command again")
     return tasks.build(data, run.recipe, run.data_seed, job.workers)
@@ -263,7 +298,6 @@ def _cost(member: Member, task: Task, network: Network, cohort: int, device: tor
         peak_memory=environment.peak_memory(device),
         wall_seconds=member.wall_seconds,
         cohort=cohort,
-        captured=member.captured,
     )
 
 

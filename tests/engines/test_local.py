@@ -7,20 +7,25 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kdbench.engines import local
+from kdbench.engines.base import PlannedJob
 from kdbench.engines.local import LocalEngine
 from kdbench.errors import StoreError
 from kdbench.grid.plan import Plan
+from kdbench.launch import schedule
+from kdbench.launch.devices import cores
+from kdbench.launch.memory import Memory, Split
+from kdbench.launch.schedule import make_schedule, threads_of
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
 from kdbench.spec.table import load_table
-from kdbench.train.job import Job
+from kdbench.train.job import Job, JobSettings
 from tests.helpers.rows import make_row
 
 
@@ -43,7 +48,23 @@ def plan(rows: list[Row]) -> Plan:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> LocalEngine:
-    return LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+    return LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+
+
+class Parts(Memory):
+    """Memory in which so many students of a cohort fit; no network is traced."""
+
+    def __init__(self, size: int = 99) -> None:
+        self.size = size
+
+    def split(self, runs: Sequence[Run], exact: bool = False) -> Split:
+        return Split(tuple(tuple(runs[i : i + self.size]) for i in range(0, len(runs), self.size)), "")
+
+
+def execute(engine: LocalEngine, plan: Plan, size: int = 99) -> list[Row]:
+    """What is unfinished of a plan, in jobs of at most `size` runs."""
+    made = make_schedule(plan, engine.store, Parts(size), engine.slots)
+    return engine.execute(made.jobs, made.runs)
 
 
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -68,7 +89,7 @@ def test_a_job_that_dies_leaves_a_row_for_every_run_and_skips_its_students(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     interpreter(tmp_path, monkeypatch, script)
-    teacher, none, dist = engine.execute(plan)
+    teacher, none, dist = execute(engine, plan)
     assert (teacher.status, none.status) == (status, status)
     assert words in teacher.reason
     assert dist.status == "skipped"
@@ -80,7 +101,7 @@ def test_a_job_that_hangs_ends_as_timeout(
 ) -> None:
     interpreter(tmp_path, monkeypatch, "exec sleep 60")
     engine.timeout = 0.3
-    teacher, none, dist = engine.execute(plan)
+    teacher, none, dist = execute(engine, plan)
     assert (teacher.status, none.status, dist.status) == ("timeout", "timeout", "skipped")
     assert "goes on from where it was saved" in teacher.reason
 
@@ -93,7 +114,7 @@ def test_finished_runs_are_not_started_again_and_failed_ones_are(
     engine.store.write(none.model_copy(update={"status": "diverged", "metrics": None, "reason": "loss is nan"}))
     engine.store.write(dist.model_copy(update={"status": "failed", "metrics": None, "reason": "of yesterday"}))
     interpreter(tmp_path, monkeypatch, f'cat "$3" >> {tmp_path}/jobs; exit 7')
-    found = engine.execute(plan)
+    found = execute(engine, plan)
     assert [row.status for row in found] == ["done", "diverged", "failed"]
     assert found[2].reason != "of yesterday"
     job = Job.model_validate_json((tmp_path / "jobs").read_bytes())
@@ -105,16 +126,16 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(
 ) -> None:
     interpreter(tmp_path, monkeypatch, f"touch {tmp_path}/started")
     (tmp_path / "file").write_text("in the way")
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "file" / "runs"), ["cpu"])
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "file" / "runs"), ["cpu"])
     with pytest.raises(StoreError, match="--results"):
-        engine.execute(plan)
+        execute(engine, plan)
     assert not (tmp_path / "started").exists()
 
 
 def test_two_commands_in_one_folder_are_refused(plan: Plan, engine: LocalEngine) -> None:
-    other = LocalEngine(engine.job, ["cpu"])
+    other = LocalEngine(engine.settings, ["cpu"])
     with engine._locked(), pytest.raises(StoreError, match="in use by another kdbench run"):
-        other.execute(plan)
+        execute(other, plan)
 
 
 def test_a_file_in_place_of_a_row_is_never_deleted(plan: Plan, engine: LocalEngine) -> None:
@@ -122,7 +143,7 @@ def test_a_file_in_place_of_a_row_is_never_deleted(plan: Plan, engine: LocalEngi
     file.parent.mkdir(parents=True)
     file.write_text('{"schema_version": 99}')
     with pytest.raises(StoreError, match="move it away"):
-        engine.execute(plan)
+        execute(engine, plan)
     assert file.read_text() == '{"schema_version": 99}'
 
 
@@ -130,9 +151,9 @@ def test_lines_that_are_no_events_go_to_the_log(
     plan: Plan, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interpreter(tmp_path, monkeypatch, 'echo libfoo: warning; echo \'{"event": "st\'; exit 7')
-    rows = engine.execute(plan)
+    rows = execute(engine, plan)
     assert [row.status for row in rows] == ["failed", "failed", "skipped"]
-    logs = "".join(file.read_text() for file in (engine.job.results / "jobs").glob("*.log"))
+    logs = "".join(file.read_text() for file in (engine.settings.results / "jobs").glob("*.log"))
     assert "libfoo: warning" in logs
 
 
@@ -145,33 +166,35 @@ def test_rows_that_cannot_be_written_do_not_stop_the_other_jobs(
         raise StoreError("cannot write row.json: No space left on device; free some space")
 
     monkeypatch.setattr(engine.store, "write", full)
-    assert engine.execute(plan) == []
+    assert execute(engine, plan) == []
     printed = capsys.readouterr().out
     assert printed.count("No space left on device") == 3
 
 
-def started(*busy: Run, waiting: list[list[Run]]) -> list[Run] | None:
-    return local._next(waiting, [list(busy)] if busy else [], {})
+def job(*runs: Run, cohort: int = 0) -> PlannedJob:
+    return PlannedJob(runs, cohort, threads=1)
 
 
-def test_a_job_waits_until_its_teachers_run_has_ended(plan: Plan) -> None:
+def test_a_job_waits_until_its_teachers_run_has_ended(plan: Plan, engine: LocalEngine) -> None:
     teacher, none, dist = plan.runs
-    assert started(waiting=[[none, dist], [teacher]]) == [teacher]
-    assert started(teacher, waiting=[[none, dist]]) is None
-    assert started(teacher, waiting=[[none, dist], [none]]) == [none]
-    assert started(waiting=[[none, dist]]) == [none, dist]  # done or failed: it is open no more
-    given = dist.model_copy(update={"teacher": None})
-    assert started(teacher, waiting=[[given]]) == [given]
+    students, teachers, alone = job(none, dist, cohort=1), job(teacher), job(none, cohort=2)
+    assert engine._next([students, teachers], []) is teachers
+    assert engine._next([students], [teachers]) is None
+    assert engine._next([students, alone], [teachers]) is alone
+    assert engine._next([students], []) is students  # the teacher is done or failed
+    given = job(dist.model_copy(update={"teacher": None}), cohort=1)
+    assert engine._next([given], [teachers]) is given
 
 
-def test_the_job_that_most_runs_wait_for_comes_first(plan: Plan) -> None:
+def test_the_job_that_most_runs_wait_for_comes_first(plan: Plan, engine: LocalEngine) -> None:
     teacher, none, dist = plan.runs
     other = teacher.model_copy(update={"student": "fcos_mini_teacher"})
-    few = [dist.model_copy(update={"teacher": other})]
-    many = [dist.model_copy(update={"seed": seed}) for seed in (1, 2)]
-    assert started(waiting=[[other], few, [none], [teacher], many]) == [teacher]
-    assert started(waiting=[few, many, [other], [none]]) == many
-    assert started(waiting=[[none], [other], few]) == [other]
+    few = job(dist.model_copy(update={"teacher": other}))
+    many = job(*(dist.model_copy(update={"seed": seed}) for seed in (1, 2)))
+    first, second, alone = job(teacher), job(other), job(none)
+    assert engine._next([second, few, alone, first, many], []) is first
+    assert engine._next([few, many, second, alone], []) is many
+    assert engine._next([alone, second, few], []) is second
 
 
 @pytest.mark.parametrize(("devices", "most"), [(["cpu", "cpu"], 1), (["cuda:0", "cuda:1"], 2)])
@@ -180,24 +203,22 @@ def test_parts_of_a_cohort_take_turns_on_a_cpu_alone(
 ) -> None:
     """Each has the threads of the whole cohort, for rounding depends on their number."""
     runs = tuple(plan.runs[1].model_copy(update={"seed": seed}) for seed in range(4))
-    engine = LocalEngine(
-        Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), devices, parts=lambda left: [left[:2], left[2:]]
-    )
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), devices)
     whole = Plan(((runs,),), ())
     running: list[str] = []
     at_a_time: list[int] = []
     found: list[list[int]] = []
 
-    def job(self: LocalEngine, runs: list[Run], device: str, threads: int, display: Any) -> None:
+    def run_job(self: LocalEngine, runs: list[Run], device: str, threads: int, display: Any) -> None:
         running.append(device)
         time.sleep(0.3)  # the other part's chance to start
         at_a_time.append(len(running))
         running.remove(device)
         found.append([run.seed for run in runs])
-        assert threads == engine.threads(whole)[runs[0].id] == local.cores()
+        assert threads == threads_of(whole, devices)[runs[0].id] == cores()
 
-    monkeypatch.setattr(LocalEngine, "_job", job)
-    assert engine.execute(whole) == []
+    monkeypatch.setattr(LocalEngine, "_job", run_job)
+    assert execute(engine, whole, size=2) == []
     assert sorted(found) == [[0, 1], [2, 3]]
     assert max(at_a_time) == most
 
@@ -212,8 +233,8 @@ def test_jobs_run_side_by_side_on_every_place_of_a_device(
         f"touch {tmp_path}/$$; for i in 1 2 3 4 5 6 7 8 9 10; do [ $(ls {tmp_path}/[0-9]* | wc -l) = 2 ] && exit 7; "
     )
     interpreter(tmp_path, monkeypatch, script + "sleep 0.5; done; exit 8")
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
-    rows = engine.execute(Plan((tuple((run,) for run in runs),), ()))
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    rows = execute(engine, Plan((tuple((run,) for run in runs),), ()))
     assert ["code 7" in row.reason for row in rows] == [True, True]
 
 
@@ -223,9 +244,9 @@ def test_students_of_a_finished_teacher_do_not_wait_for_another_teacher(
     teacher, none, dist = plan.runs
     slow = teacher.model_copy(update={"student": "fcos_mini_teacher"})
     interpreter(tmp_path, monkeypatch, f'grep -q fcos_mini "$3" && sleep 1; cat "$3" >> {tmp_path}/order; exit 7')
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
     engine.store.write(rows[0])
-    engine.execute(Plan((((slow,), (teacher,)), ((none, dist),)), ()))
+    execute(engine, Plan((((slow,), (teacher,)), ((none, dist),)), ()))
     order = [*_jobs(tmp_path / "order")]
     assert order == [[none.id, dist.id], [slow.id]]
 
@@ -246,8 +267,8 @@ def test_a_run_that_is_both_a_teacher_and_a_table_cell_is_trained_once_and_its_s
     _, none, dist = plan.runs
     selfmade = dist.model_copy(update={"teacher": none})
     interpreter(tmp_path, monkeypatch, f'cat "$3" >> {tmp_path}/order; exit 7')
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
-    found = engine.execute(Plan((((none,),), ((none, selfmade),)), ()))
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    found = execute(engine, Plan((((none,),), ((selfmade,),)), ()))
     assert [row.status for row in found if row.id == selfmade.id] == ["skipped"]
     assert [*_jobs(tmp_path / "order")] == [[none.id]]
 
@@ -267,22 +288,22 @@ def test_jobs_of_a_stage_share_the_cores(
     devices: list[str], cores: int, students: int, threads: tuple[int, int], plan: Plan, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(local, "cores", lambda: cores)
+    monkeypatch.setattr(schedule, "cores", lambda: cores)
     teacher, _, dist = plan.runs
     seeds = [dist.model_copy(update={"seed": i}) for i in range(students)]
     grid = Plan((((teacher,),), tuple((run,) for run in seeds)), ())
-    found = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), devices).threads(grid)
+    found = threads_of(grid, devices)
     assert (found[teacher.id], {found[run.id] for run in seeds}) == (threads[0], {threads[1]})
 
 
 def test_a_teacher_shares_the_cores_with_students_that_need_none(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "cores", lambda: 8)
+    monkeypatch.setattr(schedule, "cores", lambda: 8)
     teacher, none, dist = plan.runs
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path), ["cpu"] * 4)
-    assert engine.threads(Plan((((teacher,),), ((none,), (dist,))), ()))[teacher.id] == 4
-    assert engine.threads(Plan((((teacher,),), ((none, dist),)), ()))[teacher.id] == 8  # they wait for it together
+    slots = ["cpu"] * 4
+    assert threads_of(Plan((((teacher,),), ((none,), (dist,))), ()), slots)[teacher.id] == 4
+    assert threads_of(Plan((((teacher,),), ((none, dist),)), ()), slots)[teacher.id] == 8  # they wait for it together
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "3"), ("5", "5")])
@@ -293,8 +314,8 @@ def test_a_job_is_told_its_threads_unless_the_user_has_set_them(
     if own:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
     interpreter(tmp_path, monkeypatch, f"echo $OMP_NUM_THREADS > {tmp_path}/threads; exit 7")
-    monkeypatch.setattr(local, "cores", lambda: 3)
-    engine.execute(Plan((((plan.runs[0],),),), ()))
+    monkeypatch.setattr(schedule, "cores", lambda: 3)
+    execute(engine, Plan((((plan.runs[0],),),), ()))
     assert (tmp_path / "threads").read_text().strip() == expected
 
 
@@ -303,7 +324,7 @@ def test_a_stopped_engine_stops_every_job_and_records_nothing(
 ) -> None:
     teacher, none, _ = plan.runs
     interpreter(tmp_path, monkeypatch, f"echo $$ >> {tmp_path}/pids; exec sleep 60")
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu", "cpu"])
 
     def stop(*_: Any, **__: Any) -> None:
         while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
@@ -313,7 +334,7 @@ def test_a_stopped_engine_stops_every_job_and_records_nothing(
     monkeypatch.setattr(local, "wait", stop)
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        engine.execute(Plan((((teacher,), (none,)),), ()))
+        execute(engine, Plan((((teacher,), (none,)),), ()))
     assert time.monotonic() - begin < 30
     for pid in (tmp_path / "pids").read_text().split():
         with pytest.raises(ProcessLookupError):
@@ -325,7 +346,7 @@ def test_a_job_that_starts_while_the_engine_is_stopped_is_stopped_too(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interpreter(tmp_path, monkeypatch, "exec sleep 60")
-    engine = LocalEngine(Job(runs=(), data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
     monkeypatch.setattr(local, "wait", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     process = engine._process
 
@@ -337,6 +358,6 @@ def test_a_job_that_starts_while_the_engine_is_stopped_is_stopped_too(
     monkeypatch.setattr(engine, "_process", late)
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        engine.execute(Plan((((plan.runs[0],),),), ()))
+        execute(engine, Plan((((plan.runs[0],),),), ()))
     assert time.monotonic() - begin < 30
     assert engine.store.row(plan.runs[0].id) is None

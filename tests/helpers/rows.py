@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kdbench import methods
-from kdbench.grid.plan import own_networks
+from kdbench.grid.pairs import has_substitute
 from kdbench.networks import library
 from kdbench.records.row import Cost, Environment, Epoch, Metrics, Row, StudentRecord, TeacherRecord
-from kdbench.spec.recipe import Recipe, Scale, load_recipe
+from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Data, Run
+from kdbench.spec.scale import Scale
 from kdbench.spec.table import MethodEntry, Pair, Table
 
 COCO = Data(name="coco", fingerprint="c0c0", train_images=118287, val_images=5000, classes=80)
@@ -37,7 +38,7 @@ def expand(table: Table, scale: Scale, seeds: tuple[int, ...], truth: Truth, **c
 
 def _known(pair: Pair) -> bool:
     """Whether a pair runs under its own names, as COCO's do where detectron2 is not installed."""
-    return pair.networks is None or library(pair.networks.student) != "detectron2" or own_networks(pair)
+    return pair.networks is None or library(pair.networks.student) != "detectron2" or has_substitute(pair)
 
 
 def make_row(

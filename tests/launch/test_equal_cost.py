@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from kdbench.grid import plan as grid
-from kdbench.launch import equal_cost
+from kdbench.grid.plan import Plan
+from kdbench.launch.equal_cost import equal_cost_plan
 from kdbench.records.row import Row
 from kdbench.report.cells import Cell, collect
 from kdbench.report.gains import factor_of
 from kdbench.spec.recipe import Recipe, load_recipe, stretched
+from kdbench.spec.request import RunRequest
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
 from tests.helpers.rows import DIGITS, make_row
 
@@ -49,15 +50,18 @@ def test_a_stretched_recipe_moves_its_milestones_along() -> None:
     assert stretched(recipe.model_copy(update={"max_steps": 20}), 1.75).max_steps == 35
 
 
+def planned(table: Table, rows: list[Row]) -> Plan:
+    return equal_cost_plan([table], rows, "mini", DIGITS, RunRequest())
+
+
 def test_the_student_alone_is_planned_once_for_each_cost(table: Table) -> None:
     rows = [row(table, NONE, 60.0), row(table, KD, 63.0, 1.05), row(table, CRD, 64.0, 1.52)]
-    plan = equal_cost.plan([table], rows, grid.Choice("mini", DIGITS))
-    (run,) = plan.runs
+    (run,) = planned(table, rows).runs
     assert (run.method, run.teacher, run.recipe) == ("none", None, longer(table, 1.5))
 
 
 def test_nothing_is_planned_before_anything_was_measured(table: Table) -> None:
-    assert equal_cost.plan([table], [], grid.Choice("mini", DIGITS)).runs == []
+    assert planned(table, []).runs == []
 
 
 def test_the_gain_at_equal_cost_is_over_the_student_that_trained_as_long(table: Table) -> None:

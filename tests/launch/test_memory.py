@@ -19,8 +19,9 @@ from kdbench.engines.local import LocalEngine
 from kdbench.grid.plan import Plan
 from kdbench.launch import memory, tracing
 from kdbench.launch.memory import GIB, MARGIN, Memory, available
+from kdbench.launch.schedule import make_schedule
 from kdbench.spec.run import Run
-from kdbench.train.job import execute
+from kdbench.train.job import Job, execute
 from tests.helpers.pictures import Pictures, short, state_of
 
 
@@ -73,14 +74,6 @@ def test_each_member_adds_its_states_and_the_largest_step_counts_once(pictures: 
     gap = estimate().needed([heavy]) - one
     assert gap > MARGIN * tracing.loss_of(heavy, shapes).kept
     assert estimate().needed([kd, hot, heavy]) - two == pytest.approx(gap + MARGIN * (4 * own.weights + own.buffers))
-
-
-def test_what_captured_steps_keep_is_there_besides_what_others_take(pictures: Pictures) -> None:
-    runs = [pictures.run("kd"), pictures.run("at")]
-    plain, capturing = estimate(), Memory("cpu", 8 * GIB, stored=(32, 32), capture=True)
-    own = tracing.traced("resnet8", plain.shapes(runs[0]))
-    assert capturing.needed(runs) - plain.needed(runs) > MARGIN * own.kept
-    assert capturing.needed(runs) < capturing.bound(runs)
 
 
 def test_an_online_teacher_counts_as_a_student(pictures: Pictures) -> None:
@@ -141,9 +134,9 @@ def test_so_it_is_with_more_networks_beside_the_student(
 def test_nothing_is_traced_where_the_room_is_large(pictures: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [pictures.run(), pictures.run("kd")]
     monkeypatch.setattr(memory, "traced", None)
-    assert estimate(room=estimate().bound(runs)).parts(runs) == (tuple(runs),)
+    assert estimate(room=estimate().bound(runs)).split(runs).parts == (tuple(runs),)
     with pytest.raises(TypeError):
-        estimate(room=estimate().bound(runs) - 1).parts(runs)
+        estimate(room=estimate().bound(runs) - 1).split(runs)
 
 
 JOB = """
@@ -186,7 +179,7 @@ def test_a_cohort_is_split_into_the_fewest_equal_parts_that_fit(
     room: float, sizes: list[int], pictures: Pictures
 ) -> None:
     runs = [pictures.run(seed=seed) for seed in range(7)]
-    split = Scales("cpu", room * GIB).split(runs)
+    split = Scales("cpu", room * GIB).split(runs, exact=True)
     assert [len(part) for part in split.parts] == sizes
     assert [run.seed for part in split.parts for run in part] == list(range(7))
     assert split.words == (
@@ -198,17 +191,17 @@ def test_a_cohort_is_split_into_the_fewest_equal_parts_that_fit(
 
 def test_a_run_that_is_too_large_even_alone_is_tried_with_what_adds_little(pictures: Pictures) -> None:
     runs = [pictures.run(), pictures.run("ad"), pictures.run("kd")]
-    split = Scales("cpu", 4 * GIB).split(runs)
+    split = Scales("cpu", 4 * GIB).split(runs, exact=True)
     assert [[run.method for run in part] for part in split.parts] == [["none"], ["ad", "kd"]]
-    assert "10.0 GiB for one run may not fit into the 4.0 of a job, and is tried" in split.words
-    (part,) = Scales("cpu", GIB).split(runs[1:2]).parts
+    assert "one run takes 10.0 GiB and a job has 4.0: it is still attempted" in split.words
+    (part,) = Scales("cpu", GIB).split(runs[1:2], exact=True).parts
     assert [run.method for run in part] == ["ad"]
 
 
 def test_a_cohort_is_not_split_where_that_would_save_next_to_nothing(pictures: Pictures) -> None:
     runs = [pictures.run(seed=seed) for seed in range(7)]
     memory = estimate(room=estimate().needed(runs[:1]) - 1)
-    assert memory.split(runs).parts == (tuple(runs),)
+    assert memory.split(runs, exact=True).parts == (tuple(runs),)
 
 
 def test_a_network_that_cannot_be_traced_stops_nobody_and_is_tried_once(
@@ -223,10 +216,10 @@ def test_a_network_that_cannot_be_traced_stops_nobody_and_is_tried_once(
     monkeypatch.setattr(tracing, "_attempted", functools.cache(tracing._attempted.__wrapped__))
     monkeypatch.setattr(networks, "build", broken)
     runs = [pictures.run(student="wrn_16_1"), pictures.run("kd", student="wrn_16_1")]
-    split = estimate(room=1.0).split(runs)
-    assert estimate(room=1.0).split(runs) == split
+    split = estimate(room=1.0).split(runs, exact=True)
+    assert estimate(room=1.0).split(runs, exact=True) == split
     assert tried == ["wrn_16_1"]
-    assert estimate(room=1.0).parts(runs) == (tuple(runs),)
+    assert estimate(room=1.0).split(runs) == split
     assert split.parts == (tuple(runs),)
     assert split.words == "memory unknown (wrn_16_1: RuntimeError: no fake tensors, please)"
 
@@ -245,15 +238,15 @@ def test_a_split_cohort_leaves_the_same_rows(
 
     def process(self: LocalEngine, runs: list[Run], *_: object) -> tuple[str, str]:
         jobs.append(len(runs))
-        execute(self.job.model_copy(update={"runs": tuple(runs)}), lambda _: None)
+        execute(Job(**dict(self.settings), runs=tuple(runs)), lambda _: None)
         return "failed", "left no row"
 
     monkeypatch.setattr(LocalEngine, "_process", process)  # in this process: starting others takes seconds
     for folder, room in (("whole", 9), ("parts", 4)):
-        job = pictures.job(tmp_path / folder, *runs)
-        scales = Scales("cpu", room * GIB)
-        engine = LocalEngine(job, ["cpu"], parts=lambda left, scales=scales: scales.split(left).parts)  # type: ignore[misc]
-        engine.execute(Plan(((runs,),), ()))
+        engine = LocalEngine(pictures.job(tmp_path / folder, *runs).settings, ["cpu"])
+        plan = Plan(((runs,),), ())
+        schedule = make_schedule(plan, engine.store, Scales("cpu", room * GIB), engine.slots, exact=True)
+        engine.execute(schedule.jobs, schedule.runs)
     assert jobs == [5, 3, 2]
     for run in runs:
         assert numbers(tmp_path / "whole", run) == numbers(tmp_path / "parts", run), run.method

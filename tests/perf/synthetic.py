@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from kdbench.datasets.base import ArraySplit, ImageSet
-from kdbench.grid.plan import Choice, runs_of
 from kdbench.records.row import Cost, Environment, Epoch, Metrics, Row, StudentRecord, TeacherRecord
 from kdbench.records.store import shared
 from kdbench.spec.run import Data, Run
 from kdbench.spec.table import Table
 from kdbench.tasks.coco_eval import Detection
+from tests.helpers.plans import Choice, runs_of
 
 CIFAR100 = Data(name="cifar100", fingerprint="c1fa", train_images=50_000, val_images=10_000, classes=100)
 IMAGE_SIDE = 640  # pixels

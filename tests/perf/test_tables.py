@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from kdbench.grid.plan import Choice, Plan, plan
+from kdbench.grid.plan import Plan
 from kdbench.records.store import Store, read_rows
 from kdbench.report.cells import collect
 from kdbench.report.sheet import sheet
 from kdbench.spec.table import Table, load_table, table_names
+from tests.helpers.plans import Choice, plan
 
 from . import synthetic
 from .conftest import Scope

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from kdbench import methods
 from kdbench.records.row import Row
 from kdbench.regress.compare import CellChange, compare, exit_status, sought
-from kdbench.spec.recipe import Scale
-from kdbench.spec.table import MethodEntry, Table, load_table
+from kdbench.spec.scale import Scale
+from kdbench.spec.table import MethodEntry, load_table
 from tests.helpers.altered import altered
 from tests.helpers.rows import DIGITS, make_row
 
@@ -18,6 +19,9 @@ CIFAR = load_table("dist/cifar100")
 PAIR = CIFAR.pairs[0]
 KD = next(entry for entry in CIFAR.methods if entry.method == "kd")
 DIST = next(entry for entry in CIFAR.methods if entry.method == "dist")
+
+
+KD_WEIGHT = methods.resolve("kd", {})["weight"]
 
 
 def rows(
@@ -29,8 +33,8 @@ def rows(
     return [altered(row, day=day, **changes) for row in made]
 
 
-def only(base: list[Row], head: list[Row], tables: list[Table] | None = None) -> CellChange:
-    (cell,) = compare(base, head, tables or [])
+def only(base: list[Row], head: list[Row]) -> CellChange:
+    (cell,) = compare(base, head)
     return cell
 
 
@@ -128,27 +132,14 @@ def test_another_recipe_or_another_data_set_is_another_cell_and_the_difference_i
     assert any(cell.accuracy.reason == f"not in HEAD; HEAD's nearest has {said}" for cell in cells)
 
 
-def test_a_changed_default_is_compared_and_said() -> None:
-    cell = only(rows([75.0] * 3), rows([70.0] * 3, options={"temperature": 1.0}, day=2))
-    assert cell.accuracy.word == "regressed"
-    assert cell.options == ("temperature 1, not 4",)
-    assert cell.run.options["temperature"] == 1.0
-
-
-def test_options_that_a_table_still_asks_for_are_a_cell_that_was_not_run() -> None:
-    cells = compare(rows([75.0]), rows([70.0], options={"temperature": 1.0}, day=2), [CIFAR])
-    assert [cell.accuracy.word for cell in cells] == ["not measured"] * 2
-
-
-def test_of_several_options_the_nearest_is_taken_and_none_where_two_are_as_near() -> None:
-    one, two = {"temperature": 2.0}, {"temperature": 3.0, "weight": 0.3}
-    base = rows([75.0], options=one) + rows([74.0], options=two)
-    moved = rows([75.1], options=one | {"weight": 0.5}, day=2) + rows([74.1], options=two | {"chunk": 4}, day=2)
-    cells = compare(base, moved)
-    assert sorted((cell.accuracy.base, cell.accuracy.head) for cell in cells) == [(74.0, 74.1), (75.0, 75.1)]
-    tied = compare(rows([75.0], options={"temperature": 2.0}) + base[:0] + rows([74.0], options={"temperature": 3.0}),
-                   rows([70.0], options={"temperature": 9.0}, day=2))  # fmt: skip
-    assert {cell.accuracy.word for cell in tied} == {"not measured"}
+def test_other_options_are_another_cell_whose_reason_names_the_nearest() -> None:
+    base = rows([75.0], options={"temperature": 2.0}) + rows([74.0], options={"temperature": 3.0, "weight": 0.3})
+    cells = compare(base, rows([70.0], options={"temperature": 2.0, "weight": 0.5}, day=2))
+    assert [cell.accuracy.word for cell in cells] == ["not measured"] * 3
+    reasons = {(cell.run.options["temperature"], cell.run.options["weight"]): cell.accuracy.reason for cell in cells}
+    weight = KD_WEIGHT
+    assert reasons[2.0, weight] == f"not in HEAD; HEAD's nearest has options.weight 0.5, not {weight:g}"
+    assert reasons[2.0, 0.5] == f"not in BASE; BASE's nearest has options.weight {weight:g}, not 0.5"
 
 
 def test_a_seed_that_diverges_in_head_alone_is_a_regression() -> None:
@@ -241,8 +232,6 @@ def test_speed_is_compared_on_one_machine_with_one_number_of_threads() -> None:
     assert other.word == "not measured"
     assert other.reason == "no machine in common: BASE 2-core x86 (2 threads), HEAD H100 x1 (2 threads)"
     assert only(base, rows(values, factor=1.3, threads=1, day=2)).speed.word == "not measured"
-    replayed = only(base, [altered(row, factor=0.3, captured=True) for row in base]).speed
-    assert replayed.word == "not measured" and replayed.reason.endswith("HEAD 2-core x86 (2 threads, captured steps)")
 
 
 def test_of_several_machines_that_both_sides_share_the_one_with_most_rows_counts() -> None:

@@ -98,13 +98,6 @@ def test_cells_are_told_apart_by_what_they_differ_in() -> None:
     ]
 
 
-def test_a_changed_option_is_said_beside_the_cell() -> None:
-    head = five(KD, 70, 2, temperature=1.0)
-    text = printed(compare(BASE[5:10], head), BASE[5:10], head)
-    assert "kd [1]" in line(text, "wrn_40_2 -> wrn_40_1")
-    assert line(text, "[1] options: temperature 1, not 4")
-
-
 @pytest.mark.parametrize("width", [80, 100])
 def test_numbers_and_words_are_whole_on_a_narrow_page(width: int) -> None:
     text = printed(compare(BASE, HEAD), BASE, HEAD, width=width)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from kdbench import methods
+from kdbench.grid.cells import canonical
 from kdbench.records.row import Metrics, Row
 from kdbench.records.store import shared
 from kdbench.report.cells import Cell, collect
-from kdbench.report.matching import options_key
-from kdbench.spec.recipe import Scale, load_recipe
+from kdbench.spec.recipe import load_recipe
 from kdbench.spec.reported import load_reported
+from kdbench.spec.scale import Scale
 from kdbench.spec.table import MethodEntry, Pair, Table, load_table
 from tests.helpers.rows import COCO, DIGITS, expand, full_truth, make_row, mini_truth
 
@@ -123,9 +124,9 @@ def test_rows_of_detectron2s_networks_are_shown_where_it_is_not_installed(pair: 
 
 
 def test_options_are_equal_whatever_their_json_form() -> None:
-    assert options_key({"a": (1, 2.0), "b": {"c": 1.0}}) == options_key({"b": {"c": 1}, "a": [1, 2]})
-    assert options_key({"a": 1.5}) != options_key({"a": 1})
-    assert options_key({"a": True}) != options_key({"a": 1})
+    assert canonical({"a": (1, 2.0), "b": {"c": 1.0}}) == canonical({"b": {"c": 1}, "a": [1, 2]})
+    assert canonical({"a": 1.5}) != canonical({"a": 1})
+    assert canonical({"a": True}) != canonical({"a": 1})
 
 
 def test_reasons_name_every_field_and_value(dist: Table) -> None:
@@ -179,7 +180,7 @@ def test_the_group_that_follows_the_table_wins_over_a_newer_one(dist: Table) -> 
     rows += [make_row(dist, pair, entry, "full", 2, 1.0, recipe=quick, finished="2026-02-01")]
     found = cell(dist, rows, "dist")
     assert [row.run.seed for row in found.rows] == [0, 1]
-    assert found.notes == ("1 other row under another recipe, data set or teacher left aside",)
+    assert found.notes == ("1 other row under another recipe, data set or teacher left out",)
 
 
 def test_of_groups_that_do_not_follow_the_table_the_nearest_wins(dist: Table) -> None:

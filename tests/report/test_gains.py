@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from kdbench.grid.plan import Choice, plan
 from kdbench.records.row import Cost, Row
 from kdbench.report.cells import Cell, collect
 from kdbench.report.gains import cost, gain
 from kdbench.spec.run import Data
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+from tests.helpers.plans import Choice, plan
 from tests.helpers.rows import make_row
 
 ENTRIES = (
@@ -113,14 +113,6 @@ def test_worth_is_nothing_without_a_gain_or_a_time_of_the_same_machine(table: Ta
 def timed(row: Row, **values: float) -> Row:
     assert row.cost
     return row.model_copy(update={"cost": Cost(**(row.cost.model_dump() | values))})
-
-
-def test_captured_steps_cost_what_they_do_beside_captured_ones(table: Table) -> None:
-    (none,), (kd,) = rows_of(table, "none", {0: 60.0}), rows_of(table, "kd", {0: 63.0})
-    none, kd = timed(none, step_seconds=0.1), timed(kd, step_seconds=0.2)
-    replayed = [timed(none, step_seconds=0.01, captured=True), timed(kd, step_seconds=0.03, captured=True)]
-    factors = [cost(*([row] for row in pair)) for pair in ((kd, none), reversed(replayed), (kd, replayed[0]))]
-    assert [found and found.factor for found in factors] == [pytest.approx(2.0), pytest.approx(3.0), None]
 
 
 def test_an_earlier_phase_is_spread_over_the_steps_of_the_run(table: Table) -> None:

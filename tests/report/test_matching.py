@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.grid import plan as grid
-from kdbench.report.matching import Pairing, seats_of
+from kdbench.grid import cells
+from kdbench.grid.cells import NetworkPair, expand
 from kdbench.spec.table import load_table
 
 OWN = ("retinanet_r101_fpn", "retinanet_r50_fpn")
 OTHER = ("detectron2:COCO-Detection/retinanet_R_101_FPN_3x", "detectron2:COCO-Detection/retinanet_R_50_FPN_1x")
 
 
-def networks_of(*ran: Pairing) -> tuple[str | None, str | None]:
+def networks_of(*ran: NetworkPair) -> tuple[str | None, str | None]:
     table = load_table("akd/coco")
-    first = seats_of(table.model_copy(update={"pairs": table.pairs[:1]}), "full", [], set(ran))[0]
+    first = expand(table.model_copy(update={"pairs": table.pairs[:1]}), "full", measured=set(ran))[0]
     return first.teacher, first.student
 
 
@@ -33,7 +33,7 @@ def networks_of(*ran: Pairing) -> tuple[str | None, str | None]:
     ],
 )
 def test_a_cell_takes_the_library_that_has_rows_and_of_two_the_one_that_would_run(
-    ran: list[Pairing], found: Pairing | None, here: Pairing, monkeypatch: pytest.MonkeyPatch
+    ran: list[NetworkPair], found: NetworkPair | None, here: NetworkPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grid, "pair_at", lambda *_: here)
+    monkeypatch.setattr(cells, "networks_at", lambda *_: here)
     assert networks_of(*ran) == (found or here)

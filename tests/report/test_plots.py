@@ -18,7 +18,7 @@ from kdbench.records.row import Row
 from kdbench.report.cells import collect
 from kdbench.report.figures import spread
 from kdbench.report.plots import Drawing, draw_all, figures
-from kdbench.spec.recipe import Scale
+from kdbench.spec.scale import Scale
 from kdbench.spec.table import Table, load_table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth
 

@@ -19,7 +19,7 @@ from kdbench.report.blocks import blocks
 from kdbench.report.cells import collect
 from kdbench.report.sheet import Footnotes, sheet
 from kdbench.report.terminal import collect_at, layout, show
-from kdbench.spec.recipe import Scale
+from kdbench.spec.scale import Scale
 from kdbench.spec.table import Table, load_table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth
 

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from kdbench import methods, networks
-from kdbench.grid.plan import Choice, Plan, pair_at, plan, recipes_of
+from kdbench.grid.pairs import networks_at
+from kdbench.grid.plan import Plan
 from kdbench.methods.ad import CONFIGS
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 from kdbench.networks.imagenet import PUBLISHED
 from kdbench.spec.reported import load_reported
 from kdbench.spec.run import Data, Run
 from kdbench.spec.table import MethodEntry, Pair, Table, load_table
+from tests.helpers.plans import Choice, plan, recipes_of
 
 CIFAR_TABLES = (
     "ad/cifar100", "crd/cifar100", "dist/cifar100", "dkd/cifar100", "ekd/cifar100", "granularity/cifar100",
@@ -74,7 +76,7 @@ def test_every_full_scale_cell_fits_the_shapes_of_its_networks(name: str) -> Non
     classes, count = table.data_size.classes, 17_000  # CRD wants 16,384 other samples; it sorts them all
     targets = torch.arange(count) % classes
     for pair in table.pairs:
-        teacher, student = (shapes(network, classes, side) for network in pair_at(pair, "full"))
+        teacher, student = (shapes(network, classes, side) for network in networks_at(pair, "full"))
         setting = Setting("classification", classes, count, student[0], teacher[0], targets, steps_per_epoch=100)
         for entry in table.entries(pair):
             options = methods.resolve(entry.method, entry.options_at("full"))
@@ -130,9 +132,9 @@ def test_imagenet_tables_add_no_training_at_mini_scale(small: Plan) -> None:
 def test_mobile_students_and_no_others_learn_at_the_lower_rate(name: str) -> None:
     table = load_table(name)
     for pair in table.pairs:
-        recipe, teachers = recipes_of(table, pair, "full", {})
+        recipe, teachers = recipes_of(table, pair)
         usual = 0.1 if name == "ad/cifar100" else 0.05
-        assert recipe.lr == (0.01 if pair_at(pair, "full")[1] in SLOW_LEARNERS else usual)
+        assert recipe.lr == (0.01 if networks_at(pair, "full")[1] in SLOW_LEARNERS else usual)
         assert teachers.lr == usual
         assert (recipe.precision, recipe.image.kind) == ("float32", "padded_crop")
 
@@ -141,9 +143,9 @@ def test_mobile_students_and_no_others_learn_at_the_lower_rate(name: str) -> Non
 def test_imagenet_teachers_are_published_weights_evaluated_as_the_student_is(name: str) -> None:
     table = load_table(name)
     for pair in table.pairs:
-        recipe, teachers = recipes_of(table, pair, "full", {})
+        recipe, teachers = recipes_of(table, pair)
         assert (teachers.epochs, teachers.init) == (0, "published")
-        assert pair_at(pair, "full")[0] in PUBLISHED
+        assert networks_at(pair, "full")[0] in PUBLISHED
         for field in ("size", "val_resize", "interpolation"):
             assert getattr(teachers.image, field) == getattr(recipe.image, field)
 
@@ -152,7 +154,7 @@ def test_dist_sees_one_gpus_images_in_each_strategy() -> None:
     table = load_table("dist/imagenet")
     seen = {}
     for pair in table.pairs:
-        recipe, _ = recipes_of(table, pair, "full", {})
+        recipe, _ = recipes_of(table, pair)
         options = entry_of(table, pair, "dist").options
         assert options["weight"] == 2.0 and options["tau"] == 1.0
         seen[pair.strategy] = (recipe.name, recipe.batch_size, options["chunk"])
@@ -166,7 +168,7 @@ def test_dist_sees_one_gpus_images_in_each_strategy() -> None:
 
 def test_b2_warms_up_from_a_millionth() -> None:
     table = load_table("dist/imagenet")
-    recipe, _ = recipes_of(table, next(pair for pair in table.pairs if pair.strategy == "b2"), "full", {})
+    recipe, _ = recipes_of(table, next(pair for pair in table.pairs if pair.strategy == "b2"))
     assert recipe.lr * recipe.warmup_factor == pytest.approx(1e-6, rel=1e-6)
 
 
@@ -203,7 +205,7 @@ def test_mag_and_mas_are_set_against_their_base_with_the_same_soft_targets() -> 
 def test_every_released_configuration_of_ad_stands_once() -> None:
     table = load_table("ad/cifar100")
     assert [entry.options["config"] for entry in table.methods if entry.method == "ad"] == list(CONFIGS)
-    recipe, teachers = recipes_of(table, table.pairs[0], "full", {})
+    recipe, teachers = recipes_of(table, table.pairs[0])
     assert (recipe.weight_decay, teachers.weight_decay, recipe.batch_size) == (1e-4, 5e-4, 128)
 
 

@@ -12,7 +12,6 @@ import torch
 from kdbench import methods, networks, tasks
 from kdbench.datasets import open_coco
 from kdbench.datasets.coco import CocoFolder
-from kdbench.grid.plan import Choice, plan
 from kdbench.networks import detectron2
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.recipe import load_recipe
@@ -22,6 +21,7 @@ from kdbench.tasks import coco_eval
 from kdbench.tasks.detection import DetectionTask
 from kdbench.train.job import execute
 from tests.conftest import SHORT
+from tests.helpers.plans import Choice, plan
 
 pytestmark = [
     pytest.mark.skipif(bool(detectron2.unavailable()), reason=detectron2.unavailable()),

@@ -17,7 +17,7 @@ from kdbench.records.store import Store, read_rows
 from kdbench.spec.recipe import load_recipe
 from kdbench.train import job as run
 from kdbench.train import loop as training
-from kdbench.train.job import execute
+from kdbench.train.job import Job, execute
 from tests.conftest import SHORT
 
 METHODS = {
@@ -327,3 +327,21 @@ def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events] == ["phase", "step", "epoch", "row", "finished"]
     assert events[3]["status"] == "done"
+
+
+@pytest.mark.parametrize("field", ["seed", "recipe", "data", "teacher"])
+def test_a_job_of_runs_that_do_not_share_a_cohort_is_refused(field: str, make_run: Any, make_job: Any) -> None:
+    run = make_run("mimic")
+    changed = {
+        "seed": 1,
+        "recipe": run.recipe.model_copy(update={"batch_size": 2}),
+        "data": run.data.model_copy(update={"options": {"fraction": 0.5}}),
+        "teacher": run.teacher.model_copy(update={"seed": 1}),
+    }
+    other = run.model_copy(update={field: changed[field]})
+    words = "at most one frozen teacher, not 2" if field == "teacher" else f"the runs of a job share {field}"
+    assert make_job(run, make_run("none")).runs
+    with pytest.raises(ValueError, match=words):
+        make_job(run, other)
+    with pytest.raises(ValueError, match=words):
+        Job.model_validate_json(make_job(run).model_copy(update={"runs": (run, other)}).model_dump_json())

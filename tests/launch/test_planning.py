@@ -18,16 +18,17 @@ import pytest
 from kdbench import networks
 from kdbench.datasets import DataError
 from kdbench.errors import CheckpointError, SpecError
-from kdbench.launch import memory
-from kdbench.launch import request as launch
-from kdbench.launch.request import Asked, Launch, prepare
+from kdbench.launch import devices, memory, planning
+from kdbench.launch.explain import explain
+from kdbench.launch.planning import FinalPlan, make_plans
 from kdbench.methods.base import MethodError
 from kdbench.records import checkpoint as checkpoints
+from kdbench.spec.request import RunRequest
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 8, "teacher.batch_size": 8}
-Plans = Callable[..., list[Launch]]
+Plans = Callable[..., list[FinalPlan]]
 
 
 @pytest.fixture(scope="module")
@@ -51,68 +52,76 @@ def table_of(*entries: MethodEntry, **changes: Any) -> Table:
     return load_table("dkd/cifar100").model_copy(update=fields)
 
 
-class Sayings(list[str]):
+class Log(list[str]):
     @property
     def text(self) -> str:
         return "\n".join(self)
 
 
 @pytest.fixture
-def said() -> Sayings:
-    return Sayings()
+def logged() -> Log:
+    return Log()
 
 
 @pytest.fixture
-def asked(tmp_path: Path, npz: Path) -> Asked:
-    return Asked(
-        root=tmp_path / "data", data=npz, scale="mini", seeds=None, methods=(), changes=dict(SMALL), teacher=None,
-        cohort=None, jobs=None, workers=None, devices=("cpu",), timeout=None, results=tmp_path / "runs",
-    )  # fmt: skip
+def request_(tmp_path: Path, npz: Path) -> RunRequest:
+    return RunRequest(
+        data=npz,
+        scale="mini",
+        changes=dict(SMALL),
+        devices=("cpu",),
+        results=tmp_path / "runs",
+        data_root=tmp_path / "data",
+    )
 
 
 @pytest.fixture
-def plans(asked: Asked, said: Sayings) -> Plans:
-    """plans(table, ..., field=value) prepares a request with those fields changed."""
+def plans(request_: RunRequest, logged: Log, monkeypatch: pytest.MonkeyPatch) -> Plans:
+    """plans(table, ..., field=value) makes and explains the plans of a request with those fields changed."""
+    monkeypatch.setattr(devices, "cores", lambda: 4)
 
-    def plan(*tables: Table, **more: Any) -> list[Launch]:
-        return prepare(tables, replace(asked, **more), 4, said.append)
+    def plan(*tables: Table, **changes: Any) -> list[FinalPlan]:
+        made = make_plans(tables, replace(request_, **changes), logged.append)
+        for one in made:
+            explain(one, logged.append)
+        return made
 
     return plan
 
 
-def test_an_array_file_picks_the_tables_of_small_images_and_says_which_it_left(plans: Plans, said: Sayings) -> None:
+def test_an_array_file_picks_the_tables_of_small_images_and_says_which_it_left(plans: Plans, logged: Log) -> None:
     tables = [load_table(name) for name in ("akd/coco", "crd/cifar100", "torchdistill/imagenet")]
     (found,) = plans(*tables, scale=None, changes=SMALL, methods=("kd",))
     assert {run.task for run in found.plan.runs} == {"classification"}
     assert {run.recipe.name for run in found.plan.runs} == {"cifar_240"}
     assert {run.data.name for run in found.plan.runs} == {"mine"}
     assert {run.data.classes for run in found.plan.runs} == {4}
-    assert "left out" in said.text and "akd/coco, torchdistill/imagenet" in said.text
-    assert "scale full, because --data names a data set" in said.text
+    assert "left out" in logged.text and "akd/coco, torchdistill/imagenet" in logged.text
+    assert "scale full, because --data names a data set" in logged.text
 
 
-def test_a_coco_folder_picks_detection_tables(plans: Plans, digits_path: Path, said: Sayings) -> None:
+def test_a_coco_folder_picks_detection_tables(plans: Plans, digits_path: Path, logged: Log) -> None:
     (found,) = plans(load_table("dist/coco"), load_table("dist/cifar100"), data=digits_path)
     assert {run.task for run in found.plan.runs} == {"detection"}
-    assert "dist/cifar100" in said.text
+    assert "dist/cifar100" in logged.text
 
 
 def test_an_image_folder_picks_tables_of_image_files(plans: Plans, tmp_path: Path) -> None:
     tables = [load_table(name) for name in ("crd/cifar100", "torchdistill/imagenet")]
-    found = launch._fitting(tables, tmp_path, "full", lambda _: None)
+    found = planning._tables_for(tables, tmp_path, "full", lambda _: None)
     assert [table.name for table in found] == ["torchdistill/imagenet"]
-    with pytest.raises(SpecError, match=r"image files, which no table that was asked for takes at scale mini \(crd"):
+    with pytest.raises(SpecError, match=r"image files, which none of these tables reads at scale mini \(crd"):
         plans(*tables, data=tmp_path)
 
 
 def test_data_that_no_named_table_is_for_is_one_error(plans: Plans, digits_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"looks like a detection set, which no table .*\(dkd/cifar100\)"):
+    with pytest.raises(SpecError, match=r"looks like a detection set, which none of these tables .*\(dkd/cifar100\)"):
         plans(table_of(), data=digits_path)
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere.npz"])
 def test_data_that_is_not_there_is_one_error(missing: str, plans: Plans, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=f"--data .*{missing}: is not there; give"):
+    with pytest.raises(SpecError, match=f"--data .*{missing} does not exist; give"):
         plans(table_of(), load_table("dist/coco"), data=tmp_path / missing)
 
 
@@ -123,7 +132,7 @@ def test_a_file_that_is_no_data_set_is_one_error(plans: Plans, tmp_path: Path) -
         plans(table_of(), data=file)
 
 
-def test_tables_of_two_data_sets_are_two_plans_and_those_of_one_share_theirs(plans: Plans, said: Sayings) -> None:
+def test_tables_of_two_data_sets_are_two_plans_and_those_of_one_share_theirs(plans: Plans, logged: Log) -> None:
     first, second = table_of(MethodEntry(method="kd")), table_of(MethodEntry(method="dist"))
     second = second.model_copy(update={"name": "dist/cifar100"})
     other = second.model_copy(
@@ -133,18 +142,18 @@ def test_tables_of_two_data_sets_are_two_plans_and_those_of_one_share_theirs(pla
     assert sorted(run.method for run in one.plan.runs) == ["dist", "kd", "none", "none"]
     assert sorted(run.method for run in two.plan.runs) == ["dist", "none", "none"]
     assert {run.id for run in two.plan.runs} < {run.id for run in one.plan.runs}  # at mini both are the same data
-    assert said.text.count("runs in") == 2
+    assert logged.text.count("runs in") == 2
 
 
 def test_jobs_fill_the_cores_at_mini_scale_alone(plans: Plans) -> None:
     table = table_of(MethodEntry(method="kd"))
     (mini,) = plans(table)
-    assert (mini.engine.devices, mini.engine.job.workers) == (["cpu"] * 4, 0)
+    assert (mini.slots, mini.settings.workers) == (("cpu",) * 4, 0)
     (full,) = plans(table, scale="full")
-    assert full.engine.devices == ["cpu"]
+    assert full.slots == ("cpu",)
     assert all(len(cohort) == 1 for stage in full.plan.stages for cohort in stage)
     (own,) = plans(table, jobs=2, devices=("cpu", "cpu"), workers=3)
-    assert (own.engine.devices, own.engine.job.workers) == (["cpu"] * 4, 3)
+    assert (own.slots, own.settings.workers) == (("cpu",) * 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +165,11 @@ def test_jobs_fill_the_cores_at_mini_scale_alone(plans: Plans) -> None:
     ],
 )
 def test_a_variant_that_cannot_be_made_is_refused_before_any_work(
-    variant: dict[str, Any], words: str, plans: Plans, asked: Asked
+    variant: dict[str, Any], words: str, plans: Plans, request_: RunRequest
 ) -> None:
     with pytest.raises(DataError, match=words):
         plans(table_of(MethodEntry(method="kd"), mini_data=variant))
-    assert not asked.results.exists()
+    assert not request_.results.exists()
 
 
 def test_a_variant_with_fewer_images_than_a_batch_is_refused_before_any_work(plans: Plans) -> None:
@@ -194,14 +203,14 @@ def test_a_method_for_more_classes_is_refused_before_any_work(plans: Plans, tmp_
         plans(table_of(MethodEntry(method="dkd")), data=two)
 
 
-def test_memory_for_every_sample_is_said_before_it_is_taken(plans: Plans, said: Sayings) -> None:
+def test_memory_for_every_sample_is_logged_before_it_is_taken(plans: Plans, logged: Log) -> None:
     entries = (
         MethodEntry(method="crd", options={"negatives": 8, "dim": 4096}),
         MethodEntry(method="mag+crd", options={"negatives": 8, "dim": 1366}),
         MethodEntry(method="kd"),
     )
     plans(table_of(*entries))
-    lines = [line for line in said if "memory" in line]
+    lines = [line for line in logged if "memory" in line]
     # 48 samples x 2 banks x 4096 x 4 bytes = 1.5 MiB
     assert lines == [
         "  memory: crd keeps 2 MiB of past samples for each student",
@@ -210,40 +219,38 @@ def test_memory_for_every_sample_is_said_before_it_is_taken(plans: Plans, said: 
 
 
 def test_a_cohort_is_split_where_memory_is_short_and_the_plan_says_why(
-    plans: Plans, said: Sayings, monkeypatch: pytest.MonkeyPatch
+    plans: Plans, logged: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = table_of(*(MethodEntry(method=name) for name in ("kd", "dist", "ekd")))
     (whole,) = plans(table, memory=64.0, explain=True)
-    runs = whole.plan.stages[1][0]
-    assert [len(part) for part in whole.engine.parts(runs)] == [4]
-    assert "5 runs in 2 jobs" in said.text
-    assert re.search(r"stage 2: resnet8 seed 0, 4 to do: dist, ekd, kd, resnet8; \d\.\d GiB; time unknown", said.text)
-    assert "floating-point operations of networks in training; 2 of 2 jobs have no finished run here" in said.text
+    assert [len(job.runs) for job in whole.schedule.jobs if job.cohort == 1] == [4]
+    assert "5 runs in 2 jobs" in logged.text
+    assert re.search(r"stage 2: resnet8 seed 0, 4 to do: dist, ekd, kd, resnet8; \d\.\d GiB; time unknown", logged.text)
+    assert "floating-point operations of networks in training; 2 of 2 jobs have no finished run here" in logged.text
     monkeypatch.setattr(memory, "LITTLE", 1.0)  # these networks are so small that a split would save next to nothing
     (short,) = plans(table, memory=0.9, explain=True)
     assert short.plan == whole.plan  # what is run under which name, and with how many threads, is as before
-    assert len(short.engine.parts(runs)) > 1
-    assert re.search(r"split into \d, because together they take", said.text)
-    assert "GiB for one run may not fit into the 0.9 of a job, and is tried" in said.text
+    assert len([job for job in short.schedule.jobs if job.cohort == 1]) > 1
+    assert re.search(r"split into \d, because together they take", logged.text)
+    assert re.search(r"one run takes \d\.\d GiB and a job has 0.9: it is still attempted", logged.text)
 
 
 def test_jobs_side_by_side_share_the_memory_of_a_device(plans: Plans) -> None:
     def room(*entries: MethodEntry, **more: Any) -> float:
         (found,) = plans(table_of(*entries), memory=8.0, **more)
-        memory = found.engine.parts.__self__  # type: ignore[attr-defined]
-        return float(memory.room) / 2**30
+        return found.memory.room / 2**30
 
     assert room(jobs=4) == 8.0  # one cohort is never beside another
     assert room(MethodEntry(method="kd"), cohort=1, jobs=4) == 4.0  # two are
     assert room(MethodEntry(method="kd"), cohort=1, jobs=1) == 8.0
 
 
-def test_a_plan_says_why_a_run_is_alone(plans: Plans, said: Sayings) -> None:
+def test_a_plan_says_why_a_run_is_alone(plans: Plans, logged: Log) -> None:
     plans(table_of(MethodEntry(method="kd")), seeds=(0, 1), methods=("none",), scale="mini")
-    assert [line.partition("alone: ")[2] for line in said if "alone" in line] == ["no other run has its seed"] * 2
-    said.clear()
+    assert [line.partition("alone: ")[2] for line in logged if "alone" in line] == ["no other run has its seed"] * 2
+    logged.clear()
     plans(table_of(MethodEntry(method="kd")), cohort=1)
-    lines = [line for line in said if "stage 2" in line]
+    lines = [line for line in logged if "stage 2" in line]
     assert [line.partition("alone: ")[2] for line in lines] == ["--cohort is 1"] * 2
 
 
@@ -318,22 +325,3 @@ def test_teachers_that_would_stay_equal_are_refused_before_any_work(
     table = table_of(MethodEntry(method="ekd", options={"teachers": 2}))
     with pytest.raises(SpecError, match="ekd: 2 teachers would all begin"):
         plans(table, scale="mini", changes={"init": "published"})
-
-
-def test_steps_are_not_captured_on_a_cpu(plans: Plans) -> None:
-    with pytest.raises(SpecError, match="--capture: only CUDA has such graphs; leave it out"):
-        plans(table_of(), capture=True, devices=("cpu", "cpu"))
-
-
-def test_steps_of_classification_are_captured_and_others_are_carried_out_as_they_come(
-    plans: Plans, digits_path: Path, said: Sayings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch, "explain", lambda *_: None)  # it would ask CUDA for the device's name
-    asked = {"capture": True, "devices": ("cuda:0",), "memory": 8.0}
-    (small,) = plans(table_of(), **asked)
-    assert small.engine.job.capture
-    assert "--capture" not in said.text
-    changes = {"batch_size": 4, "teacher.batch_size": 4}
-    (scenes,) = plans(load_table("dist/coco"), data=digits_path, changes=changes, **asked)
-    assert not scenes.engine.job.capture
-    assert "--capture: steps of detection are carried out as they come" in said.text

@@ -1,0 +1,54 @@
+"""Final plans executed: by an engine, with the runs of equal cost after those that tell the cost."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..engines.local import LocalEngine
+from ..grid.plan import Plan
+from ..records.row import Row
+from ..records.store import Store
+from .equal_cost import equal_cost_plan
+from .planning import FinalPlan, Log
+from .schedule import Schedule, make_schedule
+
+
+class Outcome(NamedTuple):
+    """What became of a plan: its rows, and whether every run is done."""
+
+    rows: list[Row]
+    done: bool
+
+
+def execute(plan: FinalPlan, log: Log) -> Outcome:
+    """Run what is not finished.
+
+    Raises:
+        StoreError: the results folder cannot be written or is in use; nothing was started.
+    """
+    outcome = _execute(plan, plan.plan, plan.schedule, log)
+    if not plan.request.equal_cost:
+        return outcome
+    longer = equal_cost_plan(plan.tables, outcome.rows, plan.scale, plan.data, plan.request)
+    log(f"{len(longer.runs)} runs of none, each as long as a method takes")
+    schedule = make_schedule(longer, Store(plan.settings.results), plan.memory, plan.slots)
+    second = _execute(plan, longer, schedule, log)
+    return Outcome([*outcome.rows, *second.rows], outcome.done and second.done)
+
+
+def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outcome:
+    timeout = 60 * final.request.timeout if final.request.timeout else None
+    rows = LocalEngine(final.settings, final.slots, timeout).execute(schedule.jobs, schedule.runs)
+    return Outcome(rows, _summarize(plan, rows, log))
+
+
+def _summarize(plan: Plan, rows: list[Row], log: Log) -> bool:
+    """Log counts by status; whether every run is done."""
+    bad = [row for row in rows if row.status != "done"]
+    missing = len(plan.runs) - len(rows)
+    log(f"{len(rows) - len(bad)} of {len(plan.runs)} runs done; `kdbench table` prints them")
+    for row in bad:
+        log(f"  {row.status}: {row.run.shown}: {row.reason}")
+    if missing:
+        log(f"  {missing} runs have no row; run the same command again")
+    return bool(plan.runs) and not bad and not missing

@@ -1,0 +1,153 @@
+"""From a request to final plans: one a data set, checked and ready to be printed and executed."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdbench import datasets
+from kdbench.datasets.base import ArraySplit
+
+from .. import tasks
+from ..errors import SpecError
+from ..grid.plan import Plan, make_plan
+from ..grid.validate import check_names, check_request
+from ..records.store import Store
+from ..spec.recipe import load_recipe
+from ..spec.request import RunRequest
+from ..spec.run import Data
+from ..spec.scale import Scale
+from ..spec.table import Table
+from ..train.job import JobSettings
+from .devices import slots, usable
+from .inputs import check_inputs, teacher_sha256
+from .memory import GIB, Memory, available
+from .schedule import Schedule, make_schedule
+from .user_data import detect_format
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FinalPlan:
+    """One data set's share of a request.
+
+    Attributes:
+        tables: of the data set.
+        request: what the user asked for.
+        scale: "full" or "mini".
+        data: the data set.
+        plan: every run.
+        schedule: the plan's jobs, without what is finished.
+        memory: what a job has.
+        settings: what all jobs have in common.
+        slots: the device of each job that runs at a time.
+    """
+
+    tables: tuple[Table, ...]
+    request: RunRequest
+    scale: Scale
+    data: Data
+    plan: Plan
+    schedule: Schedule
+    memory: Memory
+    settings: JobSettings
+    slots: tuple[str, ...]
+
+
+def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[FinalPlan]:
+    """The plans of all tables, those of one data set together.
+
+    Raises:
+        SpecError, MethodError, DataError, CheckpointError, StoreError: whatever is wrong with the request, before any
+            work.
+    """
+    devices = usable(request.devices)
+    if request.data is not None:
+        tables = _tables_for(tables, request.data, request.scale or "full", log)
+    groups: dict[tuple[str, str], list[Table]] = {}
+    for table in tables:
+        groups.setdefault((table.task, table.dataset.full), []).append(table)
+    scales = {name: choose_scale(name, request, log) for _, name in groups}
+    for (_, name), group in groups.items():
+        check_request(group, scales[name], request.changes)
+    check_names(tables, request.methods)
+    return [_final_plan(group, scales[name], request, devices, log) for (_, name), group in groups.items()]
+
+
+def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
+    """The requested scale, else full when the data set `name` is on disk; the choice is logged."""
+    if request.scale:
+        return request.scale
+    if request.data is not None:
+        log("scale full, because --data names a data set (--scale mini uses small networks on it)")
+        return "full"
+    if path := datasets.present(name, request.data_root):
+        log(f"scale full, because {path} exists")
+        return "full"
+    log(f"scale mini (embedded data): {name} is not in {request.data_root}; --data PATH names a data set")
+    return "mini"
+
+
+def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> list[Table]:
+    """The tables whose recipes can read the user's data.
+
+    Raises:
+        SpecError: the data does not exist, or no table can read it.
+    """
+    form = detect_format(data)
+    kinds = {table.name: load_recipe(getattr(table.recipe, scale)).image.kind for table in tables}
+    others = ", ".join(name for name in kinds if kinds[name] != form.kind)
+    fitting = [table for table in tables if kinds[table.name] == form.kind]
+    if not fitting:
+        raise SpecError(
+            f"--data {data} looks like {form.description}, which none of these tables reads at scale {scale} "
+            f"({others}); name another table, or choose the other scale"
+        )
+    if others:
+        log(f"left out, because --data {data} looks like {form.description}: {others}")
+    return fitting
+
+
+def _final_plan(
+    tables: Sequence[Table], scale: Scale, request: RunRequest, devices: tuple[str, ...], log: Log
+) -> FinalPlan:
+    name = getattr(tables[0].dataset, scale)
+    opened = tasks.open_data(tables[0].task, name, request.data_root, request.data, request.data_options)
+    tasks.verify(opened)
+    for notice in opened.notices:
+        log(f"data: {notice}")
+    data = tasks.describe(opened)
+    plan = make_plan(tables, scale, data, request, teacher_sha256(request.teacher))
+    check_inputs(plan, request, opened)
+    settings = _settings(scale, request)
+    taken = slots(devices, scale, request)
+    memory = _memory(plan, opened, settings, taken, request.memory)
+    schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain)
+    return FinalPlan(tuple(tables), request, scale, data, plan, schedule, memory, settings, taken)
+
+
+def _settings(scale: Scale, request: RunRequest) -> JobSettings:
+    workers = min(8, os.cpu_count() or 1) if scale == "full" else 0
+    return JobSettings(
+        data_root=request.data_root,
+        data_path=request.data,
+        data_options=request.data_options,
+        results=request.results,
+        teacher_file=request.teacher,
+        workers=workers if request.workers is None else request.workers,
+    )
+
+
+def _memory(plan: Plan, data: tasks.Opened, settings: JobSettings, slots: Sequence[str], limit: float | None) -> Memory:
+    """What each job has: the share of the device that has least, of `limit` GiB or of what is free now."""
+    parallel = max((len(stage) for stage in plan.stages), default=1)  # a teacher never runs beside its students
+    free = min(
+        (GIB * limit if limit else available(device)) / (min(count, parallel) if device == "cpu" else count)
+        for device, count in Counter(slots).items()
+    )
+    stored = data.train.images.shape[1:3] if isinstance(data.train, ArraySplit) else (0, 0)
+    return Memory(slots[0].split(":")[0], free, stored, settings.workers)

@@ -1,0 +1,102 @@
+"""From cohorts to jobs: what is finished already, what fits into memory together, and the threads of each job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..engines.base import FINISHED, PlannedJob
+from ..errors import StoreError
+from ..grid.plan import Plan
+from ..records.row import Row
+from ..records.store import Misfit, Store, read_row
+from ..spec.run import Run
+from .devices import cores
+from .memory import Memory, Split
+
+
+@dataclass(frozen=True)
+class ScheduledCohort:
+    """A cohort of the plan.
+
+    Attributes:
+        stage: counted from 0.
+        runs: all of them.
+        unfinished: those that are still to be done.
+        split: the unfinished runs as jobs, and what there is to report of their memory.
+    """
+
+    stage: int
+    runs: tuple[Run, ...]
+    unfinished: tuple[Run, ...]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A plan as it is printed and executed.
+
+    Attributes:
+        runs: of the whole plan.
+        cohorts: in order.
+        jobs: what is to be done, teachers first.
+        finished: rows of finished runs, by id.
+    """
+
+    runs: tuple[Run, ...]
+    cohorts: tuple[ScheduledCohort, ...]
+    jobs: tuple[PlannedJob, ...]
+    finished: Mapping[str, Row]
+
+
+def make_schedule(plan: Plan, store: Store, memory: Memory, slots: Sequence[str], exact: bool = False) -> Schedule:
+    """The jobs of a plan.
+
+    Args:
+        plan: of all runs.
+        store: where finished runs have their rows.
+        memory: what a job has.
+        slots: the device of each job that runs at a time.
+        exact: estimate the memory of every cohort, which takes seconds, and not only where it may be too much.
+
+    Raises:
+        StoreError: a file in place of a row is not one.
+    """
+    finished = _finished(plan, store)
+    threads = threads_of(plan, slots)
+    cohorts: list[ScheduledCohort] = []
+    jobs: list[PlannedJob] = []
+    for stage, stage_cohorts in enumerate(plan.stages):
+        for runs in stage_cohorts:
+            unfinished = tuple(run for run in runs if run.id not in finished)
+            split = memory.split(unfinished, exact) if unfinished else Split((), "")
+            jobs += [PlannedJob(part, len(cohorts), threads[part[0].id]) for part in split.parts]
+            cohorts.append(ScheduledCohort(stage, runs, unfinished, split))
+    return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished)
+
+
+def threads_of(plan: Plan, slots: Sequence[str]) -> dict[str, int]:
+    """Threads by run: jobs that share the CPU at a time share its cores, for more threads would wait for each other.
+
+    Jobs of a stage do, and those of later stages that wait for no teacher.
+    """
+    jobs = max(1, list(slots).count("cpu"))
+    threads: dict[str, int] = {}
+    ready = 0  # cohorts of later stages that wait for no teacher
+    for stage in reversed(plan.stages):
+        share = max(1, cores() // min(jobs, len(stage) + ready))
+        threads |= {run.id: share for cohort in stage for run in cohort}
+        ready += sum(not any(run.teacher for run in cohort) for cohort in stage)
+    return threads
+
+
+def _finished(plan: Plan, store: Store) -> dict[str, Row]:
+    finished = {}
+    for run in plan.runs:
+        file = store.row_file(run.id)
+        row = read_row(file) if file.exists() else None
+        if isinstance(row, Misfit):
+            raise StoreError(f"{file} is no result row ({row.reason}); move it away and its run is done again")
+        if row is not None and row.status in FINISHED:
+            finished[run.id] = row
+    return finished

@@ -1,0 +1,214 @@
+"""A request: command-line overrides of what tables say. The options of `kdbench run` are listed here alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..errors import SpecError, unknown
+from .scale import Scale
+
+RESULTS = Path("results/runs")
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def data_root() -> Path:
+    """The folder that holds data sets: `KDBENCH_DATA`, else `data` in the working directory."""
+    return Path(os.environ.get("KDBENCH_DATA", "data"))
+
+
+def parse_scale(text: str | None) -> Scale | None:
+    """ "full", "mini" or None.
+
+    Raises:
+        SpecError: anything else.
+    """
+    if text not in (None, "full", "mini"):
+        raise unknown("scale", text, ["full", "mini"])
+    return text  # type: ignore[return-value]
+
+
+def parse_seeds(text: str | None) -> tuple[int, ...] | None:
+    """ "3" -> (0, 1, 2), "0,4" -> (0, 4).
+
+    Raises:
+        SpecError: anything else.
+    """
+    if not text:
+        return None
+    usage = f"--seeds {text}: give how many (3), or which, separated by commas (0,4)"
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise SpecError(usage) from error
+    seeds = tuple(range(numbers[0])) if len(numbers) == 1 else numbers
+    if not seeds or min(seeds) < 0:
+        raise SpecError(usage)
+    return seeds
+
+
+def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
+    """`["lr=0.1"]` -> `{"lr": 0.1}`; values are read as YAML.
+
+    Raises:
+        SpecError: a setting is not FIELD=VALUE.
+    """
+    import yaml
+
+    changes: dict[str, Any] = {}
+    for setting in settings or ():
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise SpecError(f"--set {setting}: write FIELD=VALUE, as in --set epochs=1")
+        try:
+            changes[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SpecError(f"--set {setting}: the value is not valid YAML") from error
+        if isinstance(changes[name], str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
+            changes[name] = float(value)  # YAML wants 1.0e-2 where people write 1e-2
+    return changes
+
+
+def parse_names(text: str | None) -> tuple[str, ...]:
+    """ "kd, dist" -> ("kd", "dist")."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
+
+
+def option(
+    help: str,  # noqa: A002 - typer's name for it
+    *,
+    default: Any = None,
+    name: str | None = None,
+    text: Any = None,
+    parse: Callable[[Any], Any] | None = None,
+    **limits: Any,
+) -> Any:
+    """A field of a request that is an option of the command line.
+
+    Args:
+        help: what `--help` prints.
+        default: of the field.
+        name: of the option where it is not the field's, such as `--set`.
+        text: type that the command line reads, where it is not the field's; `parse` makes the field of it.
+        parse: raises SpecError for what it cannot read.
+        limits: of `typer.Option`, such as `min`.
+    """
+    names = [name] if name else []
+    metadata = {"option": typer.Option(*names, help=help, **limits), "text": text, "parse": parse}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Command-line overrides of a run.
+
+    Attributes:
+        scale: None takes full where the data is on disk, else mini.
+        seeds: None takes the table's.
+        methods: only these, by method or by the table's label; all when empty. `none` always runs.
+        changes: fields of the students' recipe, `teacher.<field>` of the teachers'; such runs are not comparable with
+            a paper.
+        devices: None takes every CUDA device, or the CPU.
+        timeout: minutes.
+        memory: GiB of each device.
+        data_root: folder that holds data sets; the environment's `KDBENCH_DATA` unless it is given.
+    """
+
+    scale: Scale | None = option(
+        "full (the paper's data and recipe) or mini (embedded data, minutes). Default: full where its data is on disk.",
+        text=str | None,
+        parse=parse_scale,
+    )
+    seeds: tuple[int, ...] | None = option("How many (3), or which (0,4).", text=str | None, parse=parse_seeds)
+    methods: tuple[str, ...] = option(
+        "Only these, separated by commas; `none` always runs.", default=(), text=str | None, parse=parse_names
+    )
+    data: Path | None = option(
+        "Your own data: a COCO-format folder, an image folder, a folder of images/ and masks/, or an .npz of images."
+    )
+    ignore_index: int | None = option("Label in the masks of --data that is ignored. Default: 255.", min=0, max=255)
+    changes: dict[str, Any] = option(
+        "Change a field of the students' recipe (teacher.FIELD: the teachers'); rows are not comparable.",
+        default={},
+        name="--set",
+        text=list[str] | None,
+        parse=parse_changes,
+        metavar="FIELD=VALUE",
+    )
+    teacher: Path | None = option("A checkpoint to use in place of trained teachers.")
+    cohort: int | None = option("Most students in one cohort. Default: 1; at mini scale 10.", min=1)
+    jobs: int | None = option(
+        "Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4.", min=1
+    )
+    workers: int | None = option("Loader processes a job.", min=0)
+    devices: tuple[str, ...] | None = option(
+        "cpu, cuda, or cuda:0,cuda:1 for a job on each.",
+        name="--device",
+        text=str | None,
+        parse=lambda text: parse_names(text) or None,
+    )
+    memory: float | None = option("GiB of each device for its jobs, if not all.", min=0.1)
+    timeout: float | None = option("Stop a job after this many minutes.", min=0.01)
+    equal_cost: bool = option("Also train `none` for as long as each method takes.", default=False, name="--equal-cost")
+    results: Path = option("Folder of runs.", default=RESULTS)
+    explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")
+    data_root: Path = field(default_factory=data_root)
+
+    @property
+    def data_options(self) -> dict[str, Any]:
+        """Options for opening `data`."""
+        return {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
+
+    @classmethod
+    def parameters(cls) -> list[inspect.Parameter]:
+        """The options as parameters of a command function."""
+        types = get_type_hints(cls)
+        parameters = []
+        for each in dataclasses.fields(cls):
+            if each.metadata:
+                read, shown = each.metadata["text"], each.metadata["option"]
+                annotation: Any = Annotated[read or types[each.name], shown]
+                default = None if read else each.default
+                parameters.append(inspect.Parameter(each.name, KEYWORD, default=default, annotation=annotation))
+        return parameters
+
+    @classmethod
+    def parse(cls, **values: Any) -> RunRequest:
+        """A request from what the command line read.
+
+        Raises:
+            SpecError: a value cannot be read; names the option.
+        """
+        parsers = {each.name: each.metadata["parse"] for each in dataclasses.fields(cls) if each.metadata.get("parse")}
+        return cls(**{name: parsers[name](value) if name in parsers else value for name, value in values.items()})
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """A command function with the options of a `RunRequest` in place of its parameter `request`."""
+    hints = get_type_hints(command, include_extras=True)
+    others = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "request"
+    ]
+
+    def parsed(**values: Any) -> None:
+        names = {parameter.name for parameter in others}
+        request = RunRequest.parse(**{name: value for name, value in values.items() if name not in names})
+        command(**{name: values[name] for name in names}, request=request)
+
+    parameters = [*others, *RunRequest.parameters()]
+    parsed.__name__, parsed.__doc__ = command.__name__, command.__doc__
+    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return parsed
