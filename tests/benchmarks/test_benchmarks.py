@@ -29,6 +29,6 @@ def test_quick_benchmarks_are_saved_and_set_beside_the_run_before(tmp_path: Path
     assert len(files) == 2 and len({file.parent for file in files}) == 1
     content = json.loads(files[0].read_text())
     assert {one["name"] for one in content["benchmarks"]} == {"test_step[cifar-mini-kd]", "test_start_of_the_command"}
-    assert content["machine_info"]["threads"] >= 1
+    assert content["machine_info"].keys() >= {"machine", "threads", "commit", "libraries"}
     step = next(one for one in content["benchmarks"] if one["name"] == "test_step[cifar-mini-kd]")["extra_info"]
     assert step["figures"]["x none"]["rounds"] == 2 and set(step["seconds"]) == {"own", "none"}

@@ -64,6 +64,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """In place of the tests' fixture of that name: benchmarks run with all threads of the machine."""
+
+
 @pytest.fixture(scope="session")
 def scope(request: pytest.FixtureRequest) -> Scope:
     return Scope(request.config.getoption("--quick"), torch.device(request.config.getoption("--device")))
