@@ -23,7 +23,7 @@ class Epoch(Record):
     """What one epoch left behind."""
 
     epoch: int = Field(description="Counted from 1; 0 for published weights, taken as they are.")
-    steps: int = Field(description="Optimiser steps since the start of the run.")
+    steps: int = Field(description="Optimizer steps since the start of the run.")
     lr: float = Field(description="Learning rate at the epoch's last step.")
     losses: dict[str, float] = Field(description="Mean over the epoch's steps of every weighted loss term.")
     metrics: dict[str, float] = Field(description="Validation metrics in percent; empty where not evaluated.")
@@ -69,7 +69,7 @@ class Cost(Record):
     step_seconds: float = Field(description="A step as if alone: data + teacher + student.")
     data_seconds: float = Field(description="Waiting for data, mean over steps.")
     teacher_seconds: float = Field(description="The teacher's forward, median over steps, mean over epochs.")
-    student_seconds: float = Field(description="Student, losses and optimiser, median over steps, mean over epochs.")
+    student_seconds: float = Field(description="Student, losses and optimizer, median over steps, mean over epochs.")
     prepare_seconds: float = Field(description="The method's earlier phase, whole.")
     images_per_second: float = Field(description="Training throughput as if alone: batch / step_seconds.")
     peak_memory: int = Field(description="Peak resident memory of the process, bytes; on CUDA, taken from the device.")

@@ -41,9 +41,9 @@ class RowIndex:
 
 
 def references(cell: CellSpec, cells: Sequence[CellSpec]) -> dict[str, CellSpec]:
-    """The cells of the same pair that gains are over: "none", "kd", and "base" (the entry that `against` names)."""
+    """The cells of the same pair that gains are over: "none", "kd", and "base" (the entry that `gain_over` names)."""
     others = [other for other in cells if other.pair is cell.pair and other is not cell and other.key]
-    candidates = {"base": [other for other in others if other.entry.shown == cell.entry.against]}
+    candidates = {"base": [other for other in others if other.entry.display_name == cell.entry.gain_over]}
     if cell.entry.method != "none":
         same_recipe = [other for other in others if other.entry.base_recipe == cell.entry.base_recipe]
         for name in ("none", "kd"):

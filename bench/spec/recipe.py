@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import unknown
-from .schema import Spec, merged, parse, read_yaml
+from .schema import Spec, merged, parse, read_yaml, with_current_names
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -112,7 +112,7 @@ class Recipe(Spec):
     max_steps: Positive | None = None  # stop early; a run shortened so is never comparable with a paper
     batch_size: Positive  # global: over all devices
     drop_last: bool = True  # leave out an epoch's last, smaller batch
-    optimiser: Literal["sgd", "adamw", "rmsprop_tf"] = "sgd"
+    optimizer: Literal["sgd", "adamw", "rmsprop_tf"] = "sgd"
     lr: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # sgd, rmsprop_tf
     nesterov: bool = False  # sgd
@@ -169,7 +169,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     if not path.exists():
         raise unknown("recipe", name, recipe_names())
     values = {"name": name} | read_yaml(path)
-    for place, value in (changes or {}).items():
+    for place, value in with_current_names(changes or {}, "--set").items():
         field, *inner = place.split(".")
         if field not in Recipe.model_fields:
             raise unknown("recipe field", field, Recipe.model_fields)

@@ -6,23 +6,39 @@ import copy
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict, ValidationError
 
 from ..errors import SpecError, unknown
 
 Model = TypeVar("Model", bound=BaseModel)
 
+RENAMED = {"optimiser": "optimizer", "against": "gain_over"}
+"""Fields by the names that they had before; YAML files, `--set` and result rows with these are still read."""
+
+
+def _names(field: str) -> str | AliasChoices:
+    """The keys that a field is read from: its name first, then its earlier ones."""
+    earlier = [old for old, new in RENAMED.items() if new == field]
+    return AliasChoices(field, *earlier) if earlier else field
+
 
 class Spec(BaseModel):
     """A frozen model that refuses unknown keys, silent conversions such as "3" for 3, and NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=AliasGenerator(validation_alias=_names),
+    )
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -52,7 +68,39 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
-    return copy.deepcopy(values)
+    try:
+        return with_current_names(copy.deepcopy(values), path)  # type: ignore[no-any-return]
+    except RecursionError as error:
+        raise SpecError(
+            f"{path}: holds a value that is no plain data: a list or mapping that contains itself"
+        ) from error
+
+
+def with_current_names(value: Any, source: Path | str) -> Any:
+    """`value` with its renamed keys under their current names, at every depth; each is reported once.
+
+    Keys of `options` and `mini_options` are a method's and stay.
+
+    Raises:
+        SpecError: a mapping has a key under both names.
+    """
+    if isinstance(value, list):
+        return [with_current_names(inner, source) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    for old in RENAMED.keys() & value.keys():
+        if RENAMED[old] in value:
+            raise SpecError(f"{source}: {old} is the earlier name of {RENAMED[old]}; remove one of the two")
+        _report_renamed(str(source), old)
+    return {
+        RENAMED.get(key, key): inner if key in ("options", "mini_options") else with_current_names(inner, source)
+        for key, inner in value.items()
+    }
+
+
+@cache
+def _report_renamed(source: str, old: str) -> None:
+    print(f"{source}: {old} is now called {RENAMED[old]}; rename it", file=sys.stderr)
 
 
 @lru_cache(maxsize=64)

@@ -20,23 +20,23 @@ Selection = Literal["last", "best", "mean_last10"]
 class MethodEntry(Spec):
     """One method of a table.
 
-    `reported` is the name the reported CSV gives it, where that is not `method`; `differs` lists what in our
-    arrangement is known not to be the paper's, which makes the cell not comparable; `note` is shown as it stands.
+    `reported` is its name in the reported CSV, where that is not `method`; `differs` lists what is known to differ from
+    the paper in our runs, which makes the cell not comparable; `note` is printed below the table.
     """
 
     method: str
     options: dict[str, Any] = {}
-    mini_options: dict[str, Any] = {}  # laid over `options` at mini scale: our choice, never the paper's
+    mini_options: dict[str, Any] = {}  # override `options` at mini scale: our choice, never the paper's
     mini_skip: str = ""  # why it is left out at mini scale
     base_recipe: str | None = None  # in place of the pair's and the table's full recipe
     reported: str | None = None
-    against: str | None = None  # label of the entry that this one adds to: its gain over that is shown as well
-    label: str | None = None  # how tables and plots call it, where one method stands in several forms
+    gain_over: str | None = None  # label of the entry that this one builds on: its gain over that is reported too
+    label: str | None = None  # its name in tables and plots, where one method has several entries
     differs: tuple[str, ...] = ()
     note: str = ""
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         return self.label or self.method
 
     def skipped_at(self, scale: Scale) -> str:
@@ -56,9 +56,9 @@ class Networks(Spec):
 class Pair(Spec):
     """One teacher-student pair under the names of the reported CSV.
 
-    `networks` names what runs at full scale where the CSV's names are another network's here (CIFAR's resnet50), or
-    where detectron2 has the paper's detector (networks of the pair's own names stand in if it is not installed), and
-    `mini` the small networks that stand in at mini scale.
+    `networks` names what runs at full scale where the CSV's names mean other networks here (CIFAR's resnet50), or where
+    detectron2 has the paper's detector (networks of the pair's own names are used instead if it is not installed);
+    `mini` names the small networks that run at mini scale.
     """
 
     teacher: str
@@ -83,7 +83,7 @@ class ByScale(Spec):
 
 
 class DataSize(Spec):
-    """What the paper's data set holds; anything else is not comparable."""
+    """The size of the paper's data set; rows of another size are not comparable."""
 
     train_images: Positive
     val_images: Positive
@@ -98,7 +98,7 @@ class ReportedTable(Spec):
 
 
 class Unreachable(Spec):
-    """Reported rows that no run of ours stands for, and why; a field that is left out fits every row."""
+    """Reported rows that no run of ours can reproduce, and why; a missing field matches every row."""
 
     reason: str
     method: str | None = None
@@ -132,18 +132,20 @@ class Table(Spec):
             entries = self.entries(pair)
             if not entries and not pair.skip:
                 raise ValueError(f"pairs[{i}] ({pair.teacher} -> {pair.student}) has no methods")
-            labels = [entry.shown for entry in entries]
-            if bare := [entry.shown for entry in entries if entry.base_recipe and not entry.mini_skip]:
+            labels = [entry.display_name for entry in entries]
+            if bare := [entry.display_name for entry in entries if entry.base_recipe and not entry.mini_skip]:
                 raise ValueError(
                     f"pairs[{i}]: {', '.join(bare)} has a base_recipe, and mini has one recipe; add mini_skip"
                 )
             if doubled := {label for label in labels if labels.count(label) > 1}:
-                raise ValueError(f"pairs[{i}]: {', '.join(sorted(doubled))} stands twice; give one a label")
+                raise ValueError(f"pairs[{i}]: {', '.join(sorted(doubled))} appears twice; give each its own label")
             for entry in entries:
-                if entry.against is not None and entry.against not in set(labels) - {entry.shown}:
-                    raise ValueError(f"pairs[{i}]: {entry.shown} is set against {entry.against!r}, which is no entry")
+                if entry.gain_over is not None and entry.gain_over not in set(labels) - {entry.display_name}:
+                    raise ValueError(
+                        f"pairs[{i}]: {entry.display_name}: no other entry is labelled {entry.gain_over!r}"
+                    )
             if entries and not any(entry.method == "none" for entry in entries):
-                raise ValueError(f"pairs[{i}]: add the method 'none', gains are quoted against our own student alone")
+                raise ValueError(f"pairs[{i}]: add the method 'none': gains are over our own student without a teacher")
         return self
 
     def entries(self, pair: Pair) -> tuple[MethodEntry, ...]:

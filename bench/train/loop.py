@@ -1,6 +1,6 @@
 """The training loop: one data stream and one teacher forward for a cohort of students.
 
-Members never touch each other: each has its own weights, optimiser and random state, so on a CPU its weights end
+Members never touch each other: each has its own weights, optimizer and random state, so on a CPU its weights end
 bitwise equal to those of a solo run. A member that diverges or fails leaves; the rest go on.
 """
 

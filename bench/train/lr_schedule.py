@@ -8,12 +8,12 @@ from ..spec.recipe import Recipe
 
 
 def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
-    """Optimiser steps of a whole run."""
+    """Optimizer steps of a whole run."""
     return min(recipe.epochs * steps_per_epoch, recipe.max_steps or 2**62)
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of optimiser step `step`, counted from 0.
+    """Learning rate of optimizer step `step`, counted from 0.
 
     Linear warm-up from `warmup_factor`, multiplied with the schedule: "step" drops by `gamma` at each milestone
     epoch, "exponential" by `gamma` once every `decay_epochs`, "cosine" falls to `min_lr` at the end of the last epoch,

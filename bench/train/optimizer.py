@@ -1,4 +1,4 @@
-"""What a recipe trains with."""
+"""The optimizer of a recipe, and the learning rate of its groups."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from kdbench.methods.base import Method
 
 from ..spec.recipe import Recipe
 
-OWN = "own_rate"
-"""Marks a group whose learning rate is a method's and not the schedule's."""
+CONSTANT_RATE = "own_rate"
+"""Key of parameter groups whose learning rate a method sets, and which the schedule leaves alone."""
 
 
-def make(recipe: Recipe, networks: Iterable[nn.Module], method: Method) -> torch.optim.Optimizer:
-    """The recipe's optimiser over whatever requires gradients in the networks and the method.
+def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Method) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters of the networks and the method that require gradients.
 
-    Groups of the method's own come last. Weight decay acts on every parameter, as in the detection and CIFAR papers'
-    code, unless `decay_all` is off.
+    Groups that the method defines come last. Weight decay acts on every parameter, as in the detection and CIFAR
+    papers' code, unless `decay_all` is off.
     """
-    own = method.parameter_groups()
-    taken = {id(parameter) for group in own for parameter in group["params"]}
+    method_groups = method.parameter_groups()
+    grouped = {id(parameter) for group in method_groups for parameter in group["params"]}
     named = [item for module in (*networks, method) for item in module.named_parameters()]
-    trained = [(name, p) for name, p in named if p.requires_grad and id(p) not in taken]
+    trained = [(name, p) for name, p in named if p.requires_grad and id(p) not in grouped]
     groups: list[dict[str, Any]] = [{"params": [p for _, p in trained]}]
     if not recipe.decay_all:
         vectors = [name.endswith("bias") or p.ndim <= 1 for name, p in trained]
@@ -33,21 +33,21 @@ def make(recipe: Recipe, networks: Iterable[nn.Module], method: Method) -> torch
             {"params": [p for (_, p), vector in zip(trained, vectors, strict=True) if not vector]},
             {"params": [p for (_, p), vector in zip(trained, vectors, strict=True) if vector], "weight_decay": 0.0},
         ]
-    groups += [group | {OWN: True} for group in own]
-    return _optimiser(recipe, groups)
+    groups += [group | {CONSTANT_RATE: True} for group in method_groups]
+    return _optimizer(recipe, groups)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """The schedule's learning rate, for every group that has none of its own."""
-    for group in optimiser.param_groups:
-        if not group.get(OWN):
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the schedule's learning rate in every group but those with a constant one."""
+    for group in optimizer.param_groups:
+        if not group.get(CONSTANT_RATE):
             group["lr"] = rate
 
 
-def _optimiser(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    if recipe.optimiser == "adamw":
+def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, recipe.lr, weight_decay=recipe.weight_decay)
-    if recipe.optimiser == "rmsprop_tf":
+    if recipe.optimizer == "rmsprop_tf":
         from timm.optim.rmsprop_tf import RMSpropTF
 
         rmsprop: torch.optim.Optimizer = RMSpropTF(

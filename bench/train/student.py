@@ -1,4 +1,4 @@
-"""One student in training: its network, method, optimiser, random state and what it has measured so far."""
+"""One student in training: its network, method, optimizer, random state and what it has measured so far."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from ..spec.run import Run
 from ..spec.schema import digest
 from ..tasks.base import Task, autocast
 from . import online_teachers as online
-from . import optimizer as optimisers
 from .lr_schedule import learning_rate, total_steps
+from .optimizer import build_optimizer, set_learning_rate
 from .rng import RandomState
 
 CHECKPOINT = "checkpoint.pt"
@@ -77,7 +77,7 @@ class Member:
         self.method.to(device)
         self.averaged = _averaged(self.student, run.recipe)
         self.trained: list[list[nn.Parameter]] = []  # whose gradients are clipped together
-        self.optimiser: torch.optim.Optimizer | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
         self.random = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
         self.status: Status | None = None
         self.reason = ""
@@ -153,7 +153,7 @@ class Member:
     def _begin(self, teacher: Network) -> None:
         """The method's first epochs on the student, at the recipe's rate and without the task's loss."""
         recipe = self.run.recipe
-        optimiser = optimisers.make(recipe, [self.student], self.method)
+        optimizer = build_optimizer(recipe, [self.student], self.method)
         self.student.train()
         self.method.train()
         steps = min(self.method.initial_epochs * self.task.steps_per_epoch, recipe.max_steps or 2**62)
@@ -163,9 +163,9 @@ class Member:
                     own = teacher(batch.teacher_inputs)
                 outputs = self.task.outputs(self.student, batch)
                 terms = self.method(batch, outputs, own, initial=True)
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             torch.stack(list(terms.values())).sum().backward()
-            optimiser.step()
+            optimizer.step()
             for name, value in terms.items():
                 if (step + 1) % self.task.steps_per_epoch == 0 and not value.isfinite():
                     raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
@@ -174,14 +174,14 @@ class Member:
         """Forward, losses, backward, update. `own` is what a frozen teacher shows for the batch."""
         begin = clock.now()
         self._answered = 0.0
-        optimiser = self._optimiser()
-        optimisers.set_rate(optimiser, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
+        optimizer = self._optimizer()
+        set_learning_rate(optimizer, learning_rate(self.run.recipe, self.steps, self.task.steps_per_epoch))
         with self.random.current():
             names, values = self._forward_backward(batch, own, teacher, clock)
         if self.run.recipe.clip_norm:
             for together in self.trained:
                 nn.utils.clip_grad_norm_(together, self.run.recipe.clip_norm)
-        optimiser.step()
+        optimizer.step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.student)
         self._terms.append((names, values))
@@ -210,7 +210,7 @@ class Member:
         terms = {name: self.method.task_weight * value for name, value in outputs.losses.items()}
         if own is not None:
             terms = joined(terms, self.method(batch, outputs, own))
-        self._optimiser().zero_grad(set_to_none=True)
+        self._optimizer().zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         return list(terms), torch.stack([value.detach().float() for value in terms.values()])
 
@@ -258,7 +258,7 @@ class Member:
                 "teachers": self.teachers.state_dict() if self.teachers is not None else {},
                 "averaged": self.averaged.state_dict() if self.averaged is not None else {},
                 "method": self.method.state_dict(),
-                "optimiser": self._optimiser().state_dict(),
+                "optimizer": self._optimizer().state_dict(),
                 "random": self.random.state_dict(),
                 "whole_epochs": self.epoch,  # `epoch` in files from before a run was saved within one
                 "steps": self.steps,
@@ -285,7 +285,7 @@ class Member:
             checkpoints.load_strictly(self.teachers, kept["teachers"], path)
         if self.averaged is not None:
             checkpoints.load_strictly(self.averaged, kept["averaged"], path)
-        self._optimiser().load_state_dict(kept["optimiser"])
+        self._optimizer().load_state_dict(kept["optimizer"])
         self.random.load_state_dict(kept["random"])
         self.epoch, self.steps = kept["whole_epochs"] if "whole_epochs" in kept else kept["epoch"], kept["steps"]
         self.history = [Epoch(**epoch) for epoch in kept["history"]]
@@ -324,20 +324,20 @@ class Member:
     def drop_checkpoint(self) -> None:
         (self.folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def _optimiser(self) -> torch.optim.Optimizer:
+    def _optimizer(self) -> torch.optim.Optimizer:
         """Made when first needed: what a method trains is settled only after `prepare`."""
-        if self.optimiser is None:
+        if self.optimizer is None:
             taught = list(self.teachers.networks) if self.teachers is not None else []
-            self.optimiser = optimisers.make(self.run.recipe, [self.student, *taught], self.method)
+            self.optimizer = build_optimizer(self.run.recipe, [self.student, *taught], self.method)
             # Student and teachers are clipped apart, each with its modules: none is to feel another's gradients.
             sides = [*enumerate(taught, 1), *enumerate(self.method.teacher_side_modules(), 1)]
             owner = {id(parameter): k for k, module in sides for parameter in module.parameters()}
             parts: list[list[nn.Parameter]] = [[] for _ in range(1 + len(sides))]
-            for group in self.optimiser.param_groups:
+            for group in self.optimizer.param_groups:
                 for parameter in group["params"]:
                     parts[owner.get(id(parameter), 0)].append(parameter)
             self.trained = [part for part in parts if part]
-        return self.optimiser
+        return self.optimizer
 
 
 class Clock:

@@ -73,7 +73,7 @@ class PlainLoop:
 
     def __init__(self, data: ImageSet, teacher: Network, student: Network, device: torch.device) -> None:
         self.teacher, self.student = teacher.to(device).eval(), student.to(device)
-        self.optimiser = torch.optim.SGD(self.student.parameters(), 1e-4, momentum=0.9, weight_decay=5e-4)
+        self.optimizer = torch.optim.SGD(self.student.parameters(), 1e-4, momentum=0.9, weight_decay=5e-4)
         self.batches = batches(data, device)
         self.sums = {"loss": 0.0, "top1": 0.0, "top5": 0.0}
 
@@ -93,9 +93,9 @@ class PlainLoop:
         loss = CE_WEIGHT * F.cross_entropy(logits, labels)
         log_p, q = F.log_softmax(logits / TEMPERATURE, 1), F.softmax(own / TEMPERATURE, 1)
         loss = loss + KD_WEIGHT * TEMPERATURE**2 * F.kl_div(log_p, q, reduction="batchmean")
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         hits = logits.topk(5, 1).indices == labels[:, None]
         self.sums["loss"] += loss.item()
         self.sums["top1"] += hits[:, :1].sum().item()

@@ -36,3 +36,12 @@ def test_a_row_that_says_whether_steps_were_captured_is_read(tmp_path: Path) -> 
     content["cost"]["graphs"] = False
     file.write_text(json.dumps(content))
     assert isinstance(read_row(file), Misfit)
+
+
+def test_the_optimizer_of_an_old_row_is_read_under_its_current_name() -> None:
+    for path in FILES:
+        written = json.loads(path.read_text())["run"]
+        row = read_row(path)
+        assert isinstance(row, Row) and row.run.recipe.optimizer == written["recipe"]["optimiser"]
+        if row.run.teacher:
+            assert row.run.teacher.recipe.optimizer == written["teacher"]["recipe"]["optimiser"]

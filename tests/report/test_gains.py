@@ -20,7 +20,7 @@ ENTRIES = (
     MethodEntry(method="none"),
     MethodEntry(method="kd"),
     MethodEntry(method="fitnet+kd"),
-    MethodEntry(method="mag+fitnet", against="fitnet+kd"),
+    MethodEntry(method="mag+fitnet", gain_over="fitnet+kd"),
 )
 
 
@@ -144,7 +144,7 @@ OTHER = "the other recipe"
 TWO_RECIPES = (
     MethodEntry(method="none"),
     MethodEntry(method="none", label=OTHER, base_recipe="cifar_240_dist", mini_skip="one recipe"),
-    MethodEntry(method="kd", against=OTHER),
+    MethodEntry(method="kd", gain_over=OTHER),
 )
 
 

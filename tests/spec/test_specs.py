@@ -52,6 +52,35 @@ def test_a_table_in_a_file_of_ones_own_is_called_after_it(tmp_path: Path, conten
     assert table.pairs == load_table("dist/coco").pairs
 
 
+def test_a_table_with_earlier_keys_is_read_with_one_notice_a_key(
+    tmp_path: Path, content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.yaml"
+    content["pairs"][0]["recipe"] = {"optimiser": "adamw"}
+    content["methods"][1]["against"] = "none"
+    content["methods"][1]["options"] = {"against": 1}  # a method's option keeps its name
+    path.write_text(yaml.safe_dump(content))
+    for _ in range(2):
+        table = load_table(str(path))
+        assert table.pairs[0].recipe == {"optimizer": "adamw"}
+        assert (table.methods[1].gain_over, table.methods[1].options) == ("none", {"against": 1})
+    notices = capsys.readouterr().err.splitlines()
+    assert sorted(notices) == [
+        f"{path}: against is now called gain_over; rename it",
+        f"{path}: optimiser is now called optimizer; rename it",
+    ]
+
+
+def test_a_key_under_both_its_names_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["methods"][1] |= {"against": "none", "gain_over": "none"}
+    assert "against is the earlier name of gain_over; remove one" in refused_table(tmp_path, content)
+
+
+def test_a_recipe_is_changed_by_an_earlier_name_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_recipe("coco_2x", {"optimiser": "adamw"}).optimizer == "adamw"
+    assert capsys.readouterr().err == "--set: optimiser is now called optimizer; rename it\n"
+
+
 def put(content: dict[str, Any], place: str, value: Any) -> None:
     """Set `content[a][0][b] = value` for the place "a.0.b"."""
     *outer, last = [int(part) if part.isdigit() else part for part in place.split(".")]
@@ -130,10 +159,10 @@ def test_one_label_twice_is_refused_and_labels_tell_forms_of_a_method_apart(
     tmp_path: Path, content: dict[str, Any]
 ) -> None:
     content["methods"].append({"method": "dist", "options": {"tau": 2.0}})
-    assert "pairs[0]: dist stands twice; give one a label" in refused_table(tmp_path, content)
+    assert "pairs[0]: dist appears twice; give each its own label" in refused_table(tmp_path, content)
     content["methods"][-1]["label"] = "dist, tau 2"
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
-    assert [entry.shown for entry in load_table(str(tmp_path / "mine.yaml")).methods][-1] == "dist, tau 2"
+    assert [entry.display_name for entry in load_table(str(tmp_path / "mine.yaml")).methods][-1] == "dist, tau 2"
 
 
 @pytest.mark.parametrize(

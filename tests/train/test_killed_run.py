@@ -19,7 +19,7 @@ from kdbench.train.student import Member
 from tests.helpers.pictures import EKD, STEPS, Pictures, counted, done, equal, numbers, short, state_of
 
 STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
-"""Methods with a warm-up, a bank, an optimiser group, an earlier phase or a teacher of their own; and none."""
+"""Methods with a warm-up, a bank, an optimizer group, an earlier phase or a teacher of their own; and none."""
 
 
 @pytest.fixture(scope="module")

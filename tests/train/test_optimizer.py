@@ -1,4 +1,4 @@
-"""What a recipe trains with: groups, weight decay, rates of a method's own, and their survival."""
+"""The optimizer of a recipe: groups, weight decay, rates of a method's own, and their survival."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from kdbench import methods
 from kdbench.methods.base import Method, NetworkInfo, Setting
 from kdbench.spec.recipe import Recipe, load_recipe
-from kdbench.train import optimizer as optimisers
+from kdbench.train.optimizer import CONSTANT_RATE, build_optimizer, set_learning_rate
 
 
 def recipe(**changes: Any) -> Recipe:
-    return load_recipe("cifar_mini", {"optimiser": "sgd", "lr": 0.1, "weight_decay": 0.01} | changes)
+    return load_recipe("cifar_mini", {"optimizer": "sgd", "lr": 0.1, "weight_decay": 0.01} | changes)
 
 
 def network() -> nn.Module:
@@ -27,16 +27,16 @@ def method(name: str = "none", **options: Any) -> Method:
     return methods.build(name, Setting("classification", 10, 24, shown, shown), **options)
 
 
-def step(optimiser: torch.optim.Optimizer) -> None:
-    for group in optimiser.param_groups:
+def step(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.ones_like(parameter)
-    optimiser.step()
+    optimizer.step()
 
 
 def test_one_group_decays_every_parameter_by_default() -> None:
     student = network()
-    (group,) = optimisers.make(recipe(), [student], method()).param_groups
+    (group,) = build_optimizer(recipe(), [student], method()).param_groups
     assert [id(p) for p in group["params"]] == [id(p) for p in student.parameters()]
     assert group["weight_decay"] == 0.01
 
@@ -44,17 +44,17 @@ def test_one_group_decays_every_parameter_by_default() -> None:
 def test_vectors_can_be_left_out_of_weight_decay() -> None:
     student = network()
     student.scale = nn.Parameter(torch.ones(()))
-    decayed, free = optimisers.make(recipe(decay_all=False), [student], method()).param_groups
+    decayed, free = build_optimizer(recipe(decay_all=False), [student], method()).param_groups
     names = {id(p): name for name, p in student.named_parameters()}
     assert [names[id(p)] for p in decayed["params"]] == ["0.weight", "3.weight"]
     assert {names[id(p)] for p in free["params"]} == {"scale", "0.bias", "1.weight", "1.bias", "3.bias"}
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.01, 0.0)
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "rmsprop_tf"])
-def test_without_decay_a_vector_without_gradient_stays(optimiser: str) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop_tf"])
+def test_without_decay_a_vector_without_gradient_stays(optimizer: str) -> None:
     student = network()
-    made = optimisers.make(recipe(optimiser=optimiser, decay_all=False), [student], method())
+    made = build_optimizer(recipe(optimizer=optimizer, decay_all=False), [student], method())
     before = [p.detach().clone() for p in student.parameters()]
     for p in student.parameters():
         p.grad = torch.zeros_like(p)
@@ -66,28 +66,28 @@ def test_without_decay_a_vector_without_gradient_stays(optimiser: str) -> None:
 def test_what_needs_no_gradient_is_left_out_and_every_network_is_in() -> None:
     student, teacher = network(), network()
     student[0].requires_grad_(False)  # type: ignore[index]
-    (group,) = optimisers.make(recipe(), [student, teacher], method("fitnet")).param_groups
+    (group,) = build_optimizer(recipe(), [student, teacher], method("fitnet")).param_groups
     count = len(list(student[1:].parameters())) + len(list(teacher.parameters()))  # type: ignore[index]
     assert len(group["params"]) == count + len(list(method("fitnet").parameters()))
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw", "rmsprop_tf"])
-def test_a_group_of_the_methods_own_comes_last_and_keeps_its_rate(optimiser: str) -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "rmsprop_tf"])
+def test_a_group_of_the_methods_own_comes_last_and_keeps_its_rate(optimizer: str) -> None:
     distilled = method("ad", safe=True)
-    made = optimisers.make(recipe(optimiser=optimiser, nesterov=True), [network()], distilled)
+    made = build_optimizer(recipe(optimizer=optimizer, nesterov=True), [network()], distilled)
     first, own = made.param_groups
     assert own["params"] == [distilled.alphas]
     assert all(p is not distilled.alphas for p in first["params"])
     assert (own["lr"], own["weight_decay"], own["momentum"]) == (0.01, 0.0, 0.0)
     for rate in (0.05, 0.002):
-        optimisers.set_rate(made, rate)
+        set_learning_rate(made, rate)
         assert (first["lr"], own["lr"]) == (rate, 0.01)
 
 
 def test_a_rate_of_its_own_moves_weights_by_that_rate() -> None:
     distilled = method("ad", safe=True)
-    made = optimisers.make(recipe(nesterov=True), [network()], distilled)
-    optimisers.set_rate(made, 1e-5)
+    made = build_optimizer(recipe(nesterov=True), [network()], distilled)
+    set_learning_rate(made, 1e-5)
     for expected in (-0.01, -0.02):  # no momentum, no decay
         step(made)
         torch.testing.assert_close(distilled.alphas.detach(), torch.full((2,), expected))  # type: ignore[union-attr,operator]
@@ -95,27 +95,27 @@ def test_a_rate_of_its_own_moves_weights_by_that_rate() -> None:
 
 def test_without_groups_of_its_own_a_methods_weights_follow_the_schedule() -> None:
     distilled = method("ad", safe=False)
-    (group,) = optimisers.make(recipe(), [network()], distilled).param_groups
+    (group,) = build_optimizer(recipe(), [network()], distilled).param_groups
     assert any(p is distilled.alphas for p in group["params"])
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "rmsprop_tf"])
-def test_a_loaded_optimiser_goes_on_bitwise_and_still_knows_whose_rate_is_whose(name: str) -> None:
+def test_a_loaded_optimizer_goes_on_bitwise_and_still_knows_whose_rate_is_whose(name: str) -> None:
     torch.manual_seed(0)
     student, distilled = network(), method("ad", safe=True)
-    one = optimisers.make(recipe(optimiser=name, decay_all=False), [student], distilled)
+    one = build_optimizer(recipe(optimizer=name, decay_all=False), [student], distilled)
     step(one)
-    kept = {"student": student.state_dict(), "method": distilled.state_dict(), "optimiser": one.state_dict()}
+    kept = {"student": student.state_dict(), "method": distilled.state_dict(), "optimizer": one.state_dict()}
     kept = _through_a_file(kept)
     again, other = network(), method("ad", safe=True)
-    two = optimisers.make(recipe(optimiser=name, decay_all=False), [again], other)
+    two = build_optimizer(recipe(optimizer=name, decay_all=False), [again], other)
     again.load_state_dict(kept["student"])
     other.load_state_dict(kept["method"])
-    two.load_state_dict(kept["optimiser"])
-    assert [bool(group.get(optimisers.OWN)) for group in two.param_groups] == [False, False, True]
-    for optimiser in (one, two):
-        optimisers.set_rate(optimiser, 0.03)
-        step(optimiser)
+    two.load_state_dict(kept["optimizer"])
+    assert [bool(group.get(CONSTANT_RATE)) for group in two.param_groups] == [False, False, True]
+    for optimizer in (one, two):
+        set_learning_rate(optimizer, 0.03)
+        step(optimizer)
     assert [group["lr"] for group in two.param_groups] == [0.03, 0.03, 0.01]
     assert all(map(torch.equal, student.parameters(), again.parameters()))
     assert all(map(torch.equal, distilled.parameters(), other.parameters()))
@@ -136,14 +136,14 @@ def test_rmsprop_is_tensorflows_with_timms_constants() -> None:
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]], dtype=torch.float64))
     student = nn.Module()
     student.weight = weight
-    made = optimisers.make(recipe(optimiser="rmsprop_tf", weight_decay=0.0), [student], method())
+    made = build_optimizer(recipe(optimizer="rmsprop_tf", weight_decay=0.0), [student], method())
     (group,) = made.param_groups
     assert (group["alpha"], group["eps"], group["momentum"]) == (0.9, 1e-3, 0.9)
     square, buffer, expected = torch.ones_like(weight), torch.zeros_like(weight), weight.detach().clone()
     for rate, slope in ((0.1, 2.0), (0.05, -1.0)):
         gradient: Tensor = torch.full_like(weight, slope)
         weight.grad = gradient.clone()
-        optimisers.set_rate(made, rate)
+        set_learning_rate(made, rate)
         made.step()
         square += 0.1 * (gradient**2 - square)
         # The rate stands inside the buffer, as in TensorFlow.

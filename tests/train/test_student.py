@@ -239,7 +239,7 @@ def test_gradients_of_student_and_online_teachers_are_clipped_each_for_itself(
 def test_modules_beside_a_fixed_teacher_are_clipped_apart_from_the_student(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run("ekd", recipe=short(clip_norm=0.01), options={"pretrained": True})
     member = member_of(pictures, run, tmp_path)
-    member._optimiser()
+    member._optimizer()
     (modules,) = member.method.teacher_side_modules()
     of_student, of_teacher = ({id(parameter) for parameter in part} for part in member.trained)
     assert of_teacher == {id(parameter) for parameter in modules.parameters()}
