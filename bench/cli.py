@@ -70,10 +70,10 @@ def table(
 ) -> None:
     """Print every number a paper prints beside the measured one, with a verdict."""
     from .records.store import read_rows
-    from .report.terminal import show
+    from .report.terminal import print_tables
 
     rows, misfits = read_rows([results, MEASURED])
-    show(_tables(tables), rows, misfits, scale=parse_scale(scale), out=out)
+    print_tables(_tables(tables), rows, misfits, scale=parse_scale(scale), out=out)
 
 
 @app.command()
@@ -114,13 +114,14 @@ def compare(
     """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
     from .regress import baselines
     from .regress import compare as comparison
-    from .regress.terminal import show
+    from .regress.terminal import print_comparison
 
     sides = [baselines.load(base), baselines.load(head)]
     after = baselines.latest(sides[1][0])
     before = baselines.latest(sides[0][0], {row.environment.machine for row in after})
     cells = comparison.compare(before, after)
-    show(cells, (base, before), (head, after), [misfit for _, misfits in sides for misfit in misfits], every)
+    invalid = [file for _, files in sides for file in files]
+    print_comparison(cells, (base, before), (head, after), invalid, every)
     raise typer.Exit(comparison.exit_status(cells))
 
 

@@ -1,4 +1,4 @@
-"""Rows that are kept to compare with: `<root>/<commit>-<machine>/rows/<id>.json`, as they were written."""
+"""Rows that are kept to compare with, unchanged: `<root>/<commit>-<machine>/rows/<id>.json`."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from ..records.store import Misfit, read_all, read_row, row_files, write_atomica
 
 
 def load(folder: Path) -> tuple[list[Row], list[Misfit]]:
-    """Every row of a folder of runs or of kept rows, and what there is no row.
+    """Every row of a folder of runs or of kept rows, and every invalid row.
 
     Raises:
         SpecError: there is no such folder, or no row in it.
     """
-    mend = "name one of runs (`kdbench run --results FOLDER`) or of kept rows (`kdbench baseline`)"
+    fix = "name one of runs (`kdbench run --results FOLDER`) or of kept rows (`kdbench baseline`)"
     if not folder.is_dir():
-        raise SpecError(f"{folder}: no such folder; {mend}")
+        raise SpecError(f"{folder}: no such folder; {fix}")
     rows, misfits = read_all([folder])
     if not rows and misfits:
         first = f"{misfits[0].path}: {misfits[0].reason}"
-        raise SpecError(f"{folder}: none of its {len(misfits)} result rows fits, the first is {first}; {mend}")
+        raise SpecError(f"{folder}: none of its {len(misfits)} result rows is valid, the first is {first}; {fix}")
     if not rows:
-        raise SpecError(f"{folder}: no result row in it; {mend}")
+        raise SpecError(f"{folder}: no result row in it; {fix}")
     return rows, misfits
 
 
 def latest(rows: Iterable[Row], machines: Collection[str] = ()) -> list[Row]:
-    """One row a run: of these machines if it has one, and the last."""
+    """The latest row of each run, of these `machines` where it has any."""
     order = sorted(rows, key=lambda row: (row.environment.machine in machines, row.finished))
     return list({row.run.id: row for row in order}.values())
 
 
 def keep(folder: Path, root: Path) -> dict[Path, int]:
-    """Copy the rows of a folder of runs to where `load` and the history find them; how many went into each folder.
+    """Copy the rows of a folder of runs below `root`; returns how many went into each folder.
 
     Raises:
         SpecError: there is no such folder, or no row in it.
@@ -48,12 +48,12 @@ def keep(folder: Path, root: Path) -> dict[Path, int]:
     for path in row_files(folder):
         row = read_row(path)
         if isinstance(row, Row):
-            target = root / _name(row)
+            target = root / _folder_name(row)
             write_atomically(target / "rows" / f"{row.id}.json", path.read_bytes())
             counts[target] += 1
     return dict(counts)
 
 
-def _name(row: Row) -> str:
+def _folder_name(row: Row) -> str:
     commit = row.environment.commit.replace("+", "-modified")
     return f"{commit}-{re.sub(r'[^a-z0-9]+', '-', row.environment.machine.lower()).strip('-')}"

@@ -1,12 +1,12 @@
-"""Rows of two folders matched cell by cell, and what `regression` says of each.
+"""Rows of two folders matched cell by cell, and the change of each cell.
 
 A cell is everything that identifies a run but its seed: data, networks, the teacher's training, the recipe and the
 options must be the same on both sides. A cell of one side alone is `not measured`; the reason names the nearest cell of
-the other side, as where a default changed.
+the other side, for instance where a default changed.
 
-A seed that has a number in BASE and diverges or fails in HEAD is a regression, whatever the others say. Where BASE's
-and HEAD's teacher are not the same file, their students share what that makes: a further budget, which no number of
-seeds lessens.
+A seed that has a number in BASE and diverges or fails in HEAD is a regression, whatever the other seeds' results. Where
+BASE's and HEAD's teacher are not the same file, all students of a side share its effect: a further noise budget, which
+more seeds do not reduce.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .. import tasks
 from ..grid.cells import CellKey, canonical
 from ..records.row import Row
 from ..report.cells import headline
@@ -24,9 +25,8 @@ from ..report.comparability import field_differences, single_line
 from ..report.verdicts import noise_budget
 from ..spec.run import Run
 from ..spec.scale import Scale
-from ..tasks import METRICS
 from .loss_drift import drift
-from .stats import PRIOR, Change, Scores, Word, exit_code, judge, pooled, speed
+from .stats import PRIOR, Change, Scores, Word, classify, exit_code, pooled, speed
 
 MINI_BUDGET = 2.0
 """Noise budget at mini scale, points: our choice.
@@ -39,14 +39,15 @@ Assumed for the other tasks.
 MINI_SPREAD = 6.0
 """The sd from one seed to the next at mini scale, points; `cifar_mini` had 5.5 within a method."""
 
-SOUGHT: dict[Scale, float] = {"full": 2.0, "mini": 6.0}
-"""The change that seeds must suffice to see, in noise budgets: our choice.
+TARGET: dict[Scale, float] = {"full": 2.0, "mini": 6.0}
+"""The change that seeds must suffice to detect, in noise budgets: our choice.
 
-Two are what papers fight over (half a point on CIFAR-100). At mini scale a few hundred steps only show whether a method
-is broken, and six are what one seed a side sees in 80 % of cases though each side trained its own teacher.
+Two are about the differences that papers report between methods (half a point on CIFAR-100). At mini scale a few
+hundred steps only show whether a method is broken, and six are what one seed a side detects in 80 % of cases though
+each side trained its own teacher.
 """
 
-OPEN = Change("unsure", "not tested yet")
+UNTESTED = Change("unsure", "not tested yet")
 
 Runs = Mapping[CellKey, Sequence[Run]]  # by cell, its method's options left out
 
@@ -57,7 +58,7 @@ class CellChange:
 
     Attributes:
         run: one of its runs, of HEAD where it has any.
-        base, head: rows in order of seeds; a row that stands on both sides is left out.
+        base, head: rows in order of seeds; a row that is on both sides is left out.
         accuracy: the headline metric of the last epoch.
         losses: of the first epoch, term by term (`drift`).
         speed: seconds a step.
@@ -79,16 +80,16 @@ def compare(base: Sequence[Row], head: Sequence[Row]) -> list[CellChange]:
     """Every cell of either side."""
     runs = _by_cell(base), _by_cell(head)
     drafts = [_draft(*sides, runs) for sides in _matched(base, head)]
-    judged = iter(judge(_scores([draft for draft in drafts if draft.accuracy is OPEN])))
-    cells = [replace(draft, accuracy=next(judged)) if draft.accuracy is OPEN else draft for draft in drafts]
+    tested = iter(classify(_scores([draft for draft in drafts if draft.accuracy is UNTESTED])))
+    cells = [replace(draft, accuracy=next(tested)) if draft.accuracy is UNTESTED else draft for draft in drafts]
     return sorted(cells, key=lambda cell: _order(cell.run))
 
 
 def exit_status(cells: Iterable[CellChange]) -> int:
-    """`regression.exit_code` of accuracy and speed; losses that moved are doubt."""
+    """`stats.exit_code` of accuracy and speed; changed losses are `unsure`."""
     cells = list(cells)
-    moved: list[Word] = ["unsure" for cell in cells if cell.losses.word == "unsure"]
-    return exit_code([*moved, *(change.word for cell in cells for change in (cell.accuracy, cell.speed))])
+    changed: list[Word] = ["unsure" for cell in cells if cell.losses.word == "unsure"]
+    return exit_code([*changed, *(change.word for cell in cells for change in (cell.accuracy, cell.speed))])
 
 
 def budget(run: Run) -> float:
@@ -96,18 +97,18 @@ def budget(run: Run) -> float:
     return MINI_BUDGET if run.scale == "mini" else noise_budget(run.data.name, run.task)
 
 
-def sought(run: Run) -> float:
-    """The change of a cell's metric that its seeds must suffice to see, points."""
-    return SOUGHT[run.scale] * budget(run)
+def target(run: Run) -> float:
+    """The change of a cell's metric that its seeds must suffice to detect, points."""
+    return TARGET[run.scale] * budget(run)
 
 
 def value(row: Row) -> float | None:
     """The headline metric after the last epoch, percent; None where the row has no number."""
-    return headline(row, METRICS[row.run.task][0], "last")
+    return headline(row, tasks.headline(row.run.task).key, "last")
 
 
 def _draft(before: Sequence[Row], after: Sequence[Row], runs: tuple[Runs, Runs]) -> CellChange:
-    """A cell with its accuracy settled where that takes no test."""
+    """A cell whose accuracy is untested where its change depends on a test."""
     run = (after or before)[0].run
     base = tuple(row for row in before if row not in after)
     head = tuple(row for row in after if row not in before)
@@ -116,13 +117,13 @@ def _draft(before: Sequence[Row], after: Sequence[Row], runs: tuple[Runs, Runs])
         missing = Change("not measured", f"not in {side}{_nearest(run, side, other.get(_cell(run), []))}")
         return CellChange(run, base, head, missing, missing, missing)
     if not base or not head:
-        same = Change("not measured", "HEAD's rows are BASE's own: it was not run again")
+        same = Change("not measured", "HEAD's rows are those of BASE: it was not rerun")
         return CellChange(run, base, head, same, same, same)
-    return CellChange(run, base, head, _settled(base, head) or OPEN, drift(base, head), _speed(base, head))
+    return CellChange(run, base, head, _settled(base, head) or UNTESTED, drift(base, head), _speed(base, head))
 
 
 def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:
-    """What needs no test: seeds that broke, cells without a number, and rows that are equal to the last bit."""
+    """The change where no test is needed: seeds that broke, no number on a side, or rows that are equal bit for bit."""
     before, after = _values(base), _values(head)
     means = _mean(before), _mean(after)
     if broken := _broken(head, before):
@@ -132,12 +133,12 @@ def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:
     if not before:
         repaired = _broken(base, after)
         return Change("improved" if repaired else "not measured", f"BASE: {repaired or _trouble(base)}", *means)
-    # Not all metrics: rows of before there was agreement are no less equal for it.
+    # Not all metrics: older rows lack the agreement with the teacher.
     old, new = ({row.run.seed: (row.history, value(row)) for row in side} for side in (base, head))
     shared = old.keys() & new.keys()
     if shared and all(old[seed] == new[seed] for seed in shared):
         mean = statistics.fmean(before[seed] for seed in shared)
-        return Change("unchanged", "equal to the last bit", mean, mean, 0.0, len(shared))
+        return Change("unchanged", "bitwise equal", mean, mean, 0.0, len(shared))
     return None
 
 
@@ -146,7 +147,7 @@ def _mean(values: Mapping[int, float]) -> float | None:
 
 
 def _values(rows: Sequence[Row]) -> dict[int, float]:
-    return {row.run.seed: found for row in rows if (found := value(row)) is not None}
+    return {row.run.seed: score for row in rows if (score := value(row)) is not None}
 
 
 def _broken(rows: Sequence[Row], finished: Collection[int]) -> str:
@@ -166,50 +167,50 @@ def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:
     sides = _seconds(base), _seconds(head)
     shared = sides[0].keys() & sides[1].keys()
     if not shared:
-        words = [" and ".join(_words(*place) for place in side) for side in sides]
+        words = [" and ".join(_describe_place(*place) for place in side) for side in sides]
         return Change("not measured", f"no machine in common: BASE {words[0] or 'none'}, HEAD {words[1] or 'none'}")
     place = max(sorted(shared), key=lambda place: min(len(side[place]) for side in sides))
     return speed(sides[0][place], sides[1][place])
 
 
-def _words(machine: str, threads: int) -> str:
+def _describe_place(machine: str, threads: int) -> str:
     return f"{machine} ({threads} threads)"
 
 
 def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int], list[float]]:
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    by_place: dict[tuple[str, int], list[float]] = defaultdict(list)
     for row in rows:
         if row.status == "done" and row.cost and row.cost.step_seconds > 0:
-            found[row.environment.machine, row.environment.threads].append(row.cost.step_seconds)
-    return found
+            by_place[row.environment.machine, row.environment.threads].append(row.cost.step_seconds)
+    return by_place
 
 
 def _scores(cells: Sequence[CellChange]) -> list[Scores]:
-    """What is to be judged; where the cells of a data set show more noise than is assumed, theirs counts."""
-    families: dict[tuple[str, str, str], list[Scores]] = defaultdict(list)
-    scores = []
-    for cell in cells:
-        one = _assumed(cell)
-        families[_family(cell.run)].append(one)
-        scores.append(one)
-    again = {family: _seen(one.pairs for one in members) / math.sqrt(2) for family, members in families.items()}
-    spread = {family: _seen(list(one.base.values()) for one in members) for family, members in families.items()}
+    """What is tested; where the cells of a data set have more noise than is assumed, theirs is used."""
+    scores = [_assumed(cell) for cell in cells]
+    families = [_family(cell.run) for cell in cells]
+    groups: dict[tuple[str, str, str], list[Scores]] = defaultdict(list)
+    for family, cell in zip(families, scores, strict=True):
+        groups[family].append(cell)
+    rerun = {family: _observed(cell.pairs for cell in group) / math.sqrt(2) for family, group in groups.items()}
+    seed = {family: _observed(list(cell.base.values()) for cell in group) for family, group in groups.items()}
     return [
-        replace(one, again=max(one.again, again[family]), spread=max(one.spread, spread[family]))
-        for one, family in zip(scores, (_family(cell.run) for cell in cells), strict=True)
+        replace(cell, rerun_sd=max(cell.rerun_sd, rerun[family]), seed_sd=max(cell.seed_sd, seed[family]))
+        for cell, family in zip(scores, families, strict=True)
     ]
 
 
 def _assumed(cell: CellChange) -> Scores:
-    own = budget(cell.run)
-    spread = MINI_SPREAD if cell.run.scale == "mini" else own
+    """The cell's metric with the noise that is assumed."""
+    noise = budget(cell.run)
+    seed_sd = MINI_SPREAD if cell.run.scale == "mini" else noise
     teachers = {row.teacher.sha256 for row in (*cell.base, *cell.head) if row.run.teacher and row.teacher}
-    teacher = own if len(teachers) > 1 else 0.0
-    return Scores(_values(cell.base), _values(cell.head), own, own, spread, sought(cell.run), teacher)
+    teacher_sd = noise if len(teachers) > 1 else 0.0
+    return Scores(_values(cell.base), _values(cell.head), noise, noise, seed_sd, target(cell.run), teacher_sd)
 
 
-def _seen(samples: Iterable[Sequence[float]]) -> float:
-    """The sd within samples, once they tell it as well as the budget does."""
+def _observed(samples: Iterable[Sequence[float]]) -> float:
+    """The sd within samples where it rests on as many degrees of freedom as the noise budget, else 0."""
     sd, freedom = pooled(samples)
     return sd if freedom >= PRIOR else 0.0
 
@@ -240,7 +241,7 @@ def _by_cell(rows: Iterable[Row]) -> Runs:
 
 
 def _nearest(run: Run, side: str, others: Sequence[Run]) -> str:
-    """In what the most similar run of the other side's same method and networks differs, if there is any."""
+    """How the most similar run of the other side's same method and networks differs; empty where there is none."""
     ignored = {"seed", "recipe.name", "recipe.source", "teacher.recipe.name", "teacher.recipe.source"}
     spec = run.model_dump(mode="json")
     texts = (field_differences(other.model_dump(mode="json"), spec) for other in others)
@@ -252,4 +253,4 @@ def _nearest(run: Run, side: str, others: Sequence[Run]) -> str:
 
 def _order(run: Run) -> tuple[str, ...]:
     networks = run.teacher_network or "", run.student
-    return run.scale, run.task, run.data.shown, *networks, run.method, canonical(run.options), run.id
+    return run.scale, run.task, run.data.display_name, *networks, run.method, canonical(run.options), run.id

@@ -1,8 +1,8 @@
-"""Loss terms of every method's first optimiser steps, from seeded and untrained networks: what `make guard` compares.
+"""Loss terms of every method's first optimizer steps, from seeded and untrained networks: what `make guard` compares.
 
-Weights, data and draws are the same everywhere, so rounding alone sets one processor apart from another. Nothing is
-trained before, and three small steps of SGD hardly enlarge what rounding does, so values agree to some ten thousandths
-where a loss that is not the same mostly differs by per cents. Accuracy and speed are no part of it (`comparison`).
+Weights, data and random draws are the same everywhere, so processors differ by rounding alone. The networks are
+untrained, and three small steps of SGD hardly amplify rounding, so losses agree to some ten thousandths, where another
+loss mostly differs by per cents. Accuracy and speed are compared by `compare`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench import datasets, methods
+from kdbench import methods
 from kdbench.methods.base import Batch, Outputs
 
 from .. import networks, tasks
@@ -31,22 +31,25 @@ from ..networks.base import Network
 from ..records.store import write_atomically
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.run import Run
-from ..tasks.base import Task
-from ..train.loop import status_of
-from ..train.student import Clock, Member, Prepared
+from ..tasks.base import OpenedData, Task
+from ..train.failures import status_of
+from ..train.preparation import Prepared, prepare
+from ..train.step import student_step
+from ..train.student import Student
+from ..train.timing import StepTimer
 
 STEPS = 3
 
 TOLERANCE = 1e-3
-"""Relative change of a term that counts: our choice; other instructions and two threads moved none by over 2.1e-4."""
+"""Relative change of a term that counts: our choice; other CPU instructions and two threads gave at most 2.1e-4."""
 
 FLOOR = 1e-8
-"""Of the step's whole loss: what a term may always move by, so that one next to 0 does not hang on rounding."""
+"""Share of the step's loss by which any term may change, so that rounding of a term near 0 is allowed."""
 
 DIGITS = 7  # significant ones in the file
 
 Losses = dict[str, list[dict[str, float]]]
-"""By `task/method`: each step's loss terms by name."""
+"""By `case/method`: each step's loss terms by name."""
 
 OPTIONS: dict[str, Any] = {
     "module_epochs": 1,
@@ -61,13 +64,13 @@ OPTIONS: dict[str, Any] = {
     "pixel_contrast_size": 64,
     "region_contrast_size": 8,
 }
-"""Options, of whichever method has them, that bring its phases and queues down to a few small steps,
-and show what it else computes unseen."""
+"""Options that shorten phases and queues to a few small steps and make otherwise unseen losses terms, of whichever
+method has them."""
 
 COMMON: dict[str, Any] = {
     "epochs": 1,
     "epoch_steps": STEPS,
-    "optimiser": "sgd",  # AdamW's first steps are signs of gradients, which rounding decides where they are near 0
+    "optimizer": "sgd",  # AdamW's first steps are signs of gradients, which rounding decides where they are near 0
     "lr": 0.001,
     "schedule": "step",
     "warmup_steps": 0,
@@ -78,18 +81,18 @@ COMMON: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Case:
-    """Two networks and a recipe that methods are tried on.
+    """Two networks and a recipe on which methods compute their losses.
 
     Attributes:
         name: of the case, the first half of a key of `Losses`.
         teacher, student: networks.
         recipe: its name.
         changes: fields of the recipe, beside those of `COMMON`.
-        last: how names of last layers end, with the factor on their weights. Untrained networks are sure of nothing,
-            and T^2 KL of such logits hardly depends on T.
-        images: in the training set.
-        steps: how many.
-        terms: only methods that have one of these in their names.
+        last: suffixes of the names of last layers, with the factor on their weights. Untrained networks are unsure of
+            every class, and T^2 KL of such logits hardly depends on T.
+        images: number of training images.
+        steps: number of steps.
+        terms: only methods with one of these in their names.
     """
 
     name: str
@@ -107,7 +110,7 @@ class Case:
         return networks.task(self.student)
 
     def entries(self) -> list[str]:
-        """`case/method` of every method that has a form for the task."""
+        """`case/method` of every method that supports the task."""
         names = [(name, name.split("+")) for name in methods.names()]
         return [
             f"{self.name}/{name}"
@@ -138,8 +141,8 @@ CASES = (
         SMALL,
         {"rpn.head.cls_logits": 30.0, "cls_score": 30.0, "box_predictor.bbox_pred": 10.0},
         images=16,
-        steps=1,  # which proposals the next step has is decided by the last bit of their scores
-        terms=("none", "dist", "box_l1"),  # those that read a RoI head; the others see what a one-stage detector shows
+        steps=1,  # rounding of their scores decides which proposals the next step has
+        terms=("none", "dist", "box_l1"),  # methods that read a RoI head; the others have the one-stage detector
     ),
     Case(
         "segmentation",
@@ -154,11 +157,11 @@ CASES = (
 
 
 @dataclass
-class Found:
-    """What was computed.
+class FirstLosses:
+    """The computed losses.
 
     Attributes:
-        losses: of the methods that went through all steps.
+        losses: of the methods that finished all steps.
         failures: a sentence for each of the others.
     """
 
@@ -167,40 +170,40 @@ class Found:
 
 
 def keys() -> list[str]:
-    """`task/method` of everything that is compared."""
+    """`case/method` of everything that is compared."""
     return [key for case in CASES for key in case.entries()]
 
 
-def compute(wanted: Collection[str] | None = None, threads: int = 1) -> Found:
+def compute(wanted: Collection[str] | None = None, threads: int = 1) -> FirstLosses:
     """The losses of the first steps of all methods, or of the `wanted` keys, on the CPU; under a minute for all.
 
-    One thread is as fast as several on networks this small, and faster where something else runs beside it.
+    One thread is as fast as several on networks this small, and faster where other processes run.
     """
-    found = Found()
-    with tempfile.TemporaryDirectory() as folder, _alike(threads):
+    computed = FirstLosses()
+    with tempfile.TemporaryDirectory() as folder, _reproducible(threads):
         for case in CASES:
             chosen = [key for key in case.entries() if wanted is None or key in wanted]
-            bench = _Bench(case, Path(folder) / case.name.replace(" ", "-"))
+            setup = _CaseSetup(case, Path(folder) / case.name.replace(" ", "-"))
             prepared: Prepared = {}
             for key in chosen:
                 try:
-                    found.losses[key] = bench.losses(key.partition("/")[2], prepared)
-                except Exception as error:  # noqa: BLE001 - of one method; the others are still compared
-                    found.failures.append(f"{key} cannot be computed: {status_of(error)[1]}")
-    return found
+                    computed.losses[key] = setup.losses(key.partition("/")[2], prepared)
+                except Exception as error:  # noqa: BLE001 - the other methods are still compared
+                    computed.failures.append(f"{key} cannot be computed: {status_of(error)[1]}")
+    return computed
 
 
 def differences(before: Losses, now: Losses) -> list[str]:
-    """A sentence for every method and loss term that is not what it was."""
-    said = [f"{key} is missing: it was there before" for key in before if key not in now]
-    said += [f"{key} is new: nothing is kept to compare it with" for key in now if key not in before]
+    """A sentence for every method and loss term that changed."""
+    sentences = [f"{key} is missing: it was there before" for key in before if key not in now]
+    sentences += [f"{key} is new: no losses are kept to compare it with" for key in now if key not in before]
     for key in (key for key in before if key in now):
-        said += _moves(key, before[key], now[key])
-    return said
+        sentences += _changes(key, before[key], now[key])
+    return sentences
 
 
 def write(losses: Losses, path: Path) -> None:
-    """Keep losses as JSON, sorted, a step a line, rounded so that a diff shows what moved.
+    """Write losses as JSON, sorted, one step a line, rounded so that a diff shows what changed.
 
     Raises:
         StoreError: the file cannot be written.
@@ -213,20 +216,20 @@ def write(losses: Losses, path: Path) -> None:
 
 
 def read(path: Path) -> Losses:
-    """Losses that were kept.
+    """Losses that `write` has written.
 
     Raises:
-        StoreError: there is no such file, or something else is in it.
+        StoreError: there is no such file, or its content does not fit.
     """
-    mend = "`kdbench guard --update` writes it"
+    fix = "`kdbench guard --update` writes it"
     try:
         content = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise StoreError(f"{path}: no such file; {mend}") from error
+        raise StoreError(f"{path}: no such file; {fix}") from error
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path}: cannot be read as JSON ({error}); {mend}") from error
+        raise StoreError(f"{path}: cannot be read as JSON ({error}); {fix}") from error
     if not _fits(content):
-        raise StoreError(f"{path}: holds no loss terms, one list of steps a method; {mend}")
+        raise StoreError(f"{path}: holds no loss terms as one list of steps a method; {fix}")
     return {key: [{name: float(v) for name, v in step.items()} for step in steps] for key, steps in content.items()}
 
 
@@ -237,35 +240,35 @@ def _rounded(step: Mapping[str, float]) -> dict[str, float]:
 def _fits(content: object) -> bool:
     if not isinstance(content, dict) or not all(isinstance(steps, list) for steps in content.values()):
         return False
-    found = [step for steps in content.values() for step in steps]
-    return all(isinstance(s, dict) and all(isinstance(v, int | float) for v in s.values()) for s in found)
+    every = [step for steps in content.values() for step in steps]
+    return all(isinstance(step, dict) and all(isinstance(v, int | float) for v in step.values()) for step in every)
 
 
-def _moves(key: str, before: list[dict[str, float]], now: list[dict[str, float]]) -> Iterator[str]:
-    """One sentence a term, about the first step at which it is not the same."""
+def _changes(key: str, before: list[dict[str, float]], now: list[dict[str, float]]) -> Iterator[str]:
+    """One sentence a term, about the first step at which it differs."""
     if len(before) != len(now):
         yield f"{key} has {len(now)} steps, not {len(before)}"
-    told: set[str] = set()
+    reported: set[str] = set()
     for step, (old, new) in enumerate(zip(before, now, strict=False), 1):
         allowed = FLOOR * sum(map(abs, old.values()))
         for name in sorted(old.keys() | new.keys()):
-            if name in told:
+            if name in reported:
                 continue
             if name not in new:
                 text = f"loss term {name} is gone at step {step}; it was {old[name]:.6g}"
             elif name not in old:
                 text = f"loss term {name} is new at step {step}, {new[name]:.6g}"
             elif not abs(new[name] - old[name]) <= TOLERANCE * abs(old[name]) + allowed:
-                text = f"loss term {name} moved from {old[name]:.6g} to {new[name]:.6g} at step {step}"
+                text = f"loss term {name} changed from {old[name]:.6g} to {new[name]:.6g} at step {step}"
             else:
                 continue
-            told.add(name)
+            reported.add(name)
             yield f"{key}: {text}"
 
 
 @contextmanager
-def _alike(threads: int) -> Iterator[None]:
-    """With that many threads, and with the same draws of dropout on every processor."""
+def _reproducible(threads: int) -> Iterator[None]:
+    """Compute with that many threads, and with the same draws of dropout on every processor."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -280,25 +283,21 @@ def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool
     return input * (torch.rand(input.shape, device=input.device) >= p) / (1 - p) if training else input
 
 
-class _Bench:
-    """Data and a teacher for the methods of one case, made when first asked for."""
+class _CaseSetup:
+    """Data and a teacher for the methods of one case, made when first used."""
 
     def __init__(self, case: Case, root: Path) -> None:
         self.case, self.root, self.device = case, root, torch.device("cpu")
         self.recipe: Recipe = load_recipe(case.recipe, COMMON | case.changes)
 
     @cached_property
-    def data(self) -> tasks.Opened:
-        opened: dict[str, Callable[..., tasks.Opened]] = {
-            "classification": datasets.open_images,
-            "detection": datasets.open_coco,
-            "segmentation": datasets.open_masks,
-        }
-        return opened[self.case.task]("digits", self.root, train=self.case.images, val=self.recipe.batch_size)
+    def data(self) -> OpenedData:
+        options = {"train": self.case.images, "val": self.recipe.batch_size}
+        return tasks.get(self.case.task).open("digits", self.root, options=options)
 
     @cached_property
     def task(self) -> Task:
-        return tasks.build(self.data, self.recipe, data_seed=0)
+        return tasks.get(self.case.task)(self.data, self.recipe, data_seed=0)
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -306,9 +305,9 @@ class _Bench:
 
     @cached_property
     def teacher(self) -> Network:
-        """Untrained, with the statistics of a batch in its normalisation, so that its outputs are of a usual size."""
+        """Untrained, with the statistics of one batch in its normalization, so that its outputs have a usual size."""
         torch.manual_seed(0)
-        network = self._surer(networks.build(self.case.teacher, len(self.data.classes)))
+        network = self._scale_last_layers(networks.build(self.case.teacher, len(self.data.classes)))
         for norm in (m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
             norm.momentum = None
         with torch.no_grad():
@@ -317,33 +316,35 @@ class _Bench:
         return network.to(memory_format=torch.channels_last) if self.recipe.channels_last else network
 
     @cached_property
-    def shown(self) -> list[Outputs]:
-        """What the teacher shows for each batch."""
+    def teacher_outputs(self) -> list[Outputs]:
+        """The teacher's outputs for each batch."""
         with torch.no_grad():
             return [self.teacher(batch.teacher_inputs) for batch in self.batches]
 
     def losses(self, method: str, prepared: Prepared) -> list[dict[str, float]]:
-        """The loss terms of a method's first steps, by the harness's own step."""
-        member = self._member(method)
-        frozen = self.teacher if member.wants_frozen else None
-        for network in (member.student, *(member.teachers.networks if member.teachers is not None else ())):
-            self._surer(network)
-        member.prepare(frozen, prepared)
+        """The loss terms of a method's first steps, by the training loop's step."""
+        student = self._student(method)
+        frozen = self.teacher if student.uses_frozen_teacher else None
+        online = student.online_teachers.networks if student.online_teachers is not None else ()
+        for network in (student.network, *online):
+            self._scale_last_layers(network)
+        if frozen is not None:
+            prepare(student, frozen, prepared)
         terms = []
         for number, batch in enumerate(self.batches):
-            own = self.shown[number] if frozen is not None else None
-            member.step(batch, own, frozen, Clock(self.device, exact=False))
-            terms.append(member.read_losses())
+            outputs = self.teacher_outputs[number] if frozen is not None else None
+            student_step(student, batch, frozen, outputs, StepTimer(self.device, exact=False))
+            terms.append(student.read_losses())
         return terms
 
-    def _member(self, method: str) -> Member:
+    def _student(self, method: str) -> Student:
         options = methods.resolve(method, _changed(methods.resolve(method, {})))
         mode = methods.teacher_mode(method, options)
         run = Run(
             task=self.recipe.task,
             scale="mini",
-            # Whatever becomes of the data set, initial weights stay: they are seeded by this.
-            data=tasks.describe(self.data).model_copy(update={"fingerprint": "first losses"}),
+            # Initial weights are seeded by this, and must not change with the data set.
+            data=self.task.describe(self.data).model_copy(update={"fingerprint": "first losses"}),
             student=self.case.student,
             online_teacher=self.case.teacher if mode == "online" else None,
             method=method,
@@ -352,9 +353,9 @@ class _Bench:
             seed=0,
         )
         info = self.teacher.info if mode == "frozen" else None
-        return Member(run, self.task, info, self.root / "runs" / method, self.device)
+        return Student(run, self.task, info, self.root / "runs" / method, self.device)
 
-    def _surer(self, network: Network) -> Network:
+    def _scale_last_layers(self, network: Network) -> Network:
         """The network with larger weights in its last layers."""
         with torch.no_grad():
             for name, module in network.named_modules():
@@ -365,6 +366,6 @@ class _Bench:
 
 
 def _changed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a method's options that `OPTIONS` sets, at every depth."""
+    """The options of a method that `OPTIONS` sets, at every depth."""
     inner = {name: _changed(value) for name, value in options.items() if isinstance(value, dict)}
     return {name: OPTIONS[name] for name in options if name in OPTIONS} | {n: v for n, v in inner.items() if v}

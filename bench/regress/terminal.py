@@ -1,4 +1,4 @@
-"""A comparison in the terminal: the cells that stand out, and how many there are of each word."""
+"""A comparison in the terminal: the cells that changed, and how many cells have which word."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from .. import tasks
 from ..records.row import Row
 from ..records.store import Misfit
 from ..report import values
-from ..report.comparability import flat
-from ..report.comparability import shown as worded
-from ..report.sheet import Footnotes
-from ..report.summary import misfit_lines
-from ..report.terminal import default_console, item
-from ..tasks import METRICS
+from ..report.comparability import flatten, format_value
+from ..report.summary import invalid_row_lines
+from ..report.table_view import Footnotes
+from ..report.terminal import default_console, list_item
 from .compare import CellChange, budget
-from .loss_drift import MOVED
+from .loss_drift import CHANGED
 from .stats import ALPHA, SLOWER, WORDS, Change, Word
 
 STYLES: dict[Word, str] = {"regressed": "red", "improved": "cyan", "unsure": "yellow", "not measured": "dim"}
-"""Words carry the meaning, colour only repeats it."""
+"""Colors only repeat what the words say."""
 
-TELLING = {"regressed", "improved", "unsure"}
-"""Words that show a cell without being asked."""
+PRINTED = {"regressed", "improved", "unsure"}
+"""Words with which a cell is always printed."""
 
 
-def show(
+def print_comparison(
     cells: Sequence[CellChange],
     base: tuple[Path, Sequence[Row]],
     head: tuple[Path, Sequence[Row]],
-    misfits: Iterable[Misfit] = (),
+    invalid: Iterable[Misfit] = (),
     every: bool = False,
     console: Console | None = None,
 ) -> str:
-    """Print where BASE's and HEAD's rows are from, the cells that stand out, or `every` one, and counts.
+    """Print the origin of BASE's and HEAD's rows, the cells that changed, or `every` cell, and counts.
 
     Files that are no result rows are listed at the end. Returns what was printed.
     """
@@ -48,26 +47,26 @@ def show(
     console.record = True
     notes = Footnotes()
     for side, (folder, rows) in (("BASE", base), ("HEAD", head)):
-        console.print(item(_origin(folder, rows), f"{side} "))
+        console.print(list_item(_origin(folder, rows), f"{side} "))
     names = labels(cells)
-    parts: dict[str, list[CellChange]] = defaultdict(list)
+    groups: dict[str, list[CellChange]] = defaultdict(list)
     for cell in cells:
-        if every or TELLING & set(cell.words):
-            parts[f"{_family(cell)}: noise budget {budget(cell.run):g} points"].append(cell)
-    for title, members in parts.items():
+        if every or PRINTED & set(cell.words):
+            groups[f"{_family(cell)}: noise budget {budget(cell.run):g} points"].append(cell)
+    for title, group in groups.items():
         console.print()
         console.print(Text(title, style="bold"))
-        console.print(_grid(members, names, notes))
+        console.print(_grid(group, names, notes))
     console.print()
     for i, text in enumerate(notes.texts, 1):
-        console.print(item(text, f"[{i}] "))
-    for line in (*counts(cells), *(f"left out: {line}" for line in misfit_lines(misfits))):
-        console.print(item(line))
+        console.print(list_item(text, f"[{i}] "))
+    for line in (*counts(cells), *(f"left out: {line}" for line in invalid_row_lines(invalid))):
+        console.print(list_item(line))
     return console.export_text()
 
 
 def _family(cell: CellChange) -> str:
-    return f"{cell.run.data.shown}, {cell.run.task}, {cell.run.scale} scale"
+    return f"{cell.run.data.display_name}, {cell.run.task}, {cell.run.scale} scale"
 
 
 def _origin(folder: Path, rows: Sequence[Row]) -> str:
@@ -75,17 +74,18 @@ def _origin(folder: Path, rows: Sequence[Row]) -> str:
     commits, machines = (
         Counter(getattr(row.environment, name) for row in rows).most_common() for name in ("commit", "machine")
     )
-    words = [
-        ", ".join(f"{name} ({n})" if len(found) > 1 else name for name, n in found) for found in (commits, machines)
-    ]
-    return f"{folder}: {len(rows)} rows of commit {words[0]}, on {words[1]}"
+    commit, machine = (
+        ", ".join(f"{name} ({n})" if len(counted) > 1 else name for name, n in counted)
+        for counted in (commits, machines)
+    )
+    return f"{folder}: {len(rows)} rows of commit {commit}, on {machine}"
 
 
 def counts(cells: Sequence[CellChange]) -> list[str]:
-    """How many cells have each word, by accuracy, losses and speed; for those that were not measured, why."""
+    """How many cells have which word, for accuracy, losses and speed; with the reasons of those not measured."""
     return [
         f"{len(cells)} cells; a change counts with p <= {ALPHA} (Holm, all cells tested) and beyond the noise budget, "
-        f"of speed beyond ×{SLOWER} by ranks, of a loss term beyond {MOVED:.0%} in the first epoch",
+        f"of speed beyond ×{SLOWER} by ranks, of a loss term beyond {CHANGED:.0%} in the first epoch",
         f"accuracy: {_counted([cell.accuracy for cell in cells])}",
         f"losses: {_counted([cell.losses for cell in cells])}",
         f"speed: {_counted([cell.speed for cell in cells])}",
@@ -93,24 +93,24 @@ def counts(cells: Sequence[CellChange]) -> list[str]:
 
 
 def labels(cells: Iterable[CellChange]) -> dict[str, str]:
-    """What to call each cell, by the id of its run: networks, method, and whatever else tells it from the others."""
+    """The label of each cell by the id of its run: networks, method, and the fields that tell it from others."""
     peers: dict[tuple[str, ...], list[CellChange]] = defaultdict(list)
     for cell in cells:
         run = cell.run
         peers[_family(cell), run.teacher_network or "", run.student, run.method].append(cell)
-    return {cell.run.id: label for members in peers.values() for cell, label in _told_apart(members)}
+    return {cell.run.id: label for group in peers.values() for cell, label in _distinct_labels(group)}
 
 
-def _told_apart(cells: Sequence[CellChange]) -> Iterator[tuple[CellChange, str]]:
+def _distinct_labels(cells: Sequence[CellChange]) -> Iterator[tuple[CellChange, str]]:
     hidden: Any = {"seed": True, "recipe": {"name", "source"}, "teacher": {"recipe": {"name", "source"}}}
-    records = [flat(cell.run.model_dump(mode="json", exclude=hidden)) for cell in cells]
+    records = [flatten(cell.run.model_dump(mode="json", exclude=hidden)) for cell in cells]
     names = dict.fromkeys(name for record in records for name in record)
     differ = [name for name in names if len({repr(record.get(name)) for record in records}) > 1]
     for cell, record in zip(cells, records, strict=True):
         run = cell.run
-        own = [f"{_bare(name)} {worded(record.get(name))}" for name in differ]
+        fields = [f"{_bare(name)} {format_value(record.get(name))}" for name in differ]
         networks = f"{run.teacher_network} -> {run.student}" if run.teacher_network else run.student
-        yield cell, " ".join([f"{networks} {run.method}", *own])
+        yield cell, " ".join([f"{networks} {run.method}", *fields])
 
 
 def _bare(field: str) -> str:
@@ -119,7 +119,7 @@ def _bare(field: str) -> str:
 
 def _grid(cells: Sequence[CellChange], names: dict[str, str], notes: Footnotes) -> Grid:
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    metric = values.metric_name(METRICS[cells[0].run.task][0])
+    metric = tasks.headline(cells[0].run.task).title
     grid.add_column("cell", overflow="fold")
     for name in (f"{metric}\nBASE", "\nHEAD", "\nchange (n)"):
         grid.add_column(name, justify="right", no_wrap=True)
@@ -147,6 +147,6 @@ def _word(change: Change, notes: Footnotes) -> Text:
 
 def _counted(changes: Sequence[Change]) -> str:
     words = Counter(change.word for change in changes)
-    found = ", ".join(f"{words[word]} {word}" for word in WORDS if words[word])
+    counted = ", ".join(f"{words[word]} {word}" for word in WORDS if words[word])
     why = Counter(change.reason.split(";")[0] for change in changes if change.word == "not measured")
-    return found + (f" ({'; '.join(f'{n} {reason}' for reason, n in why.most_common())})" if why else "")
+    return counted + (f" ({'; '.join(f'{n} {reason}' for reason, n in why.most_common())})" if why else "")

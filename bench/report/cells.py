@@ -45,7 +45,7 @@ class Cell:
         teacher_measured: mean of the re-measured teachers.
         gain: over our `none`, paired by seed.
         gain_kd: over our plain KD.
-        gain_base: over the entry that `against` names.
+        gain_base: over the entry that `gain_over` names.
         gain_equal: over our `none` trained for as long as this method takes.
         cost: medians over rows.
         notes: about the measurement; notes about the reported number are in `reported`.
@@ -108,7 +108,7 @@ class Cell:
 
     @property
     def label(self) -> str:
-        return self.entry.shown
+        return self.entry.display_name
 
     @property
     def reported_value(self) -> float | None:

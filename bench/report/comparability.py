@@ -48,7 +48,9 @@ def incompatibilities(
 def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
     """Fields of a row's recipe that differ from the table's and can change its results: `epochs 1, not 24`."""
     actual, wanted = flatten(row.run.recipe.model_dump()), flatten(expected.model_dump())
-    ignored = {"name", "source", "channels_last", "max_steps"} | ({"eval_every"} if table.selection == "last" else set())
+    ignored = {"name", "source", "channels_last", "max_steps"} | (
+        {"eval_every"} if table.selection == "last" else set()
+    )
     differ = [
         f"{name} {format_value(actual[name])}, not {format_value(wanted.get(name))}"
         for name in actual

@@ -1,7 +1,7 @@
-"""The three figures of a table: measured against reported, gains over our own `none`, learning curves.
+"""The three figures of a table: measured against reported, gains over our `none`, learning curves.
 
-Figures are 1200 pixels wide at 150 dpi. Colours are those of Okabe and Ito, told apart with any colour vision, and
-never carry a meaning alone: methods also differ in marker and dash, and bear their names.
+Figures are 1200 pixels wide at 150 dpi. Colors are those of Okabe and Ito, which differ in any color vision. No meaning
+rests on color alone: methods also differ in marker and dash, and are labeled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
 
-from ..spec.recipe import Scale
+from ..spec.scale import Scale
 from ..spec.table import Table
 from . import values
 from .blocks import Block, Line
@@ -26,32 +26,34 @@ from .cells import Cell
 from .verdicts import Sample
 
 WIDTH = 8.0  # inches
-LINE = 0.27  # inches a method takes
+LINE = 0.27  # height of a method, inches
 SMALL = 8.5  # points
-TITLE = 84  # characters of a title that stand beside each other
+TITLE = 84  # characters of a line of a title
 
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#6E6E6E"
-COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "d")  # `none` has the circle
+COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "d")  # `none` has a circle
 DASHES = ("-", "--", "-.", ":")
 
 
 def measured_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure | None:
     """Measured means with 95 % intervals; at full scale beside the reported numbers, at mini scale alone."""
-    shown = [(block, lines) for block in blocks if (lines := [x for x in block.lines if x.cell.measured])]
-    if not shown:
+    drawn = [(block, lines) for block in blocks if (lines := [line for line in block.lines if line.cell.measured])]
+    if not drawn:
         return None
-    what = "measured against reported" if scale == "full" else "measured at mini scale, not comparable with the paper"
-    figure, axes = stacked(f"{table.title}: {what}", [len(lines) + 1 for _, lines in shown])
-    for axis, (block, lines) in zip(axes, shown, strict=True):
+    subject = (
+        "measured against reported" if scale == "full" else "measured at mini scale, not comparable with the paper"
+    )
+    figure, axes = stacked_panels(f"{table.title}: {subject}", [len(lines) + 1 for _, lines in drawn])
+    for axis, (block, lines) in zip(axes, drawn, strict=True):
         _categories(axis, ["teacher", *(line.label for line in lines)])
         _teacher_point(axis, block, scale)
         for y, line in enumerate(lines, 1):
             _measured_point(axis, y, line.cell, scale)
-        heading(axis, block)
-        axis.set_xlabel(f"{values.metric_name(table.metric)} (%)")
-    words = _interval("measured mean", [line.cell.measured for _, lines in shown for line in lines])
-    handles: list[Any] = [axes[0].errorbar([], [], xerr=[], **_dot(BLUE), label=words)]
+        title_panel(axis, block)
+        axis.set_xlabel(f"{values.metric_title(table)} (%)")
+    label = _interval("measured mean", [line.cell.measured for _, lines in drawn for line in lines])
+    handles: list[Any] = [axes[0].errorbar([], [], xerr=[], **_dot(BLUE), label=label)]
     if scale == "full":
         handles += axes[0].plot([], [], **_diamond(), label="reported")
         handles += axes[0].plot([], [], **_band(), label="reported ± tolerance of the verdict")
@@ -60,13 +62,15 @@ def measured_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figu
 
 
 def gains_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure | None:
-    """Gains over our own `none`, best first, each beside what it costs in training time."""
-    shown = [(block, lines) for block in blocks if (lines := [x for x in block.lines if x.cell.gain])]
-    if not shown:
+    """Gains over our `none`, best first, each with its training time."""
+    drawn = [(block, lines) for block in blocks if (lines := [line for line in block.lines if line.cell.gain])]
+    if not drawn:
         return None
     where = ", mini scale" if scale == "mini" else ""
-    figure, axes = stacked(f"{table.title}: gain over our own none at equal steps{where}", [len(x) for _, x in shown])
-    for axis, (block, lines) in zip(axes, shown, strict=True):
+    figure, axes = stacked_panels(
+        f"{table.title}: gain over our none at equal steps{where}", [len(lines) for _, lines in drawn]
+    )
+    for axis, (block, lines) in zip(axes, drawn, strict=True):
         lines = sorted(lines, key=lambda line: -(line.cell.gain.mean if line.cell.gain else 0.0))
         _categories(axis, [line.label for line in lines])
         for y, line in enumerate(lines):
@@ -74,16 +78,16 @@ def gains_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure 
             assert gain is not None
             axis.plot([0, gain.mean], [y, y], color=BLUE, linewidth=4, alpha=0.3, solid_capstyle="butt")
             axis.errorbar([gain.mean], [y], xerr=None if gain.half_width is None else [gain.half_width], **_dot(BLUE))
-            cost = values.times(line.cell)
-            _right(axis, y, f"{gain.mean:+.2f}{'' if gain.sd is not None else ' (n=1)'}, {cost} time")
+            cost = values.time_factor(line.cell)
+            _right_text(axis, y, f"{gain.mean:+.2f}{'' if gain.sd is not None else ' (n=1)'}, {cost} time")
         axis.axvline(0, color=BLACK, linewidth=0.8)
-        heading(axis, block)
+        title_panel(axis, block)
         if axis is not axes[0]:
             axis.sharex(axes[0])
-        axis.set_xlabel(f"gain ({values.metric_name(table.metric)} points)")
-    words = _interval("mean gain", [line.cell.gain for _, lines in shown for line in lines])
+        axis.set_xlabel(f"gain ({values.metric_title(table)} points)")
+    label = _interval("mean gain", [line.cell.gain for _, lines in drawn for line in lines])
     figure.legend(
-        handles=[axes[0].errorbar([], [], xerr=[], **_dot(BLUE), label=words)],
+        handles=[axes[0].errorbar([], [], xerr=[], **_dot(BLUE), label=label)],
         loc="outside lower left",
         frameon=False,
         fontsize=SMALL,
@@ -93,54 +97,54 @@ def gains_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure 
 
 def curves_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure | None:
     """The metric after each evaluated epoch, mean over seeds, with the teacher's score."""
-    shown = [(block, lines) for block in blocks if (lines := [x for x in block.lines if curve(x.cell)])]
-    if not shown:
+    drawn = [(block, lines) for block in blocks if (lines := [line for line in block.lines if curve(line.cell)])]
+    if not drawn:
         return None
     where = ", mini scale" if scale == "mini" else ""
-    several = any(len(line.cell.rows) > 1 for _, lines in shown for line in lines)
+    several = any(len(line.cell.rows) > 1 for _, lines in drawn for line in lines)
     title = f"{table.title}: learning curves, {'mean over seeds' if several else 'one seed'}{where}"
-    figure, axes = stacked(title, [max(len(lines) + 2, 7) for _, lines in shown])
-    order = list(dict.fromkeys(line.label for _, lines in shown for line in lines if line.cell.entry.method != "none"))
-    for axis, (block, lines) in zip(axes, shown, strict=True):
+    figure, axes = stacked_panels(title, [max(len(lines) + 2, 7) for _, lines in drawn])
+    order = list(dict.fromkeys(line.label for _, lines in drawn for line in lines if line.cell.entry.method != "none"))
+    for axis, (block, lines) in zip(axes, drawn, strict=True):
         labels = [_curve(axis, line, order) for line in lines]
         if block.teacher_measured is not None:
             axis.axhline(block.teacher_measured, color=GREY, linestyle=(0, (6, 3)), linewidth=1.2)
-            labels.append(tied_label(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY))
+            labels.append(label_curve(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
         axis.margins(x=0.01)
-        heading(axis, block)
+        title_panel(axis, block)
         axis.set_xlabel("epoch")
-        axis.set_ylabel(f"{values.metric_name(table.metric)} (%)")
+        axis.set_ylabel(f"{values.metric_title(table)} (%)")
     spread_labels(figure, axes)
     return figure
 
 
 def curve(cell: Cell) -> dict[int, float]:
     """Mean over a cell's seeds of the metric after each evaluated epoch, percent."""
-    found: dict[int, list[float]] = defaultdict(list)
+    by_epoch: dict[int, list[float]] = defaultdict(list)
     for row in cell.rows:
         for epoch in row.history:
             if cell.metric in epoch.metrics:
-                found[epoch.epoch].append(epoch.metrics[cell.metric])
-    return {epoch: statistics.fmean(scores) for epoch, scores in sorted(found.items())}
+                by_epoch[epoch.epoch].append(epoch.metrics[cell.metric])
+    return {epoch: statistics.fmean(scores) for epoch, scores in sorted(by_epoch.items())}
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Positions at least `gap` apart, in the order of `wanted` and near to it, within `low` and `high` if they fit."""
+    """Positions at least `gap` apart, in the order of `wanted` and close to it, within `low` and `high` if they fit."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    clusters: list[tuple[float, list[int]]] = []  # centre and members of labels that touch
+    clusters: list[tuple[float, list[int]]] = []  # center and indices of labels that touch
     for i in order:
         clusters.append((_within(wanted[i], 0.0, low, high), [i]))
         while len(clusters) > 1 and _touch(clusters[-2], clusters[-1], gap):
             (below, a), (above, b) = clusters[-2:]
-            centre = (below * len(a) + above * len(b)) / (len(a) + len(b))
+            center = (below * len(a) + above * len(b)) / (len(a) + len(b))
             half = (len(a) + len(b) - 1) / 2 * gap
-            clusters[-2:] = [(_within(centre, half, low, high), a + b)]
+            clusters[-2:] = [(_within(center, half, low, high), a + b)]
     placed = [0.0] * len(wanted)
-    for centre, members in clusters:
-        for k, i in enumerate(members):
-            placed[i] = centre + (k - (len(members) - 1) / 2) * gap
+    for center, indices in clusters:
+        for k, i in enumerate(indices):
+            placed[i] = center + (k - (len(indices) - 1) / 2) * gap
     return placed
 
 
@@ -148,12 +152,12 @@ def _touch(below: tuple[float, list[int]], above: tuple[float, list[int]], gap: 
     return above[0] - below[0] < gap * (len(below[1]) + len(above[1])) / 2
 
 
-def _within(centre: float, half: float, low: float, high: float) -> float:
-    return min(max(centre, low + half), high - half) if high - low >= 2 * half else (low + high) / 2
+def _within(center: float, half: float, low: float, high: float) -> float:
+    return min(max(center, low + half), high - half) if high - low >= 2 * half else (low + high) / 2
 
 
-def stacked(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
-    """One panel a block under each other, as high as its lines need."""
+def stacked_panels(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
+    """A figure with one panel a block below each other, each as high as its lines need."""
     heights = [LINE * count + 0.8 for count in lines]
     engine = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08)
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout=engine)
@@ -165,9 +169,9 @@ def stacked(title: str, lines: Sequence[int]) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat)
 
 
-def heading(axis: Axes, block: Block) -> None:
-    """The networks that a panel is about."""
-    axis.set_title(block.shown.replace("->", "→"), loc="left", fontsize=9.5)
+def title_panel(axis: Axes, block: Block) -> None:
+    """Title a panel with the networks of its block."""
+    axis.set_title(block.title.replace("->", "→"), loc="left", fontsize=9.5)
     axis.xaxis.label.set_fontsize(9)
     axis.yaxis.label.set_fontsize(9)
 
@@ -190,7 +194,7 @@ def _teacher_point(axis: Axes, block: Block, scale: Scale) -> None:
     if scale == "full" and reported is not None:
         axis.plot([reported], [0], **_diamond())
         words.append(f"reported {reported:.1f}")
-    _right(axis, 0, ", ".join(words) or "not measured")
+    _right_text(axis, 0, ", ".join(words) or "not measured")
 
 
 def _measured_point(axis: Axes, y: int, cell: Cell, scale: Scale) -> None:
@@ -207,24 +211,24 @@ def _measured_point(axis: Axes, y: int, cell: Cell, scale: Scale) -> None:
     words = f"{measured.mean:.2f}" + (" (n=1)" if measured.sd is None else f" (n={measured.n})")
     if scale == "full":
         words += f", {cell.verdict.word}" if cell.reported_value is not None else ", no reported number"
-    _right(axis, y, words)
+    _right_text(axis, y, words)
 
 
 def _curve(axis: Axes, line: Line, order: Sequence[str]) -> Annotation:
     points = curve(line.cell)
     epochs, scores = list(points), list(points.values())
     if line.cell.entry.method == "none":
-        colour, marker, dash, width = BLACK, "o", "-", 2.2
+        color, marker, dash, width = BLACK, "o", "-", 2.2
     else:
         i = order.index(line.label)
-        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-        dash, width = DASHES[i // len(COLOURS) % len(DASHES)], 1.4
-    axis.plot(epochs, scores, color=colour, marker=marker, linestyle=dash, linewidth=width, markersize=4)
-    return tied_label(axis, epochs[-1], scores[-1], f"{line.label}", colour)
+        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
+        dash, width = DASHES[i // len(COLORS) % len(DASHES)], 1.4
+    axis.plot(epochs, scores, color=color, marker=marker, linestyle=dash, linewidth=width, markersize=4)
+    return label_curve(axis, epochs[-1], scores[-1], line.label, color)
 
 
-def tied_label(axis: Axes, x: float, y: float, text: str, colour: str) -> Annotation:
-    """A direct label right of the axes, tied to its curve's end by a thin line; moved apart later."""
+def label_curve(axis: Axes, x: float, y: float, text: str, color: str) -> Annotation:
+    """Label a curve right of the axes, with a thin line to its end; `spread_labels` moves labels apart."""
     return axis.annotate(
         text,
         xy=(x, y),
@@ -236,7 +240,7 @@ def tied_label(axis: Axes, x: float, y: float, text: str, colour: str) -> Annota
         annotation_clip=False,
         arrowprops={
             "arrowstyle": "-",
-            "color": colour,
+            "color": color,
             "linewidth": 0.7,
             "shrinkA": 1,
             "shrinkB": 2,
@@ -246,7 +250,7 @@ def tied_label(axis: Axes, x: float, y: float, text: str, colour: str) -> Annota
 
 
 def spread_labels(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Move direct labels apart, once the layout has given every panel its height."""
+    """Move labels of curves apart, once the layout has set the height of every panel."""
     for axis in axes:
         edge = axis.get_xlim()[1]
         for label in axis.texts:
@@ -263,8 +267,8 @@ def spread_labels(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def _interval(what: str, samples: Sequence[Sample | None]) -> str:
-    """What the error bars are, said only of bars that are drawn."""
-    bars = [one.sd is not None for one in samples if one]
+    """The legend of the error bars, where there are any."""
+    bars = [sample.sd is not None for sample in samples if sample]
     if all(bars):
         return f"{what} and 95 % interval over seeds"
     return (
@@ -274,12 +278,12 @@ def _interval(what: str, samples: Sequence[Sample | None]) -> str:
     )
 
 
-def _right(axis: Axes, y: float, text: str) -> None:
+def _right_text(axis: Axes, y: float, text: str) -> None:
     axis.text(1.015, y, text, transform=axis.get_yaxis_transform(), va="center", fontsize=SMALL)
 
 
-def _dot(colour: str) -> dict[str, Any]:
-    return {"fmt": "o", "color": colour, "markersize": 5.5, "capsize": 3, "elinewidth": 1.3, "zorder": 4}
+def _dot(color: str) -> dict[str, Any]:
+    return {"fmt": "o", "color": color, "markersize": 5.5, "capsize": 3, "elinewidth": 1.3, "zorder": 4}
 
 
 def _diamond() -> dict[str, Any]:

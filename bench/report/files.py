@@ -1,4 +1,4 @@
-"""Tables as files: CSV in raw numbers, one row a cell; Markdown and LaTeX as they are printed."""
+"""Tables as files: CSV with unrounded numbers, one row a cell; Markdown and LaTeX as printed in the terminal."""
 
 from __future__ import annotations
 
@@ -13,38 +13,20 @@ from ..records.store import write_atomically
 from ..spec.table import Table
 from . import values
 from .cells import Cell
-from .sheet import HEADERS, Sheet
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "->": r"$\to$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "<=": r"$\leq$",
-    "|": r"\textbar{}",
-}
+from .table_view import HEADERS, TableView
 
 
-def write(sheet: Sheet, folder: Path) -> list[Path]:
+def write(view: TableView, folder: Path) -> list[Path]:
     """`<folder>/<paper>-<dataset>.csv`, `.md` and `.tex`.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    stem = sheet.table.name.replace("/", "-")
+    stem = view.table.name.replace("/", "-")
     contents = {
-        "csv": raw(sheet.table, sheet.cells).to_csv(index=False, lineterminator="\n"),
-        "md": markdown(sheet),
-        "tex": latex(sheet),
+        "csv": csv_frame(view.table, view.cells).to_csv(index=False, lineterminator="\n"),
+        "md": markdown(view),
+        "tex": latex(view),
     }
     paths = []
     for suffix, content in contents.items():
@@ -54,44 +36,45 @@ def write(sheet: Sheet, folder: Path) -> list[Path]:
     return paths
 
 
-def raw(table: Table, cells: Sequence[Cell]) -> pd.DataFrame:
+def csv_frame(table: Table, cells: Sequence[Cell]) -> pd.DataFrame:
     """One row a cell. Metrics are in percent, times in seconds, costs in parameters and floating-point operations."""
-    return pd.DataFrame([_raw(table, cell) for cell in cells])
+    return pd.DataFrame([_csv_record(table, cell) for cell in cells])
 
 
-def printed(sheet: Sheet) -> pd.DataFrame:
-    """The table as it is printed, with the networks that run in the first column."""
-    names = {name: HEADERS[name].replace("\n", " ") for name in sheet.columns}
+def printed_frame(view: TableView) -> pd.DataFrame:
+    """The table as printed, with the networks that run in the first column."""
+    names = {name: HEADERS[name].replace("\n", " ") for name in view.columns}
     records = [
-        {"teacher -> student": part.shown} | {names[name]: record[name] for name in names}
-        for part in sheet.parts
-        for record in part.records
+        {"teacher -> student": block.title} | {names[name]: record[name] for name in names}
+        for block in view.blocks
+        for record in block.records
     ]
     return pd.DataFrame(records, columns=["teacher -> student", *names.values()])
 
 
-def markdown(sheet: Sheet) -> str:
-    body = printed(sheet).map(lambda text: text.replace("|", "\\|"))
+def markdown(view: TableView) -> str:
+    """The printed table with its header, footnotes and footer."""
+    body = printed_frame(view).map(lambda text: text.replace("|", "\\|"))
     table = body.to_markdown(index=False, disable_numparse=True)
-    pairs = [f"- {part.shown}: {'; '.join(part.heading)}" for part in sheet.parts]
-    notes = [f"- [{i}] {text}" for i, text in enumerate(sheet.footnotes, 1)]
-    shows = ["What this run shows:", "", *(f"- {text}" for text in sheet.footer)]
-    parts = [f"# {sheet.title}", "\n\n".join(sheet.header), table, "\n".join(pairs), "\n".join(notes), "\n".join(shows)]
+    pairs = [f"- {block.title}: {'; '.join(block.heading)}" for block in view.blocks]
+    notes = [f"- [{i}] {text}" for i, text in enumerate(view.footnotes, 1)]
+    reading = ["How to read this table:", "", *(f"- {text}" for text in view.footer)]
+    parts = [f"# {view.title}", "\n\n".join(view.header), table, "\n".join(pairs), "\n".join(notes), "\n".join(reading)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def latex(sheet: Sheet) -> str:
-    """A `table` environment; needs the package booktabs."""
-    frame = printed(sheet).map(escape)
-    frame.columns = pd.Index([escape(str(name)) for name in frame.columns])
-    body = frame.to_latex(index=False, escape=False, column_format="ll" + "r" * (len(frame.columns) - 2))
-    notes = [f"[{i}] {escape(text)}" for i, text in enumerate(sheet.footnotes, 1)]
-    small = [*map(escape, sheet.header), *notes, *map(escape, sheet.footer)]
+def latex(view: TableView) -> str:
+    """A `table` environment; needs the package booktabs, and T1 fonts for `<`, `>` and `|`."""
+    frame = printed_frame(view).map(_arrows)
+    frame.columns = frame.columns.map(_arrows)
+    body = frame.to_latex(index=False, escape=True, column_format="ll" + "r" * (len(frame.columns) - 2))
+    notes = [f"[{i}] {text}" for i, text in enumerate(view.footnotes, 1)]
+    title, *small = escape([view.title, *view.header, *notes, *view.footer])
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape(sheet.title)}}}",
-        rf"\label{{tab:{sheet.table.name.replace('/', '-')}}}",
+        rf"\caption{{{title}}}",
+        rf"\label{{tab:{view.table.name.replace('/', '-')}}}",
         body.rstrip(),
         r"\par\footnotesize",
         *(rf"{text}\par" for text in small),
@@ -100,20 +83,21 @@ def latex(sheet: Sheet) -> str:
     return "\n".join(lines) + "\n"
 
 
-def escape(text: str) -> str:
-    """`text` as LaTeX prints it literally."""
-    out, i = "", 0
-    while i < len(text):
-        size = 2 if text[i : i + 2] in LATEX else 1
-        out += LATEX.get(text[i : i + size], text[i : i + size])
-        i += size
-    return out
+def escape(texts: Sequence[str]) -> list[str]:
+    """Texts of one line each as LaTeX prints them literally."""
+    frame = pd.DataFrame({"text": [_arrows(" ".join(text.split())) for text in texts]})
+    style = frame.style.format(escape="latex").hide(axis="index").hide(axis="columns")
+    return str(style.to_string()).splitlines()
 
 
-def _raw(table: Table, cell: Cell) -> dict[str, Any]:
+def _arrows(text: str) -> str:
+    return text.replace("->", "→")
+
+
+def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
     reported, measured, gain, cost = cell.reported, cell.measured, cell.gain, cell.cost
     agreement = {name: values.last(cell, name) for name in ("agreement", "agreement5")}
-    learned = {name: one.mean for name, one in values.learned(cell).items()}
+    learned = {name: sample.mean for name, sample in values.learned(cell).items()}
     return {
         "table": table.name,
         "scale": cell.scale,
@@ -139,8 +123,8 @@ def _raw(table: Table, cell: Cell) -> dict[str, Any]:
         "gain": gain.mean if gain else None,
         "gain_sd": gain.sd if gain else None,
         "gain_n": gain.n if gain else 0,
-        **{name: one.mean if one else None for name, one in agreement.items()},
-        "agreement_n": one.n if (one := agreement["agreement"]) else 0,
+        **{name: sample.mean if sample else None for name, sample in agreement.items()},
+        "agreement_n": sample.n if (sample := agreement["agreement"]) else 0,
         "learned": json.dumps(learned) if learned else None,
         "teacher_reported": cell.teacher_reported,
         "teacher_measured": cell.teacher_measured,

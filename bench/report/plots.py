@@ -1,4 +1,4 @@
-"""Figures of a table as PNG and SVG. The same rows give the same SVG, byte for byte."""
+"""Figures of a table as PNG and SVG. Equal rows give equal SVG files, byte for byte."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .. import tasks
 from ..records.row import Row
 from ..records.store import write_atomically
-from ..spec.recipe import Scale
+from ..spec.scale import Scale
 from ..spec.table import Table, load_table
 from .blocks import blocks
 from .cells import Cell
@@ -29,7 +30,7 @@ FIGURES = {"measured": measured_figure, "gains": gains_figure, "curves": curves_
 
 @dataclass
 class Drawing:
-    """Files that were written, and what could not be drawn and why."""
+    """Files that were written, and messages about what could not be drawn and why."""
 
     files: list[Path] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
@@ -45,61 +46,61 @@ def draw_all(
     scale: Scale | None = None,
     gallery: Gallery | None = None,
 ) -> Drawing:
-    """Draw `tables`, by name or loaded, into `folder`; without a `scale`, at the one that `render.tables.show` takes.
+    """Draw `tables`, by name or loaded, into `folder`; without a `scale`, at the scale that `print_tables` takes.
 
     Raises:
         SpecError, MethodError: a table, recipe or file of reported numbers is missing or wrong.
         StoreError: the folder cannot be written.
     """
-    all_of_them = Drawing()
-    for given in tables:
-        table = given if isinstance(given, Table) else load_table(given)
-        found, cells = collect_at(table, rows, scale)
-        one = draw(table, cells, found, folder, gallery)
-        all_of_them.files += one.files
-        all_of_them.messages += one.messages
-    return all_of_them
+    drawing = Drawing()
+    for name in tables:
+        table = name if isinstance(name, Table) else load_table(name)
+        chosen, cells = collect_at(table, rows, scale)
+        part = draw(table, cells, chosen, folder, gallery)
+        drawing.files += part.files
+        drawing.messages += part.messages
+    return drawing
 
 
 def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, gallery: Gallery | None = None) -> Drawing:
-    """`<folder>/<paper>-<dataset>-<figure>.png` and `.svg` for each figure that there is something to draw for.
+    """`<folder>/<paper>-<dataset>-<figure>.png` and `.svg` for each figure that has something to draw.
 
     With a `gallery`, a segmentation table also gets its panels, as PNG alone.
     """
-    done = Drawing()
+    drawing = Drawing()
     stem = table.name.replace("/", "-")
-    drawn = figures(table, cells, scale)
-    if not drawn:
-        done.messages.append(
-            f"{table.name}: nothing to draw at {scale} scale, no run of it is done; "
+    made = figures(table, cells, scale)
+    if not made:
+        drawing.messages.append(
+            f"{table.name}: nothing to draw at {scale} scale, no run of it is finished; "
             f"`make reproduce-{table.dataset.full}` runs it"
         )
-        return done
-    for name, figure in drawn.items():
+        return drawing
+    for name, figure in made.items():
         for suffix in ("png", "svg"):
             path = folder / f"{stem}-{name}.{suffix}"
             write_atomically(path, render(figure, suffix))
-            done.files.append(path)
-    done.messages += [f"{table.name}: no {name} to draw" for name in FIGURES if name not in drawn]
-    if gallery is not None and table.task == "segmentation":
-        pictures, said = panels(table, blocks(cells), gallery)
+            drawing.files.append(path)
+    drawing.messages += [f"{table.name}: no {name} to draw" for name in FIGURES if name not in made]
+    if gallery is not None and tasks.get(table.task).class_maps:
+        pictures, messages = panels(table, blocks(cells), gallery)
         for name, figure in pictures.items():
             path = folder / f"{stem}-{name}.png"
             write_atomically(path, render(figure, "png"))
-            done.files.append(path)
-        done.messages += said
-    return done
+            drawing.files.append(path)
+        drawing.messages += messages
+    return drawing
 
 
 def figures(table: Table, cells: Sequence[Cell], scale: Scale) -> dict[str, Figure]:
-    """The figures that there is something to draw for, by name."""
+    """The figures that have something to draw, by name."""
     parts = blocks(cells)
     made = {name: make(table, parts, scale) for name, make in FIGURES.items()}
     return {name: figure for name, figure in made.items() if figure is not None}
 
 
 def render(figure: Figure, suffix: str) -> bytes:
-    """The figure as a file's content; neither date nor random ids are in it."""
+    """The figure as a file's content, without date or random ids."""
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "kdbench"}):

@@ -1,4 +1,4 @@
-"""What stands above and below a table: where its numbers come from and what they can and cannot show."""
+"""Lines above and below a table: where its numbers come from and what can be concluded from them."""
 
 from __future__ import annotations
 
@@ -7,25 +7,35 @@ from collections.abc import Iterable, Sequence
 
 from ..records.row import Row
 from ..records.store import Misfit
-from ..spec.recipe import Scale
 from ..spec.reported import load_reported
+from ..spec.scale import Scale
 from ..spec.table import Table
 from .blocks import Block
 from .cells import Cell
-from .values import metric_name
+from .values import metric_title
 from .verdicts import noise_budget
 
-LISTED = 8  # reported numbers named one by one, at most
+GAINS = (
+    "Gains are over our `none` at equal optimizer steps, paired by seed; `time` is training time over that of `none`, "
+    "a method's earlier phase included; `gain per extra training time` is in units of the time of `none`."
+)
+
+PROXY = (
+    "No cell is compared with a reported number: data, networks and recipe are not the paper's. A method that gains or "
+    "loses here may not do so at the paper's scale."
+)
+
+LISTED = 8  # reported numbers without a run that are listed one by one, at most
 
 
 def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
-    """Scale, data, seeds and machines of the rows that a table shows."""
+    """Metric, source, scale, data, seeds and machines of a table's rows."""
     rows = _rows(cells)
-    lines = [f"{metric_name(table.metric)} in percent, {_selection(cells, table)}. {table.citation}"]
+    lines = [f"{metric_title(table)} in percent, {_selection(cells, table)}. {table.citation}"]
     if not rows:
-        lines.append(f"scale: {scale}; nothing has been run: `make reproduce-{table.dataset.full}` runs it")
+        lines.append(f"scale: {scale}; no run is finished: `make reproduce-{table.dataset.full}` runs it")
         return lines
-    sets = {id(row.run.data): row.run.data for row in rows}.values()  # few: rows that were read together share theirs
+    sets = {id(row.run.data): row.run.data for row in rows}.values()  # rows read together share these
     data = sorted({f"{d.name} ({d.train_images} train, {d.val_images} val images, {d.classes} classes)" for d in sets})
     seeds = sorted({row.run.seed for row in rows})
     machines = sorted({row.environment.machine for row in rows})
@@ -38,31 +48,24 @@ def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
     return lines
 
 
-def footer(table: Table, cells: Sequence[Cell], parts: Sequence[Block], scale: Scale) -> list[str]:
-    """What this table shows, and what it does not."""
+def footer(table: Table, cells: Sequence[Cell], blocks: Sequence[Block], scale: Scale) -> list[str]:
+    """How many cells have which verdict, what was and was not run, and how to read the numbers."""
     rows = _rows(cells)
-    exercised = _exercised(table, cells)
+    run = _run_of_reported(table, cells)
     if not rows:
-        return ["Nothing is measured yet; the reported numbers stand alone.", *exercised[1:]]
-    shown = {cell.label for cell in cells if not cell.entry.skipped_at(scale)}
-    if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.label not in shown)):
-        exercised.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")
-    gaps = [text for block in parts if (text := _gap(block, table.metric))]
-    cost = (
-        "Gains are over our own `none` at equal optimiser steps, paired by seed; `time` is what they cost: training "
-        "time over that of `none`, a method's earlier phase included."
-    )
+        return ["No run is finished; only the reported numbers are listed.", *run[1:]]
+    printed = {cell.label for cell in cells if not cell.entry.skipped_at(scale)}
+    if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.label not in printed)):
+        run.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")
+    reading = [GAINS, _spread(cells), *(text for block in blocks if (text := _gap(block, metric_title(table))))]
     if scale == "mini":
-        stand_in = (
-            "Nothing is set against a reported number: data, networks and recipe are not the paper's. A method that "
-            "gains or loses here may not do so at the paper's scale."
-        )
-        return [*exercised, stand_in, cost, _spread(cells), *gaps]
-    return [_counts(cells), _rule(table), *exercised, cost, _spread(cells), *gaps]
+        return [*run, PROXY, *reading]
+    return [_counts(cells), _rule(table), *run, *reading]
 
 
-def misfit_lines(misfits: Iterable[Misfit]) -> list[str]:
-    return [f"{misfit.path}: {misfit.reason}" for misfit in misfits]
+def invalid_row_lines(invalid: Iterable[Misfit]) -> list[str]:
+    """Path and reason of each file that is no result row."""
+    return [f"{file.path}: {file.reason}" for file in invalid]
 
 
 def _rows(cells: Sequence[Cell]) -> list[Row]:
@@ -75,8 +78,8 @@ def _selection(cells: Sequence[Cell], table: Table) -> str:
     return names[table.selection] + (f" (where marked: {', '.join(sorted(others))})" if others else "")
 
 
-def _exercised(table: Table, cells: Sequence[Cell]) -> list[str]:
-    """How many of the reported numbers were exercised, and which were not and why."""
+def _run_of_reported(table: Table, cells: Sequence[Cell]) -> list[str]:
+    """How many of the reported numbers have a run, and which have none and why."""
     numbers = [
         row
         for source in table.reported
@@ -92,40 +95,43 @@ def _exercised(table: Table, cells: Sequence[Cell]) -> list[str]:
             why = "no entry in this table" if cell is None else cell.verdict.word
             missing.append(f"{row.method} {row.teacher} -> {row.student}: {why}")
     if not numbers:
-        return ["No number is reported: the paper's could not be had, so nothing is set against any."]
+        return ["No number is reported: the paper's numbers are not available."]
     where = "with the small networks named above" if cells and cells[0].scale == "mini" else "with the paper's networks"
-    lines = [f"Exercised {len(done)} of the {len(numbers)} reported numbers of distilled students, {where}."]
+    lines = [f"{len(done)} of the {len(numbers)} reported numbers of distilled students were run, {where}."]
     if missing and len(missing) <= LISTED:
-        lines.append(f"Not exercised: {'; '.join(missing)}.")
+        lines.append(f"Not run: {'; '.join(missing)}.")
     elif missing:
-        lines.append(f"Not exercised: {len(missing)}, among them {'; '.join(missing[: LISTED // 2])}.")
+        lines.append(f"Not run: {len(missing)}, among them {'; '.join(missing[: LISTED // 2])}.")
     return lines
 
 
 def _counts(cells: Sequence[Cell]) -> str:
-    judged = [cell.verdict.word for cell in cells if cell.reported_value is not None]
-    if not judged:
+    """How many of the cells with a reported number have which verdict."""
+    verdicts = [cell.verdict.word for cell in cells if cell.reported_value is not None]
+    if not verdicts:
         return "No cell has a reported number."
-    words = [f"{judged.count(word)} {word}" for word in dict.fromkeys(judged)]
-    return f"Of {len(judged)} cells with a reported number: {', '.join(words)}."
+    words = [f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts)]
+    return f"Of {len(verdicts)} cells with a reported number: {', '.join(words)}."
 
 
 def _rule(table: Table) -> str:
+    """What `reproduced` and `measured` mean."""
     budget = noise_budget(table.dataset.full, table.task)
     return (
-        "Reproduced: |measured - reported| <= tolerance = sqrt((t s / sqrt(n))^2 + (1.96 s_r)^2), s the sample sd over "
-        f"n seeds (n=1: {budget} with factor 1.96), s_r the printed sd, else {budget}. Measured: "
+        "Reproduced: measured and reported differ by at most the tolerance sqrt((t s / sqrt(n))^2 + (1.96 s_r)^2), s "
+        f"the sample sd over n seeds (n=1: {budget} with factor 1.96), s_r the reported sd, else {budget}. Measured: "
         "no number is reported for the cell."
     )
 
 
 def _spread(cells: Sequence[Cell]) -> str:
-    """What is known of the noise from seed to seed."""
+    """The sd from seed to seed, pooled over cells, and the gain that one seed can hardly show."""
     sds = {cell.rows[0].id: cell.measured for cell in cells if cell.measured and cell.measured.sd is not None}
     if not sds:
         return "One seed has no spread (n=1): a gain below about twice the seed-to-seed noise is no evidence."
-    freedom = sum(one.n - 1 for one in sds.values())
-    pooled = math.sqrt(sum((one.sd or 0.0) ** 2 * (one.n - 1) for one in sds.values()) / freedom)
+    freedom = sum(sample.n - 1 for sample in sds.values())
+    squares = sum((sample.sd or 0.0) ** 2 * (sample.n - 1) for sample in sds.values())
+    pooled = math.sqrt(squares / freedom)
     return (
         f"Seed-to-seed sd {pooled:.2f}, pooled over {len(sds)} cells; ± is the sample sd, (n) the number of seeds. "
         f"A gain from one seed below about {2 * math.sqrt(2) * pooled:.1f} is no evidence."
@@ -133,13 +139,13 @@ def _spread(cells: Sequence[Cell]) -> str:
 
 
 def _gap(block: Block, metric: str) -> str:
-    """How far the student alone lies below its teacher: what there is to gain."""
-    alone, teacher = block.alone, block.teacher_measured
+    """The difference of the student alone and its teacher: what there is to gain."""
+    alone, teacher = block.student_alone, block.teacher_measured
     if alone is None or alone.measured is None or teacher is None:
         return ""
     gap = teacher - alone.measured.mean
     side = "below" if gap >= 0 else "above"
     return (
-        f"{block.shown}: the student alone lies {abs(gap):.1f} {metric_name(metric)} {side} its teacher "
-        f"({alone.measured.mean:.1f} against {teacher:.1f})."
+        f"{block.title}: the student alone is {abs(gap):.1f} {metric} {side} its teacher "
+        f"({alone.measured.mean:.1f} and {teacher:.1f})."
     )

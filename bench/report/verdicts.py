@@ -1,11 +1,11 @@
-"""Reported against measured: one word a cell, from numbers alone.
+"""Verdicts: whether a measured mean agrees with the reported number, from numbers alone.
 
-tolerance = sqrt((t_{0.975, n-1} s / sqrt(n))^2 + (1.96 s_r)^2), with n seeds, their sample sd s, and s_r the printed
-sd or, where none is printed, the data set's noise budget. One seed has no sd and t has no quantile for n = 1: then s
+tolerance = sqrt((t_{0.975, n-1} s / sqrt(n))^2 + (1.96 s_r)^2), with n seeds, their sample sd s, and s_r the reported
+sd or, where none is reported, the data set's noise budget. One seed has no sd and t has no quantile for n = 1: then s
 is the noise budget and the factor 1.96, as if the spread were known.
 
-When measured and reported share one truth, a cell is called different in 5 % of cases for n = 1 and for many seeds
-(where s_r is right), and less often in between: about 1 % for n = 2, 2.5 % for n = 3, 4 % for n = 5.
+Where measured and reported have the same true mean, a cell is called different in 5 % of cases for n = 1 and for many
+seeds (where s_r is right), and less often in between: about 1 % for n = 2, 2.5 % for n = 3, 4 % for n = 5.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from .. import tasks
+
 Word = Literal[
     "reproduced",
     "above",
     "below",
-    "measured",  # there is no reported number to set it against
+    "measured",  # no number is reported
     "not comparable",
     "not run",
     "skipped",
@@ -34,10 +36,7 @@ Word = Literal[
 NORMAL = 1.96
 
 NOISE_BUDGET = {"cifar100": 0.25, "imagenet": 0.11, "coco": 0.2, "cityscapes": 0.5}
-"""Seed-to-seed sd of the headline metric, in percent, assumed where it is not printed."""
-
-TASK_BUDGET = {"classification": 0.25, "detection": 0.2, "segmentation": 0.5}
-"""The same for data sets of a task that have no budget of their own."""
+"""Seed-to-seed sd of the headline metric by data set, in percent, assumed where none is reported."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One word, why, and, where reported and measured were set against each other, by how much they may differ."""
+    """A word with its reason and, where reported and measured are compared, their difference and the tolerance."""
 
     word: Word
     reason: str = ""
@@ -81,7 +80,7 @@ MINI = Verdict("not comparable", "mini")
 
 def noise_budget(dataset: str, task: str) -> float:
     """Assumed sd of the headline metric from one seed to the next, percent."""
-    return NOISE_BUDGET.get(dataset, TASK_BUDGET[task])
+    return NOISE_BUDGET[dataset] if dataset in NOISE_BUDGET else tasks.get(task).noise_budget
 
 
 @cache
@@ -97,23 +96,23 @@ def factor(n: int) -> float:
 
 
 def tolerance(measured: Sample, budget: float, reported_std: float | None = None) -> float:
-    """How far measured and reported may lie apart before they are called different, percent."""
-    own = factor(measured.n) * (budget if measured.sd is None else measured.sd) / math.sqrt(measured.n)
-    return math.hypot(own, NORMAL * (budget if reported_std is None else reported_std))
+    """The largest difference of measured and reported at which they are called the same, percent."""
+    sampling = factor(measured.n) * (budget if measured.sd is None else measured.sd) / math.sqrt(measured.n)
+    return math.hypot(sampling, NORMAL * (budget if reported_std is None else reported_std))
 
 
-def judge(
+def make_verdict(
     measured: Sample,
     reported: float | None,
     budget: float,
     reported_std: float | None = None,
-    obstacles: Sequence[str] = (),
+    incompatibilities: Sequence[str] = (),
 ) -> Verdict:
-    """`measured` against `reported`, both in percent; any obstacle makes them not comparable."""
+    """The verdict of `measured` against `reported`, both in percent; with any incompatibility, `not comparable`."""
     if reported is None:
-        return Verdict("measured", "; ".join(["no reported number", *obstacles]))
-    if obstacles:
-        return Verdict("not comparable", "; ".join(obstacles))
+        return Verdict("measured", "; ".join(["no reported number", *incompatibilities]))
+    if incompatibilities:
+        return Verdict("not comparable", "; ".join(incompatibilities))
     allowed = tolerance(measured, budget, reported_std)
     difference = measured.mean - reported
     if abs(difference) <= allowed:
@@ -122,5 +121,5 @@ def judge(
 
 
 def teacher_differs(measured: float, reported: float, budget: float) -> bool:
-    """Whether a re-measured teacher is not the paper's: further off than 1.96 noise budgets."""
+    """Whether a re-measured teacher differs from the reported one by more than 1.96 noise budgets."""
     return abs(measured - reported) > NORMAL * budget

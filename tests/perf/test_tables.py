@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from kdbench.grid.plan import Plan
 from kdbench.records.store import Store, read_rows
 from kdbench.report.cells import collect
-from kdbench.report.sheet import sheet
+from kdbench.report.table_view import table_view
 from kdbench.spec.table import Table, load_table, table_names
 from tests.helpers.plans import Choice, plan
 
@@ -42,11 +42,11 @@ def test_planning(runs: int, benchmark: BenchmarkFixture, scope: Scope) -> None:
 
 @pytest.mark.parametrize("rows", [10_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_building_a_table(rows: int, benchmark: BenchmarkFixture, scope: Scope) -> None:
-    """Cells, verdicts and the sheet to print, from rows that were read and not looked at before."""
+    """Cells, verdicts and the table to print, from rows that were read and not looked at before."""
     table = load_table("crd/cifar100")
     sets = [synthetic.rows(table, rows) for _ in range(1 if rows == 100_000 else scope.rounds(8))]
     rounds = len(sets)
-    in_turn(benchmark, rounds, {"own": lambda: sheet(table, collect(table, sets.pop(), "full"), "full")}, warmup=0)
+    in_turn(benchmark, rounds, {"own": lambda: table_view(table, collect(table, sets.pop(), "full"), "full")}, warmup=0)
 
 
 def test_reading_rows(benchmark: BenchmarkFixture, scope: Scope, tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from kdbench.records.row import Row
 from kdbench.records.store import Store, read_row
 from kdbench.regress.baselines import keep, latest, load
 from kdbench.spec.schema import digest
-from kdbench.spec.table import load_table
 from tests.helpers.altered import altered
 from tests.helpers.rows import make_row
+from tests.helpers.tables import fixed_table
 
-TABLE = load_table("dist/coco")
+TABLE = fixed_table("dist/coco")
 
 
 def a_row(seed: int = 0, value: float = 30.0) -> Row:
@@ -82,5 +82,5 @@ def test_a_folder_without_rows_is_one_error_that_says_what_to_do(make: bool, tmp
 def test_a_folder_of_nothing_but_broken_rows_names_the_first(tmp_path: Path) -> None:
     (tmp_path / "0123").mkdir()
     (tmp_path / "0123" / "row.json").write_text("{}")
-    with pytest.raises(SpecError, match=r"none of its 1 result rows fits, .*0123/row\.json: id: Field required"):
+    with pytest.raises(SpecError, match=r"none of its 1 result rows is valid, .*0123/row\.json: id: Field required"):
         load(tmp_path)

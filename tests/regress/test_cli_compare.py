@@ -12,11 +12,11 @@ from kdbench import cli
 from kdbench.cli import app, main
 from kdbench.records.row import Row
 from kdbench.records.store import Store
-from kdbench.spec.table import load_table
 from tests.helpers.altered import altered
 from tests.helpers.rows import make_row
+from tests.helpers.tables import fixed_table
 
-TABLE = load_table("dist/cifar100")
+TABLE = fixed_table("dist/cifar100")
 NONE, KD = TABLE.methods[:2]
 
 
@@ -51,7 +51,7 @@ CASES = {
     "three seeds": (rows(73, 1, seeds=3), rows(NEAR, 2, seeds=3), 2, "accuracy: 1 unsure"),
     "worse and unsure": (rows(73, 1) + rows(70, 1, NONE, 1), rows(70, 2) + rows(NEAR, 2, NONE, 1), 1, "regressed"),
     "nothing in common": (rows(73, 1), rows(70, 2, NONE), 2, "accuracy: 2 not measured"),
-    "not run again": (rows(73, 1), rows(73, 1), 2, "accuracy: 1 not measured (1 HEAD's rows are BASE's own"),
+    "not run again": (rows(73, 1), rows(73, 1), 2, "accuracy: 1 not measured (1 HEAD's rows are those of BASE"),
 }
 
 

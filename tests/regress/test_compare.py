@@ -9,13 +9,14 @@ import pytest
 
 from kdbench import methods
 from kdbench.records.row import Row
-from kdbench.regress.compare import CellChange, compare, exit_status, sought
+from kdbench.regress.compare import CellChange, compare, exit_status, target
 from kdbench.spec.scale import Scale
-from kdbench.spec.table import MethodEntry, load_table
+from kdbench.spec.table import MethodEntry
 from tests.helpers.altered import altered
 from tests.helpers.rows import DIGITS, make_row
+from tests.helpers.tables import fixed_table
 
-CIFAR = load_table("dist/cifar100")
+CIFAR = fixed_table("dist/cifar100")
 PAIR = CIFAR.pairs[0]
 KD = next(entry for entry in CIFAR.methods if entry.method == "kd")
 DIST = next(entry for entry in CIFAR.methods if entry.method == "dist")
@@ -68,7 +69,7 @@ def test_rows_from_before_agreement_and_learned_weights_are_compared_as_ever() -
     ]
     assert only(before, more).accuracy == only(before, after).accuracy
     assert only(more, before).accuracy == only(after, before).accuracy
-    assert only(after, more).accuracy.reason == "equal to the last bit"
+    assert only(after, more).accuracy.reason == "bitwise equal"
 
 
 def test_only_shared_seeds_are_set_against_each_other() -> None:
@@ -78,7 +79,7 @@ def test_only_shared_seeds_are_set_against_each_other() -> None:
 
 def test_rows_that_are_equal_to_the_last_bit_are_unchanged_whatever_the_machine() -> None:
     cell = only(rows([73.0]), rows([73.0], machine="another", day=2))
-    assert (cell.accuracy.word, cell.accuracy.reason) == ("unchanged", "equal to the last bit")
+    assert (cell.accuracy.word, cell.accuracy.reason) == ("unchanged", "bitwise equal")
     assert only(rows([73.0]), rows([73.000001], day=2)).accuracy.word == "unsure"
 
 
@@ -99,7 +100,7 @@ def test_head_that_was_not_run_again_is_not_measured() -> None:
     base = rows([73.0, 73.1])
     cell = only(base, list(base))
     assert cell.words == ("not measured",) * 3
-    assert "not run again" in cell.accuracy.reason
+    assert "not rerun" in cell.accuracy.reason
     mixed = only(base, [base[0], *rows([70.0], first=1, day=2)])
     assert (mixed.accuracy.size, mixed.accuracy.n) == pytest.approx((-3.1, 1))
 
@@ -214,8 +215,8 @@ def test_two_trainings_of_a_teacher_are_reckoned_with() -> None:
 
 
 def test_what_is_sought_is_two_budgets_at_full_scale_and_six_at_mini() -> None:
-    assert sought(make_row(CIFAR, PAIR, KD, "full", data=CIFAR_DATA).run) == 0.5
-    assert sought(make_row(CIFAR, PAIR, KD, "mini").run) == 12.0
+    assert target(make_row(CIFAR, PAIR, KD, "full", data=CIFAR_DATA).run) == 0.5
+    assert target(make_row(CIFAR, PAIR, KD, "mini").run) == 12.0
 
 
 CIFAR_DATA = DIGITS.model_copy(update={"name": "cifar100"})

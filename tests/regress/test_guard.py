@@ -14,7 +14,7 @@ from kdbench.methods import kd
 from kdbench.methods.base import MethodError
 from kdbench.methods.functional import kl_divergence
 from kdbench.regress import first_losses
-from kdbench.regress.first_losses import Found, Losses, compute, differences, read, write
+from kdbench.regress.first_losses import FirstLosses, Losses, compute, differences, read, write
 
 SOME = ("classification/none", "classification/kd", "classification/dkd", "classification/akd+cwd", "detection/maskd")
 WITH_KD = ("classification/kd", "classification/cwd+kd", "segmentation/kd", "segmentation/skd+kd")
@@ -77,7 +77,7 @@ def test_a_method_that_fails_is_named_and_the_others_are_computed(monkeypatch: p
     [
         (BEFORE, []),
         ({}, ["classification/kd is missing: it was there before"]),
-        (BEFORE | {"detection/kd": []}, ["detection/kd is new: nothing is kept to compare it with"]),
+        (BEFORE | {"detection/kd": []}, ["detection/kd is new: no losses are kept to compare it with"]),
         ({"classification/kd": BEFORE["classification/kd"][:1]}, ["classification/kd has 1 steps, not 2"]),
         (
             {"classification/kd": [{"task": 2.0}, {"task": 1.5, "more": 1.0}]},
@@ -88,11 +88,11 @@ def test_a_method_that_fails_is_named_and_the_others_are_computed(monkeypatch: p
         ),
         (
             {"classification/kd": [{"task": 2.0019, "kd": 0.50049}, {"task": 1.5, "kd": 0.2503}]},
-            ["classification/kd: loss term kd moved from 0.25 to 0.2503 at step 2"],
+            ["classification/kd: loss term kd changed from 0.25 to 0.2503 at step 2"],
         ),
         (
             {"classification/kd": [{"task": float("nan"), "kd": 0.5}, {"task": 1.5, "kd": 0.25}]},
-            ["classification/kd: loss term task moved from 2 to nan at step 1"],
+            ["classification/kd: loss term task changed from 2 to nan at step 1"],
         ),
     ],
 )
@@ -133,7 +133,7 @@ def test_the_command_says_what_moved_and_keeps_what_it_is_asked_to(
     monkeypatch.setattr(cli, "FIRST_LOSSES", path)
 
     def guard(losses: Losses, *words: str, failures: tuple[str, ...] = ()) -> tuple[int, str]:
-        monkeypatch.setattr(first_losses, "compute", lambda: Found(losses, [*failures]))
+        monkeypatch.setattr(first_losses, "compute", lambda: FirstLosses(losses, [*failures]))
         done = CliRunner().invoke(cli.app, ["guard", *words])
         return done.exit_code, done.stdout
 

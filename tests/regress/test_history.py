@@ -7,12 +7,12 @@ import random
 import pytest
 
 from kdbench.records.row import Row
-from kdbench.regress.history import Moment, history
-from kdbench.spec.table import load_table
+from kdbench.regress.history import CommitResults, history
 from tests.helpers.altered import altered
 from tests.helpers.rows import expand, mini_truth
+from tests.helpers.tables import fixed_table
 
-DIST = load_table("dist/coco")
+DIST = fixed_table("dist/coco")
 COMMITS = ("cccccccccccc", "aaaaaaaaaaaa", "bbbbbbbbbbbb")  # in the order of time
 SEEDS = (0, 1, 2, 3, 4)
 
@@ -29,11 +29,11 @@ def rows_of(at: int, shift: float = 0.0, factor: float = 1.0, method: str = "dis
     return found
 
 
-def words(moment: Moment, side: str) -> dict[str, set[str]]:
+def words(results: CommitResults, side: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for cell in moment.cells:
-        if change := moment.change(cell):
-            found.setdefault(cell.entry.shown, set()).add(getattr(change, side).word)
+    for cell in results.cells:
+        if change := results.change(cell):
+            found.setdefault(cell.entry.display_name, set()).add(getattr(change, side).word)
     return found
 
 
@@ -43,10 +43,10 @@ def rows() -> list[Row]:
 
 
 def test_moments_are_in_the_order_of_their_rows_and_the_first_has_no_change(rows: list[Row]) -> None:
-    moments = history(DIST, random.Random(0).sample(rows, len(rows)), "mini")
-    assert tuple(moment.commit for moment in moments) == COMMITS
-    assert [moment.finished[:10] for moment in moments] == ["2026-01-01", "2026-01-04", "2026-01-07"]
-    assert words(moments[0], "accuracy") == {}
+    commits = history(DIST, random.Random(0).sample(rows, len(rows)), "mini")
+    assert tuple(results.commit for results in commits) == COMMITS
+    assert [results.finished[:10] for results in commits] == ["2026-01-01", "2026-01-04", "2026-01-07"]
+    assert words(commits[0], "accuracy") == {}
 
 
 def test_a_step_stands_where_it_was_made_and_nowhere_else(rows: list[Row]) -> None:
@@ -64,5 +64,5 @@ def test_a_cell_that_a_commit_leaves_out_is_compared_with_its_last_rows(rows: li
 
 
 def test_rows_of_other_tables_make_no_moment(rows: list[Row]) -> None:
-    assert history(load_table("dist/cifar100"), rows, "mini") == []
+    assert history(fixed_table("dist/cifar100"), rows, "mini") == []
     assert history(DIST, rows, "full") == []

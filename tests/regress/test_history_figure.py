@@ -17,11 +17,11 @@ from matplotlib.text import Text
 from kdbench.records.row import Row
 from kdbench.regress.history import history
 from kdbench.regress.history_figure import draw_history, history_figure
-from kdbench.spec.table import load_table
 from tests.helpers.altered import altered
 from tests.helpers.rows import expand, mini_truth
+from tests.helpers.tables import fixed_table
 
-DIST = load_table("dist/coco")
+DIST = fixed_table("dist/coco")
 COMMITS = ("a11111111111", "b22222222222", "c33333333333+", "d44444444444")
 
 

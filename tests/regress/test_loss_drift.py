@@ -6,10 +6,10 @@ import pytest
 
 from kdbench.records.row import Row
 from kdbench.regress.loss_drift import drift
-from kdbench.spec.table import load_table
 from tests.helpers.rows import make_row
+from tests.helpers.tables import fixed_table
 
-TABLE = load_table("dist/cifar100")
+TABLE = fixed_table("dist/cifar100")
 KD = next(entry for entry in TABLE.methods if entry.method == "kd")
 MEASURED = {"cross_entropy": 0.2315, "kd": 4.519}  # of cifar_mini, seed 0
 

@@ -16,10 +16,10 @@ from kdbench.regress.stats import (
     Change,
     Scores,
     Word,
+    classify,
     estimate,
     exit_code,
     holm,
-    judge,
     pooled,
     seeds_needed,
     speed,
@@ -28,9 +28,9 @@ from kdbench.regress.stats import (
 CHANGED = {"improved", "regressed"}
 
 
-def scores(base: list[float], head: list[float], first_head_seed: int = 0, sought: float = 2.0) -> Scores:
+def scores(base: list[float], head: list[float], first_head_seed: int = 0, target: float = 2.0) -> Scores:
     """Budget and noise 1; seeds are shared from `first_head_seed` on."""
-    return Scores(dict(enumerate(base)), dict(enumerate(head, first_head_seed)), 1.0, 1.0, 1.0, sought)
+    return Scores(dict(enumerate(base)), dict(enumerate(head, first_head_seed)), 1.0, 1.0, 1.0, target)
 
 
 def drawn(
@@ -46,7 +46,7 @@ def alarms(seeds: int, cells: int, noise: float = 1.0, *, paired: bool = True, d
     generator = random.Random(f"{seeds} {cells} {noise}")
     found = 0
     for _ in range(draws):
-        changes = judge([drawn(generator, seeds, noise, paired=paired) for _ in range(cells)])
+        changes = classify([drawn(generator, seeds, noise, paired=paired) for _ in range(cells)])
         found += any(change.word in CHANGED for change in changes)
     return found / draws
 
@@ -57,7 +57,7 @@ def words(seeds: int, shift: float, cells: int = 1, noise: float = 1.0, draws: i
     counts: Counter[Word] = Counter()
     for _ in range(draws):
         still = [drawn(generator, seeds, noise) for _ in range(cells - 1)]
-        counts[judge([drawn(generator, seeds, noise, shift), *still])[0].word] += 1
+        counts[classify([drawn(generator, seeds, noise, shift), *still])[0].word] += 1
     return {word: count / draws for word, count in counts.items()}
 
 
@@ -86,16 +86,16 @@ def test_what_seeds_share_of_two_teachers_raises_no_more_alarms() -> None:
         taught = generator.gauss(0, math.sqrt(2))
         moved = [replace(one, head={seed: x + taught for seed, x in one.head.items()}) for one in cells]
         for assumed in found:
-            changes = judge([replace(one, teacher=assumed) for one in moved])
+            changes = classify([replace(one, teacher_sd=assumed) for one in moved])
             found[assumed] += any(change.word in CHANGED for change in changes)
     assert found[1.0] <= 3 < 12 < found[0.0]
 
 
 def test_seeds_do_not_make_up_for_two_teachers() -> None:
-    (change,) = judge([replace(scores([50.0] * 50, [50.1] * 50), teacher=1.0)])
+    (change,) = classify([replace(scores([50.0] * 50, [50.1] * 50), teacher_sd=1.0)])
     assert change.word == "unsure"
-    assert change.reason.endswith("no number would do: each side trained its own teacher")
-    assert judge([replace(scores([50.0] * 50, [40.0] * 50), teacher=1.0)])[0].word == "regressed"
+    assert change.reason.endswith("no number suffices: each side trained its own teacher")
+    assert classify([replace(scores([50.0] * 50, [40.0] * 50), teacher_sd=1.0)])[0].word == "regressed"
 
 
 @pytest.mark.parametrize(("seeds", "cells", "shift"), [(1, 1, 6), (1, 100, 13), (3, 20, 6), (3, 100, 8), (5, 100, 5)])
@@ -112,38 +112,38 @@ def test_a_shift_of_two_budgets_is_found_by_five_seeds_in_four_of_five_cases() -
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
 def test_up_to_three_seeds_are_too_few_to_call_a_cell_unchanged(seeds: int) -> None:
-    (change,) = judge([scores([50.0] * seeds, [50.1] * seeds)])
+    (change,) = classify([scores([50.0] * seeds, [50.1] * seeds)])
     assert change.word == "unsure"
     assert change.reason.startswith("1 seed is too few" if seeds == 1 else f"{seeds} seeds are too few")
-    assert "to see 2 points" in change.reason
+    assert "to detect 2 points" in change.reason
     assert words(seeds, 0.0).get("unchanged", 0) == 0
 
 
 def test_as_many_seeds_as_are_asked_for_do() -> None:
-    (few,) = judge([scores([50.0] * 3, [50.1] * 3)])
+    (few,) = classify([scores([50.0] * 3, [50.1] * 3)])
     needed = int(few.reason.split("points, ")[1].split(" ")[0])
     assert 3 < needed < 8
-    assert judge([scores([50.0] * needed, [50.1] * needed)])[0].word == "unchanged"
+    assert classify([scores([50.0] * needed, [50.1] * needed)])[0].word == "unchanged"
     assert words(10, 0.0)["unchanged"] > 0.9
 
 
 def test_a_shift_below_the_budget_does_not_count_however_sure_it_is() -> None:
-    (change,) = judge([scores([50.0] * 30, [49.2] * 30)])
+    (change,) = classify([scores([50.0] * 30, [49.2] * 30)])
     assert (change.word, round(change.size or 0, 6)) == ("unchanged", -0.8)
-    assert judge([scores([50.0] * 30, [48.9] * 30)])[0].word == "regressed"
+    assert classify([scores([50.0] * 30, [48.9] * 30)])[0].word == "regressed"
 
 
 def test_what_stands_out_alone_is_unsure_among_many() -> None:
     suspect = scores([50.0], [45.0])
-    assert judge([suspect])[0].word == "regressed"
-    (change, *_) = judge([suspect, *(scores([50.0], [50.2]) for _ in range(50))])
+    assert classify([suspect])[0].word == "regressed"
+    (change, *_) = classify([suspect, *(scores([50.0], [50.2]) for _ in range(50))])
     assert change.word == "unsure"
     assert change.reason == "p 0.0077 alone, 0.39 among 51 cells"
 
 
 def test_one_collapse_among_many_cells_is_found_by_one_seed() -> None:
-    cells = [scores([50.0], [50.0 + 2 * math.sin(i)], sought=5.0) for i in range(99)]
-    changes = judge([*cells, scores([55.0], [10.0], sought=5.0)])
+    cells = [scores([50.0], [50.0 + 2 * math.sin(i)], target=5.0) for i in range(99)]
+    changes = classify([*cells, scores([55.0], [10.0], target=5.0)])
     assert [change.word for change in changes] == ["unchanged"] * 99 + ["regressed"]
 
 
@@ -183,14 +183,14 @@ def test_one_seed_that_is_shared_is_compared_with_itself_alone() -> None:
     assert (one.base, one.head, one.seeds) == (60.0, 59.0, 1)
 
 
-@pytest.mark.parametrize(("spread", "sought"), [(math.sqrt(2), 2.0), (1.0, 2.0), (3.0, 2.0)])
-def test_the_seeds_that_are_needed_see_the_change_in_80_percent_of_cases(spread: float, sought: float) -> None:
-    needed = seeds_needed(spread, sought)
+@pytest.mark.parametrize(("spread", "target"), [(math.sqrt(2), 2.0), (1.0, 2.0), (3.0, 2.0)])
+def test_the_seeds_that_are_needed_see_the_change_in_80_percent_of_cases(spread: float, target: float) -> None:
+    needed = seeds_needed(spread, target)
     assert needed is not None
 
     def seen(seeds: int) -> float:
         freedom = PRIOR + seeds - 1
-        return float(stats.nct.sf(stats.t.ppf(0.975, freedom), freedom, sought * math.sqrt(seeds) / spread))
+        return float(stats.nct.sf(stats.t.ppf(0.975, freedom), freedom, target * math.sqrt(seeds) / spread))
 
     assert seen(needed) >= 0.8 > seen(needed - 1)
 
@@ -198,13 +198,13 @@ def test_the_seeds_that_are_needed_see_the_change_in_80_percent_of_cases(spread:
 def test_more_seeds_than_anybody_runs_are_not_counted() -> None:
     assert seeds_needed(100.0, 1.0) is None
     noisy = scores([50.0, 90.0, 10.0], [90.0, 10.0, 50.0])
-    assert "more than 200 would do" in judge([noisy])[0].reason
+    assert "more than 200 would suffice" in classify([noisy])[0].reason
 
 
 def test_holms_correction_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == [] and judge([]) == []
+    assert holm([]) == [] and classify([]) == []
 
 
 def test_the_pooled_deviation_by_hand() -> None:
@@ -235,7 +235,7 @@ def test_known_changes_of_speed_are_found(factor: float, word: Word) -> None:
 def test_rows_whose_ranks_can_never_be_rare_enough_are_too_few(base: int, head: int) -> None:
     near, far = speed([0.1] * base, [0.105] * head), speed([0.1] * base, [0.2] * head)
     assert (near.word, far.word) == ("not measured", "unsure")
-    assert near.reason == f"too few rows for a rank test: {base} and {head}, 4 and 4 would do"
+    assert near.reason == f"too few rows for a rank test: {base} and {head}, 4 and 4 would suffice"
     assert far.size == pytest.approx(2.0)
 
 
@@ -263,5 +263,5 @@ def test_exit_codes(found: list[Word], code: int) -> None:
 
 
 def test_a_change_says_from_what_to_what() -> None:
-    (change,) = judge([scores([50.0, 52.0], [40.0, 42.5])])
+    (change,) = classify([scores([50.0, 52.0], [40.0, 42.5])])
     assert change == Change("regressed", "", 51.0, 41.25, -9.75, 2)

@@ -11,12 +11,12 @@ from rich.console import Console
 from kdbench.records.row import Row
 from kdbench.records.store import Misfit
 from kdbench.regress.compare import CellChange, compare
-from kdbench.regress.terminal import counts, labels, show
-from kdbench.spec.table import load_table
+from kdbench.regress.terminal import counts, labels, print_comparison
 from tests.helpers.altered import altered
 from tests.helpers.rows import DIGITS, make_row
+from tests.helpers.tables import fixed_table
 
-TABLE = load_table("dist/cifar100")
+TABLE = fixed_table("dist/cifar100")
 NONE, KD, DIST = TABLE.methods
 PAIR = TABLE.pairs[0]
 
@@ -36,7 +36,9 @@ HEAD = five(NONE, 70.05, 2) + five(KD, 70, 2) + five(DIST, 74.1, 2, factor=1.5)
 def printed(cells: list[CellChange], base: list[Row], head: list[Row], every: bool = False, width: int = 150) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
     misfits = [Misfit(Path("a/row.json"), "id: Field required")]
-    return show(cells, (Path("results/baselines"), base), (Path("results/runs"), head), misfits, every, console)
+    return print_comparison(
+        cells, (Path("results/baselines"), base), (Path("results/runs"), head), misfits, every, console
+    )
 
 
 def line(text: str, *words: str) -> str:
@@ -73,7 +75,7 @@ def test_reasons_are_footnotes_and_broken_files_are_listed() -> None:
     base, head = five(KD, 73, 1)[:1], five(KD, 72.9, 2)[:1]
     text = printed(compare(base, head), base, head)
     assert "unsure [1]" in line(text, "wrn_40_1 kd")
-    assert line(text, "[1] 1 seed is too few to see 0.5 points")
+    assert line(text, "[1] 1 seed is too few to detect 0.5 points")
     assert line(text, "left out: a/row.json: id: Field required")
 
 

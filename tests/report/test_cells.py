@@ -14,25 +14,26 @@ from kdbench.report.cells import Cell, collect
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.reported import load_reported
 from kdbench.spec.scale import Scale
-from kdbench.spec.table import MethodEntry, Pair, Table, load_table
+from kdbench.spec.table import MethodEntry, Pair, Table
 from tests.helpers.rows import COCO, DIGITS, expand, full_truth, make_row, mini_truth
+from tests.helpers.tables import fixed_table
 
 pytestmark = pytest.mark.usefixtures("without_detectron2")
 
 
 @pytest.fixture(scope="module")
 def akd() -> Table:
-    return load_table("akd/coco")
+    return fixed_table("akd/coco")
 
 
 @pytest.fixture(scope="module")
 def dist() -> Table:
-    return load_table("dist/coco")
+    return fixed_table("dist/coco")
 
 
 def place(table: Table, label: str, pair: int = 0) -> tuple[Pair, MethodEntry]:
     chosen = table.pairs[pair]
-    return chosen, next(entry for entry in table.entries(chosen) if entry.shown == label)
+    return chosen, next(entry for entry in table.entries(chosen) if entry.display_name == label)
 
 
 def cell(table: Table, rows: list[Row], label: str, scale: Scale = "full", pair: int = 0) -> Cell:
@@ -41,7 +42,7 @@ def cell(table: Table, rows: list[Row], label: str, scale: Scale = "full", pair:
 
 def test_one_cell_for_each_pair_and_method_in_order(akd: Table) -> None:
     cells = collect(akd, [], "full")
-    expected = [(pair.teacher, entry.shown) for pair in akd.pairs for entry in akd.entries(pair)]
+    expected = [(pair.teacher, entry.display_name) for pair in akd.pairs for entry in akd.entries(pair)]
     named = [(x.pair.teacher, x.label) for x in cells]
     assert named[: len(expected)] == expected
     # RepPoints cannot run and names no method: its reported rows stand as skipped

@@ -12,9 +12,10 @@ from kdbench.records.row import Cost, Row
 from kdbench.report.cells import Cell, collect
 from kdbench.report.gains import cost, gain
 from kdbench.spec.run import Data
-from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+from kdbench.spec.table import MethodEntry, Pair, Table
 from tests.helpers.plans import Choice, plan
 from tests.helpers.rows import make_row
+from tests.helpers.tables import cifar_table
 
 ENTRIES = (
     MethodEntry(method="none"),
@@ -26,10 +27,7 @@ ENTRIES = (
 
 @pytest.fixture(scope="module")
 def table() -> Table:
-    networks = Networks(teacher="resnet20", student="resnet8")
-    pair = Pair(teacher="resnet56", student="resnet20", mini=networks)
-    changes: dict[str, Any] = {"pairs": (pair,), "methods": ENTRIES, "reported": (), "unreachable": ()}
-    return load_table("granularity/cifar100").model_copy(update=changes)
+    return cifar_table(*ENTRIES)
 
 
 def rows_of(table: Table, method: str, values: dict[int, float], **more: Any) -> list[Row]:

@@ -6,14 +6,14 @@ import pytest
 
 from kdbench.grid import cells
 from kdbench.grid.cells import NetworkPair, expand
-from kdbench.spec.table import load_table
+from tests.helpers.tables import fixed_table
 
 OWN = ("retinanet_r101_fpn", "retinanet_r50_fpn")
 OTHER = ("detectron2:COCO-Detection/retinanet_R_101_FPN_3x", "detectron2:COCO-Detection/retinanet_R_50_FPN_1x")
 
 
 def networks_of(*ran: NetworkPair) -> tuple[str | None, str | None]:
-    table = load_table("akd/coco")
+    table = fixed_table("akd/coco")
     first = expand(table.model_copy(update={"pairs": table.pairs[:1]}), "full", measured=set(ran))[0]
     return first.teacher, first.student
 

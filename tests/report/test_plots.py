@@ -19,10 +19,11 @@ from kdbench.report.cells import collect
 from kdbench.report.figures import spread
 from kdbench.report.plots import Drawing, draw_all, figures
 from kdbench.spec.scale import Scale
-from kdbench.spec.table import Table, load_table
+from kdbench.spec.table import Table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth
+from tests.helpers.tables import fixed_table
 
-DIST, AKD = load_table("dist/coco"), load_table("akd/coco")
+DIST, AKD = fixed_table("dist/coco"), fixed_table("akd/coco")
 
 
 def rows_of(table: Table, scale: Scale, seeds: tuple[int, ...]) -> list[Row]:
@@ -165,8 +166,8 @@ def test_labels_of_many_curves_keep_their_order_and_distance() -> None:
 
 def test_files_are_wide_enough_and_the_same_each_time(tmp_path: Path) -> None:
     rows = rows_of(DIST, "mini", (0,))
-    first = draw_all(["dist/coco"], rows, tmp_path / "a")
-    second = draw_all(["dist/coco"], rows, tmp_path / "b")
+    first = draw_all([DIST], rows, tmp_path / "a")
+    second = draw_all([DIST], rows, tmp_path / "b")
     names = [f"dist-coco-{name}.{suffix}" for name in ("measured", "gains", "curves") for suffix in ("png", "svg")]
     assert [path.name for path in first.files] == names
     for one, other in zip(first.files, second.files, strict=True):
@@ -179,17 +180,17 @@ def test_files_are_wide_enough_and_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_nothing_to_draw_is_a_message_and_no_file(tmp_path: Path) -> None:
-    drawing = draw_all(["dist/coco"], [], tmp_path)
+    drawing = draw_all([DIST], [], tmp_path)
     assert drawing.files == []
     assert str(drawing) == (
-        "dist/coco: nothing to draw at mini scale, no run of it is done; `make reproduce-coco` runs it"
+        "dist/coco: nothing to draw at mini scale, no run of it is finished; `make reproduce-coco` runs it"
     )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_figure_without_data_is_left_out_and_named(tmp_path: Path) -> None:
     row = make_row(DIST, DIST.pairs[0], DIST.methods[1], "mini")
-    drawing = draw_all(["dist/coco"], [row], tmp_path)  # no `none`, so no gain
+    drawing = draw_all([DIST], [row], tmp_path)  # no `none`, so no gain
     assert isinstance(drawing, Drawing)
     assert drawing.messages == ["dist/coco: no gains to draw"]
     assert not (tmp_path / "dist-coco-gains.png").exists()

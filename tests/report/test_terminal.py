@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,18 +18,19 @@ from kdbench.records.store import Misfit
 from kdbench.report import files
 from kdbench.report.blocks import blocks
 from kdbench.report.cells import collect
-from kdbench.report.sheet import Footnotes, sheet
-from kdbench.report.terminal import collect_at, layout, show
+from kdbench.report.table_view import Footnotes, table_view
+from kdbench.report.terminal import collect_at, print_tables, split_columns
 from kdbench.spec.scale import Scale
-from kdbench.spec.table import Table, load_table
+from kdbench.spec.table import Table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth
+from tests.helpers.tables import fixed_table
 
-NAMES = ["akd/coco", "dist/coco"]
+TABLES = [fixed_table("akd/coco"), fixed_table("dist/coco")]
 
 
 @pytest.fixture(scope="module")
 def akd() -> Table:
-    return load_table("akd/coco")
+    return fixed_table("akd/coco")
 
 
 pytestmark = pytest.mark.usefixtures("without_detectron2")
@@ -36,17 +38,19 @@ pytestmark = pytest.mark.usefixtures("without_detectron2")
 
 @pytest.fixture(scope="module")
 def mini() -> list[Row]:
-    rows = [row for name in NAMES for row in expand(load_table(name), "mini", (0,), mini_truth)]
+    rows = [row for table in TABLES for row in expand(table, "mini", (0,), mini_truth)]
     return list({row.id: row for row in rows}.values())
 
 
 @pytest.fixture(scope="module")
 def full() -> list[Row]:
-    return [row for name in NAMES for row in expand(load_table(name), "full", (0, 1, 2), full_truth)]
+    return [row for table in TABLES for row in expand(table, "full", (0, 1, 2), full_truth)]
 
 
 def text_of(rows: list[Row], names: Sequence[str | Table], width: int = 150, scale: Scale | None = None) -> str:
-    return show(names, rows, (), scale, out=None, console=Console(file=io.StringIO(), width=width, highlight=False))
+    return print_tables(
+        names, rows, (), scale, out=None, console=Console(file=io.StringIO(), width=width, highlight=False)
+    )
 
 
 def line_of(text: str, start: str) -> str:
@@ -54,25 +58,25 @@ def line_of(text: str, start: str) -> str:
 
 
 def test_mini_says_what_it_shows_and_sets_nothing_against_a_reported_number(mini: list[Row]) -> None:
-    text = text_of(mini, ["akd/coco"])
+    text = text_of(mini, [fixed_table("akd/coco")])
     assert "scale: mini; data: digits (2000 train, 500 val images, 10 classes); seeds: 0; machine: 2-core x86" in text
     assert text.count("not comparable (mini)") == 10 + 3 + 4
     flat = " ".join(text.split())
-    assert "Exercised 9 of the 12 reported numbers of distilled students, with the small networks named above." in flat
+    assert "9 of the 12 reported numbers of distilled students were run, with the small networks named above." in flat
     assert "maskd cascade_mask_rcnn_x101_fpn -> faster_rcnn_r50_fpn: no entry in this table" in flat
-    assert "Nothing is set against a reported number" in flat
+    assert "No cell is compared with a reported number" in flat
     assert "One seed has no spread (n=1)" in flat
-    assert "the student alone lies 10.0 AP below its teacher (24.0 against 34.0)" in flat
+    assert "the student alone is 10.0 AP below its teacher (24.0 and 34.0)" in flat
     assert "tolerance" not in text
     assert "reproduced" not in text
 
 
-def test_pairs_that_share_small_networks_are_shown_once_for_all_they_stand_for(mini: list[Row]) -> None:
-    lines = text_of(mini, ["akd/coco"]).splitlines()
+def test_pairs_that_share_small_networks_are_printed_once_for_all_of_them(mini: list[Row]) -> None:
+    lines = text_of(mini, [fixed_table("akd/coco")]).splitlines()
     assert lines.count("retinanet_mini_teacher -> retinanet_mini_student") == 1
     at = lines.index("retinanet_mini_teacher -> retinanet_mini_student")
-    assert lines[at + 1].strip() == "stands for retinanet_r101_fpn -> retinanet_r50_fpn"
-    assert lines[at + 2].strip().startswith("stands for retinanet_x101_fpn -> retinanet_r50_fpn")
+    assert lines[at + 1].strip() == "proxy for retinanet_r101_fpn -> retinanet_r50_fpn"
+    assert lines[at + 2].strip().startswith("proxy for retinanet_x101_fpn -> retinanet_r50_fpn")
     assert lines[at + 3].strip() == "teacher: reported 38.9 / 41.0, re-measured 34.00"
     assert "40.3 / 41.5" in line_of("\n".join(lines), "akd+maskd  ")
 
@@ -84,7 +88,7 @@ def test_methods_of_pairs_that_share_networks_stand_side_by_side(akd: Table, min
 
 
 def test_full_puts_every_reported_number_beside_the_measured_one(full: list[Row]) -> None:
-    text = text_of(full, [load_table("dist/coco")])  # loaded tables serve as well as names
+    text = text_of(full, [fixed_table("dist/coco")])  # loaded tables serve as well as names
     record = line_of(text, "dist  ").split()
     assert record[:6] == ["dist", "39.8", "[2]", "40.00", "±", "0.15"]
     assert "+0.20 / 0.54" in text
@@ -94,7 +98,7 @@ def test_full_puts_every_reported_number_beside_the_measured_one(full: list[Row]
 
 
 def test_long_reasons_are_footnotes_and_never_widen_a_column(full: list[Row]) -> None:
-    text = text_of(full, ["akd/coco"], width=160)
+    text = text_of(full, [fixed_table("akd/coco")], width=160)
     assert "skipped [" in text
     reason = "detectron2 is not installed"
     assert text.count(reason) == 1
@@ -104,7 +108,7 @@ def test_long_reasons_are_footnotes_and_never_widen_a_column(full: list[Row]) ->
 @pytest.mark.parametrize("width", [100, 120, 140, 160])
 def test_no_page_from_100_columns_on_loses_anything(full: list[Row], mini: list[Row], width: int) -> None:
     for rows in (full, mini):
-        text = text_of(rows, NAMES, width)
+        text = text_of(rows, TABLES, width)
         assert max(len(line.rstrip()) for line in text.splitlines()) <= width
         assert "…" not in text
         for heading in ("verdict", "gain over", "GFLOPs", "images", "step", "params", "time"):
@@ -113,7 +117,7 @@ def test_no_page_from_100_columns_on_loses_anything(full: list[Row], mini: list[
 
 @pytest.fixture(scope="module")
 def paths() -> Table:
-    return load_table("ad/cifar100")
+    return fixed_table("ad/cifar100")
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +146,8 @@ def test_agreement_with_the_teacher_stands_where_rows_have_it(paths: Table, taug
 
 def test_what_a_method_has_learned_is_a_footnote_on_it(paths: Table, taught: list[Row], tmp_path: Path) -> None:
     note = "learned: attention 941.4 ± 7.07, soft_target 0.125 ± 0 (2)"
-    one = sheet(paths, collect(paths, taught, "mini"), "mini")
-    marked = [record["method"] for part in one.parts for record in part.records if "[" in record["method"]]
+    one = table_view(paths, collect(paths, taught, "mini"), "mini")
+    marked = [record["method"] for part in one.blocks for record in part.records if "[" in record["method"]]
     assert marked == ["ad adaptive_at_st [1]"] and one.footnotes == (note,)
     assert f"[1] {note}" in text_of(taught, [paths]) and f"- [1] {note}" in files.markdown(one)
     first = [row for row in taught if row.run.seed == 0]
@@ -165,22 +169,22 @@ def test_a_page_that_is_too_narrow_for_all_gains_loses_none(width: int, paths: T
 
 
 def test_costs_take_a_second_grid_on_a_narrow_page() -> None:
-    widths = {"method": 20, "reported": 8, "verdict": 12, "times": 5, "params": 6}
-    assert layout(widths, 80) == [["method", "reported", "verdict", "times", "params"]]
-    assert layout(widths, 50) == [["method", "reported", "verdict"], ["method", "times", "params"]]
-    assert layout(widths, 26) == [["method", name] for name in ("reported", "verdict")] + [["method", "times"]] + [
-        ["method", "params"]
-    ]
+    widths = {"method": 20, "reported": 8, "verdict": 12, "time": 5, "params": 6}
+    assert split_columns(widths, 80) == [["method", "reported", "verdict", "time", "params"]]
+    assert split_columns(widths, 50) == [["method", "reported", "verdict"], ["method", "time", "params"]]
+    assert split_columns(widths, 26) == [["method", name] for name in ("reported", "verdict")] + [
+        ["method", "time"]
+    ] + [["method", "params"]]
 
 
 def test_without_rows_the_reported_numbers_stand_and_the_command_is_named() -> None:
-    text = text_of([], ["dist/coco"])
-    assert "nothing has been run: `make reproduce-coco` runs it" in text
+    text = text_of([], [fixed_table("dist/coco")])
+    assert "no run is finished: `make reproduce-coco` runs it" in text
     assert line_of(text, "dist+mimic").split()[:5] == ["dist+mimic", "40.1", "-", "not", "run"]
 
 
 def test_full_is_shown_when_there_is_any_full_row_of_the_table(full: list[Row], mini: list[Row]) -> None:
-    dist, akd = load_table("dist/coco"), load_table("akd/coco")
+    dist, akd = fixed_table("dist/coco"), fixed_table("akd/coco")
     own = [row for row in full if row.run.method.startswith("dist")]
     assert collect_at(dist, [*mini, *own], None)[0] == "full"
     assert collect_at(akd, [*mini, *own], None)[0] == "mini"
@@ -189,10 +193,10 @@ def test_full_is_shown_when_there_is_any_full_row_of_the_table(full: list[Row], 
 
 def test_failures_keep_their_place_and_their_reason(akd: Table, mini: list[Row]) -> None:
     pair = akd.pairs[0]
-    entry = next(entry for entry in akd.entries(pair) if entry.shown == "cwd")
+    entry = next(entry for entry in akd.entries(pair) if entry.display_name == "cwd")
     broken = make_row(akd, pair, entry, "mini", status="diverged", reason="loss cwd is nan at step 12")
     others = [row for row in mini if row.run.method != "cwd"]
-    text = text_of([*others, broken], ["akd/coco"])
+    text = text_of([*others, broken], [akd])
     assert "diverged [" in line_of(text, "cwd")
     assert "loss cwd is nan at step 12" in text
 
@@ -201,14 +205,14 @@ def test_several_machines_are_told_apart(akd: Table) -> None:
     pair = akd.pairs[0]
     none, mimic = akd.entries(pair)[:2]
     rows = [make_row(akd, pair, none, "mini"), make_row(akd, pair, mimic, "mini", machine="8-core arm")]
-    text = text_of(rows, ["akd/coco"])
+    text = text_of(rows, [akd])
     assert "machines: 2-core x86, 8-core arm" in text
     assert "comparable within one machine only" in text
     assert "×" not in line_of(text, "mimic")  # no cost over a `none` of another machine
 
 
 def test_spread_over_seeds_is_pooled_and_said(akd: Table) -> None:
-    text = text_of(expand(akd, "mini", (0, 1, 2), mini_truth), ["akd/coco"])
+    text = text_of(expand(akd, "mini", (0, 1, 2), mini_truth), [akd])
     assert "Seed-to-seed sd 0." in text
     assert "pooled over" in text
     assert "One seed has no spread" not in text
@@ -217,12 +221,12 @@ def test_spread_over_seeds_is_pooled_and_said(akd: Table) -> None:
 def test_misfits_are_listed_at_the_end() -> None:
     console = Console(file=io.StringIO(), width=150)
     misfit = Misfit(Path("results/runs/abc/row.json"), "status: Input should be 'done'")
-    text = show(["dist/coco"], [], [misfit], out=None, console=console)
+    text = print_tables(["dist/coco"], [], [misfit], out=None, console=console)
     assert text.rstrip().endswith("results/runs/abc/row.json: status: Input should be 'done'")
 
 
 def test_output_that_is_no_terminal_is_plain(full: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
-    show(["dist/coco"], full, out=None)
+    print_tables(["dist/coco"], full, out=None)
     printed = capsys.readouterr().out
     assert "reproduced" in printed
     assert "\x1b" not in printed
@@ -230,7 +234,7 @@ def test_output_that_is_no_terminal_is_plain(full: list[Row], capsys: pytest.Cap
 
 def test_csv_holds_raw_numbers_one_row_a_cell(akd: Table, full: list[Row], tmp_path: Path) -> None:
     cells = collect(akd, full, "full")
-    paths = files.write(sheet(akd, cells, "full"), tmp_path)
+    paths = files.write(table_view(akd, cells, "full"), tmp_path)
     assert [path.name for path in paths] == ["akd-coco.csv", "akd-coco.md", "akd-coco.tex"]
     frame = pd.read_csv(paths[0])
     assert len(frame) == len(cells)
@@ -247,14 +251,14 @@ def test_csv_holds_raw_numbers_one_row_a_cell(akd: Table, full: list[Row], tmp_p
 
 
 def test_csv_at_mini_has_no_difference(akd: Table, mini: list[Row]) -> None:
-    frame = files.raw(akd, collect(akd, mini, "mini"))
+    frame = files.csv_frame(akd, collect(akd, mini, "mini"))
     assert frame["measured"].notna().any()
     assert frame["difference"].isna().all()
     assert frame["tolerance"].isna().all()
 
 
 def test_markdown_is_one_table_with_footnotes(akd: Table, full: list[Row]) -> None:
-    text = files.markdown(sheet(akd, collect(akd, full, "full"), "full"))
+    text = files.markdown(table_view(akd, collect(akd, full, "full"), "full"))
     table = [line for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 2 + 24
     assert len({line.count("|") for line in table}) == 1
@@ -263,21 +267,20 @@ def test_markdown_is_one_table_with_footnotes(akd: Table, full: list[Row]) -> No
 
 
 def test_latex_is_balanced_and_escaped(akd: Table, full: list[Row]) -> None:
-    text = files.latex(sheet(akd, collect(akd, full, "full"), "full"))
+    text = files.latex(table_view(akd, collect(akd, full, "full"), "full"))
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\")]
     assert {line.count(" & ") for line in rows} == {12}
-    assert r"retinanet\_r101\_fpn $\to$ retinanet\_r50\_fpn" in body
-    assert "±" not in text
-    assert "×" not in text
+    assert r"retinanet\_r101\_fpn → retinanet\_r50\_fpn" in body
+    assert re.search(r"(?<!\\)[#$%_^~]", text.replace("tab:", "")) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("a_b & 5%", r"a\_b \& 5\%"), ("x -> y", r"x $\to$ y"), ("{\\}", r"\{\textbackslash{}\}")]
+    ("text", "expected"), [("a_b & 5%", r"a\_b \& 5\%"), ("x -> y", "x → y"), ("{\\}", r"\{\textbackslash \}")]
 )
 def test_latex_specials_are_literal(text: str, expected: str) -> None:
-    assert files.escape(text) == expected
+    assert files.escape([text, text]) == [expected] * 2
 
 
 def test_footnotes_are_numbered_once_in_order() -> None:
@@ -291,4 +294,4 @@ def test_footnotes_are_numbered_once_in_order() -> None:
 def test_a_folder_that_cannot_be_written_is_named(akd: Table, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
-        show(["akd/coco"], [], out=tmp_path / "file" / "tables", console=Console(file=io.StringIO()))
+        print_tables(["akd/coco"], [], out=tmp_path / "file" / "tables", console=Console(file=io.StringIO()))

@@ -7,7 +7,16 @@ import random
 
 import pytest
 
-from kdbench.report.verdicts import MINI, Sample, Verdict, factor, judge, noise_budget, teacher_differs, tolerance
+from kdbench.report.verdicts import (
+    MINI,
+    Sample,
+    Verdict,
+    factor,
+    make_verdict,
+    noise_budget,
+    teacher_differs,
+    tolerance,
+)
 
 ONE = Sample(40.0, None, 1)
 THREE = Sample(40.0, 0.3, 3)
@@ -55,21 +64,23 @@ def test_tolerances_computed_by_hand(measured: Sample, budget: float, std: float
     [(40.0, "reproduced"), (40.54, "reproduced"), (39.46, "reproduced"), (40.56, "below"), (39.44, "above")],
 )
 def test_words_change_at_the_tolerance(reported: float, word: str) -> None:
-    verdict = judge(ONE, reported, 0.2)
+    verdict = make_verdict(ONE, reported, 0.2)
     assert verdict.word == word
     assert verdict.difference == pytest.approx(40.0 - reported)
     assert verdict.tolerance == pytest.approx(0.554372, abs=1e-5)
 
 
-def test_obstacles_make_a_cell_not_comparable_and_show_no_difference() -> None:
-    verdict = judge(ONE, 40.0, 0.2, obstacles=["recipe: epochs 1, not 24", "96 train images, not 118287"])
+def test_incompatibilities_make_a_cell_not_comparable_without_a_difference() -> None:
+    verdict = make_verdict(
+        ONE, 40.0, 0.2, incompatibilities=["recipe: epochs 1, not 24", "96 train images, not 118287"]
+    )
     assert verdict == Verdict("not comparable", "recipe: epochs 1, not 24; 96 train images, not 118287")
     assert (verdict.difference, verdict.tolerance) == (None, None)
 
 
 def test_without_a_reported_number_a_cell_is_only_measured() -> None:
-    assert judge(ONE, None, 0.2) == Verdict("measured", "no reported number")
-    assert judge(ONE, None, 0.2, obstacles=["x"]).reason == "no reported number; x"
+    assert make_verdict(ONE, None, 0.2) == Verdict("measured", "no reported number")
+    assert make_verdict(ONE, None, 0.2, incompatibilities=["x"]).reason == "no reported number; x"
 
 
 def test_mini_is_worded_exactly() -> None:
@@ -105,7 +116,7 @@ def alarms(n: int, shift: float = 0.0, sd: float = 0.2, draws: int = 4000) -> fl
         reported = generator.gauss(40.0, sd)
         measured = Sample.of([generator.gauss(40.0 + shift, sd) for _ in range(n)])
         assert measured is not None
-        count += judge(measured, reported, sd).word != "reproduced"
+        count += make_verdict(measured, reported, sd).word != "reproduced"
     return count / draws
 
 

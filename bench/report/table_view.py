@@ -1,11 +1,11 @@
-"""A table as strings, ready for the terminal, Markdown and LaTeX alike: blocks of lines, and numbered footnotes."""
+"""A table as strings, the same for the terminal, Markdown and LaTeX: blocks of lines, and numbered footnotes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..spec.recipe import Scale
+from ..spec.scale import Scale
 from ..spec.table import Table
 from . import values
 from .blocks import Block, Line, blocks
@@ -16,28 +16,28 @@ HEADERS = {
     "method": "method",
     "reported": "reported",
     "measured": "measured\n± sd (n)",
-    "against": "diff /\ntolerance",
+    "difference": "diff /\ntolerance",
     "verdict": "verdict",
     "agreement": "agreement\nwith teacher",
     "gain": "gain over\nnone",
     "gain_kd": "gain over\nkd",
     "gain_base": "gain over\nits base",
     "gain_equal": "gain at\nequal cost",
-    "worth": "gain per\n+100 % time",
-    "times": "time",
+    "gain_per_time": "gain per extra\ntraining time",
+    "time": "time",
     "params": "params\nM",
     "gflops": "GFLOPs",
     "throughput": "images\n/s",
     "step": "step\nms",
 }
-"""Columns in order; a narrow terminal breaks headings at the line feed."""
+"""Columns in order; headings are broken at the line feed."""
 
 AGREEMENT = (
     "Agreement: percent of the validation images on which the saved student's class is its teacher's; of teachers that "
     "learned beside it, the first as it ended."
 )
 
-COSTS = ("gain_equal", "worth", "times", "params", "gflops", "throughput", "step")
+COSTS = ("gain_equal", "gain_per_time", "time", "params", "gflops", "throughput", "step")
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Footnotes:
     texts: list[str] = field(default_factory=list)
 
     def mark(self, texts: Sequence[str]) -> str:
-        """` [1,2]` for texts; nothing for none."""
+        """` [1,2]` for texts; an empty string for none."""
         for text in texts:
             if text not in self.texts:
                 self.texts.append(text)
@@ -56,16 +56,16 @@ class Footnotes:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One block: heading lines, then one record of strings a method, by the keys of `HEADERS`."""
+class BlockView:
+    """One block as strings: heading lines, then one record a method, by the keys of `HEADERS`."""
 
-    shown: str
+    title: str
     heading: tuple[str, ...]
     records: tuple[dict[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TableView:
     """Everything that is printed of one table."""
 
     table: Table
@@ -74,50 +74,55 @@ class Sheet:
     title: str
     header: tuple[str, ...]
     columns: tuple[str, ...]
-    parts: tuple[Part, ...]
+    blocks: tuple[BlockView, ...]
     footnotes: tuple[str, ...]
     footer: tuple[str, ...]
 
 
-def sheet(table: Table, cells: Sequence[Cell], scale: Scale) -> Sheet:
+def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
+    """The table with its cells at a scale, as strings; columns without any value are left out."""
     notes = Footnotes()
-    found = blocks(cells)
-    parts = tuple(_part(table, block, notes) for block in found)
-    idle = {"against"} if scale == "mini" else set()
-    for name in ("gain_kd", "gain_base", "gain_equal"):
-        if all(getattr(cell, name) is None for cell in cells):
-            idle.add(name)
-    if all(record["agreement"] == values.BLANK for part in parts for record in part.records):
-        idle.add("agreement")
-    columns = tuple(name for name in HEADERS if name not in idle)
-    title = f"{table.name}: {table.title} ({scale} scale)"
-    top, bottom = header(table, cells, scale), footer(table, cells, found, scale)
+    grouped = blocks(cells)
+    views = tuple(_block_view(table, block, notes) for block in grouped)
+    columns = _columns(cells, views, scale)
+    top, bottom = header(table, cells, scale), footer(table, cells, grouped, scale)
     if "gain_base" in columns:
         bottom.append(_bases(cells))
     if "agreement" in columns:
         bottom.append(AGREEMENT)
-    return Sheet(table, scale, tuple(cells), title, tuple(top), columns, parts, tuple(notes.texts), tuple(bottom))
+    title = f"{table.name}: {table.title} ({scale} scale)"
+    return TableView(table, scale, tuple(cells), title, tuple(top), columns, views, tuple(notes.texts), tuple(bottom))
+
+
+def _columns(cells: Sequence[Cell], views: Sequence[BlockView], scale: Scale) -> tuple[str, ...]:
+    """The columns in which some line has a value; at mini scale none is compared with a reported number."""
+    empty = {"difference"} if scale == "mini" else set()
+    empty |= {name for name in ("gain_kd", "gain_base", "gain_equal") if all(getattr(c, name) is None for c in cells)}
+    if all(record["agreement"] == values.BLANK for view in views for record in view.records):
+        empty.add("agreement")
+    return tuple(name for name in HEADERS if name not in empty)
 
 
 def _bases(cells: Sequence[Cell]) -> str:
-    """Which methods are set against which, beside the student alone."""
+    """Which methods are compared with which, beside the student alone."""
     bases: dict[str, dict[str, None]] = {}
     for cell in cells:
         if cell.gain_base is not None:
-            bases.setdefault(str(cell.entry.against), {})[cell.label] = None
-    said = [f"{', '.join(labels)} over {base}" for base, labels in bases.items()]
-    return f"Bases: {'; '.join(said)}."
+            bases.setdefault(str(cell.entry.gain_over), {})[cell.label] = None
+    comparisons = [f"{', '.join(labels)} over {base}" for base, labels in bases.items()]
+    return f"Bases: {'; '.join(comparisons)}."
 
 
-def _part(table: Table, block: Block, notes: Footnotes) -> Part:
+def _block_view(table: Table, block: Block, notes: Footnotes) -> BlockView:
     records = tuple(_record(table, block, line, notes) for line in block.lines)
-    return Part(block.shown, tuple(_heading(block)), records)
+    return BlockView(block.title, tuple(_heading(block)), records)
 
 
 def _heading(block: Block) -> list[str]:
-    lines = [f"stands for {paper}" for paper in block.papers]
+    """The paper's pairs where other networks run, the teacher's scores, and notes."""
+    lines = [f"proxy for {pair}" for pair in block.paper_pairs]
     if len(lines) > 3:
-        lines = [f"stands for {len(lines)} pairs: {', '.join(block.papers)}"]
+        lines = [f"proxy for {len(lines)} pairs: {', '.join(block.paper_pairs)}"]
     elif len(lines) > 1:
         lines[-1] += " (reported numbers in this order)"
     teachers = [cell.teacher_reported for cell in _first_of_each_pair(block)]
@@ -136,24 +141,20 @@ def _first_of_each_pair(block: Block) -> list[Cell]:
 
 def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[str, str]:
     cell = line.cell
-    remarks = list(dict.fromkeys(note for one in line.cells for note in one.notes)) + values.learned_note(cell)
-    shown = cell.verdict.text if cell.verdict.reason == "mini" else cell.verdict.word
-    reasons = [cell.verdict.reason] if cell.verdict.reason and cell.verdict.reason != "mini" else []
-    if cell.verdict.word == "measured" and cell.verdict.reason == "no reported number":
-        reasons = []
+    remarks = list(dict.fromkeys(note for same in line.cells for note in same.notes)) + values.learned_note(cell)
     return {
         "method": line.label + notes.mark(remarks),
-        "reported": values.reported(block, line) + notes.mark(_about_reported(table, line)),
+        "reported": values.reported(table, block, line) + notes.mark(_about_reported(table, line)),
         "measured": values.sample(cell.measured),
-        "against": values.against(cell),
-        "verdict": shown + notes.mark(reasons),
+        "difference": values.difference(cell),
+        "verdict": _verdict(cell, notes),
         "agreement": values.sample(values.last(cell, "agreement")),
         "gain": values.sample(cell.gain, signed=True),
         "gain_kd": values.sample(cell.gain_kd, signed=True),
         "gain_base": values.sample(cell.gain_base, signed=True),
         "gain_equal": values.sample(cell.gain_equal, signed=True),
-        "worth": values.worth(cell),
-        "times": values.times(cell),
+        "gain_per_time": values.gain_per_time(cell),
+        "time": values.time_factor(cell),
         "params": values.params(cell),
         "gflops": values.gflops(cell),
         "throughput": values.throughput(cell),
@@ -161,8 +162,18 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
     }
 
 
+def _verdict(cell: Cell, notes: Footnotes) -> str:
+    """The verdict's word; its reason is a footnote, unless it is short or the line already says it."""
+    verdict = cell.verdict
+    if verdict.reason == "mini":
+        return verdict.text
+    if not verdict.reason or (verdict.word, verdict.reason) == ("measured", "no reported number"):
+        return verdict.word
+    return verdict.word + notes.mark([verdict.reason])
+
+
 def _about_reported(table: Table, line: Line) -> list[str]:
-    """What the sources say about a reported number; left out at mini scale, where nothing is set against it."""
+    """What the sources say about a reported number; left out at mini scale, where no number is compared with it."""
     reported = line.cell.reported
     if reported is None or line.cell.scale == "mini":
         return []
