@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
+DOCS_VENV ?= .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
 # Tools are run as modules: scripts name the interpreter by a path, which no longer holds where a folder has moved.
 RUN := $(VENV)/bin/python -m
 
@@ -19,7 +21,7 @@ OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table plots compare guard bench check clean
+.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table plots compare guard bench check docs docs-venv types mypy clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
@@ -30,20 +32,20 @@ setup: $(READY) ## make the virtual environment (VENV=.venv)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "kdbench needs Python 3.11 or newer; name one with make PYTHON=python3.12"; exit 1; }
-	@# pip takes a package that was being installed when it was stopped for a whole one, so such an environment is made anew.
+	@# pip takes a half-installed package for a complete one: an interrupted environment is built from scratch.
 	test -x $(VENV)/bin/python -a ! -e $(VENV)/.unfinished || $(PYTHON) -m venv --clear $(VENV)
 	touch $(VENV)/.unfinished
 	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	mv $(VENV)/.unfinished $(READY)
 
-# Runs the tables of a data set, then prints them; what could not be run at all is said and prints nothing.
+# Run the tables of a data set, then print them, unless the request itself was refused.
 reproduce = @$(RUN) kdbench run $(1) $(OPTIONS); status=$$?; \
 	test $$status -ge 2 || $(RUN) kdbench table $(1) $(if $(SCALE),--scale $(SCALE)); exit $$status
 
 reproduce-coco: $(READY) ## train and evaluate every cell of the COCO tables, then print them
 	$(call reproduce,akd/coco dist/coco)
 
-reproduce-cifar100: $(READY) ## the same for CIFAR-100: six papers
+reproduce-cifar100: $(READY) ## the same for the tables of six papers on CIFAR-100
 	$(call reproduce,$(addsuffix /cifar100,crd dkd dist granularity ad ekd))
 
 reproduce-imagenet: $(READY) ## the same for ImageNet
@@ -61,13 +63,13 @@ table: $(READY) ## every reported number beside the measured one, with a verdict
 plots: $(READY) ## measured against reported, gains, learning curves, history over commits (PNG and SVG)
 	$(RUN) kdbench plots $(if $(SCALE),--scale $(SCALE))
 
-compare: $(READY) ## what changed in accuracy and speed from BASE=results/baselines to HEAD=results/runs
+compare: $(READY) ## what changed in accuracy, losses and speed from BASE=results/baselines to HEAD=results/runs
 	@$(RUN) kdbench compare "$(BASE)" "$(HEAD)"
 
-guard: $(READY) ## every method must compute the losses of results/baselines/first_losses.json; UPDATE=1 writes it anew
+guard: $(READY) ## fail if a method's first losses differ from results/baselines/first_losses.json; UPDATE=1 rewrites it
 	$(RUN) kdbench guard $(if $(UPDATE),--update)
 
-bench: $(READY) ## benchmarks, beside the last saved of this machine: SELECT='cohort or coco' QUICK=1 (few and short)
+bench: $(READY) ## speed of the code beside the last saved on this machine: SELECT='cohort or coco' QUICK=1 (under 2 min)
 	$(RUN) pytest tests/perf -rs --timeout 3600 --benchmark-autosave $(if $(QUICK),--quick) \
 		$(if $(SELECT),-k "$(SELECT)")
 
@@ -77,13 +79,34 @@ check: $(READY) ## validate tables, recipes, reported numbers, data and results 
 test: $(READY) ## the tests
 	$(RUN) pytest
 
-lint: $(READY) ## ruff and mypy
+lint: $(READY) ## ruff, mypy, codespell, and the documentation without a warning
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	@# Type checkers do not follow an installation that maps folders: they get a tree of links.
-	rm -rf build/types; mkdir -p build/types/kdbench
-	ln -s $(CURDIR)/bench/* $(CURDIR)/methods $(CURDIR)/datasets $(CURDIR)/results build/types/kdbench/
+	@$(MAKE) --no-print-directory mypy
+	$(RUN) codespell_lib
+	@if $(MAKE) --no-print-directory docs-venv; then $(MAKE) --no-print-directory docs; \
+		else echo "WARNING: the documentation was not built, because $(DOCS_VENV) could not be made"; fi
+
+mypy: $(READY) types
 	$(RUN) mypy
 
-clean: ## remove what runs left behind, teachers included
+# Type checkers and mkdocstrings read source files and do not follow an installation that maps folders.
+types:
+	@rm -rf build/types; mkdir -p build/types/kdbench
+	@ln -s $(CURDIR)/bench/* $(CURDIR)/methods $(CURDIR)/datasets $(CURDIR)/results build/types/kdbench/
+
+docs: $(DOCS_READY) types ## build the documentation into site/ (its environment is .venv-docs)
+	$(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+
+docs-venv: $(DOCS_READY)
+
+# Pages need no torch: only the packages of the extra `docs` are installed.
+$(DOCS_READY): pyproject.toml constraints.txt
+	test -x $(DOCS_VENV)/bin/python -a ! -e $(DOCS_VENV)/.unfinished || $(PYTHON) -m venv --clear $(DOCS_VENV)
+	touch $(DOCS_VENV)/.unfinished
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $$($(PYTHON) -c \
+		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	mv $(DOCS_VENV)/.unfinished $(DOCS_READY)
+
+clean: ## remove results/runs, tables and plots, trained teachers included
 	rm -rf results/runs results/tables results/plots
