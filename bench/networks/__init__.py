@@ -1,38 +1,39 @@
-"""Teachers and students by name. `build(name, num_classes)` is a network; `network(x)` its `Outputs` in one forward.
+"""Teachers and students by name: `build(name, num_classes)` returns a `Network`, whose forward returns `Outputs`.
 
-Each family is a module with `NAMES` and `build`; it is imported when one of its networks is built.
+Every module of this package without a leading underscore, except `base` and `load`, is a family: it declares a
+`Family` named `FAMILY`. To add a family, add its file; no list of families exists.
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+import pkgutil
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
-from . import cifar, detectors, detectron2, imagenet, segmenters
+from ._family import Family
 
 if TYPE_CHECKING:
     from .base import Network
 
+__all__ = ["Family", "build", "check_init", "family", "library", "names", "reports", "task", "unavailable"]
+
+NOT_FAMILIES = ("base", "load")
+
 
 def names() -> list[str]:
-    """Every network that can be named here; detectron2's where it is installed."""
-    return sorted([*cifar.NAMES, *imagenet.NAMES, *detectors.NAMES, *segmenters.NAMES, *detectron2.names()])
+    """Every network that can be built here, sorted; those of optional libraries where they are installed."""
+    return sorted(name for each in _families().values() for name in each.names())
 
 
 def task(name: str) -> str:
-    """The task that a network is for.
+    """The task of a network: "classification", "detection" or "segmentation".
 
     Raises:
         SpecError: an unknown name; the nearest is suggested.
     """
-    if name.startswith(detectron2.PREFIX):
-        return "detection"
-    if name not in names():
-        raise unknown("network", name, names())
-    if name in segmenters.NAMES:
-        return "segmentation"
-    return "detection" if name in detectors.NAMES else "classification"
+    return _family_of(name).task
 
 
 def family(name: str) -> str:
@@ -41,66 +42,95 @@ def family(name: str) -> str:
     Raises:
         SpecError: an unknown name; the nearest is suggested.
     """
-    if name.startswith(detectron2.PREFIX):
-        return detectron2.family(name)
-    other = {"classification": "classifier", "segmentation": "segmenter"}.get(task(name))
-    return other or re.split(r"_(?:r50|r101|x101|mini)_", name)[0]
+    return _family_of(name).head(name)
 
 
 def library(name: str) -> str:
-    """Whose detector a network is, "detectron2" or "torchvision"; other networks of all libraries go together."""
-    return "detectron2" if name.startswith(detectron2.PREFIX) else "torchvision"
+    """The library of a detector, such as "torchvision" or "detectron2"; it has no meaning for the rest.
+
+    Raises:
+        SpecError: an unknown name; the nearest is suggested.
+    """
+    return _family_of(name).library
 
 
 def unavailable(name: str) -> str:
-    """Why a network cannot be built on this machine, as far as that hangs on what is installed; else empty."""
-    return detectron2.unavailable() if name.startswith(detectron2.PREFIX) else ""
+    """What is missing on this machine to build a network; empty where nothing is.
+
+    Raises:
+        SpecError: an unknown name; the nearest is suggested.
+    """
+    return _family_of(name).unavailable(name)
 
 
-def build(name: str, num_classes: int, init: str = "random") -> Network:
-    """A network for `num_classes` classes, a detector's background not counted.
+def reports() -> list[tuple[str, bool]]:
+    """What `kdbench check` prints about optional libraries: a line for each, and whether it is a problem."""
+    return [each.report() for each in _families().values() if each.report is not None]
+
+
+def build(name: str, num_classes: int, init: str = "random", **options: Any) -> Network:
+    """A network for `num_classes` classes.
 
     Args:
         name: one of `names()`.
-        num_classes: K.
-        init: "random"; "imagenet" for the backbone of a paper-size detector (see `backbones.ResNetPyramid`) or
-            segmenter (`segmentation.encoder_of`); "published" for a whole ImageNet network or detector of detectron2.
+        num_classes: K; a detector's background is not counted.
+        init: "random"; "imagenet" for the backbone of a paper-size detector or segmenter; "published" for a whole
+            ImageNet classifier or detector of detectron2.
+        options: of the network, such as `drop_path` of `swin_t`.
 
     Raises:
-        SpecError: an unknown name (the nearest is suggested), or an `init` that the network does not know.
-        CheckpointError: weights are needed and cannot be had.
+        SpecError: an unknown name or option (the nearest is suggested), or an `init` that the network does not have.
+        CheckpointError: weights are needed and neither on this machine nor downloadable.
     """
     check_init(name, init)
-    if name.startswith(detectron2.PREFIX):
-        return detectron2.build(name, num_classes, init)
-    if name in cifar.NAMES:
-        return cifar.build(name, num_classes)
-    if name in imagenet.NAMES:
-        return imagenet.build(name, num_classes, init)
-    if name in segmenters.NAMES:
-        return segmenters.build(name, num_classes, init)
-    return detectors.build(name, num_classes, init)
+    chosen = _family_of(name)
+    known = chosen.options(name)
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    return chosen.build(name, num_classes, init, **options)
 
 
 def check_init(name: str, init: str) -> None:
-    """Refuse weights that a network cannot start from.
+    """Refuse initial weights that do not exist for a network.
 
     Raises:
         SpecError: the network does not exist, or has no such weights.
     """
-    if name.startswith(detectron2.PREFIX):
-        family(name)  # a config that does not exist is refused before anything else
-    if init not in (known := _inits(name)):
-        words = " or ".join(sorted(known))
+    known = _family_of(name).inits(name)
+    if init not in known:
         raise SpecError(
-            f"{name} has no weights {init!r} to start from; set init (a teacher's: teacher.init) to {words}"
+            f"{name} has no weights {init!r} to start from; set init (a teacher's: teacher.init) to "
+            f"{' or '.join(sorted(known))}"
         )
 
 
-def _inits(name: str) -> set[str]:
-    """What the weights of a network can start from."""
-    if name.startswith(detectron2.PREFIX):
-        return detectron2.inits(name)
-    if task(name) == "classification":
-        return {"random", "published"} if name in imagenet.NAMES else {"random"}
-    return {"random", "imagenet"} if name in detectors.PAPER_SIZE + segmenters.PAPER_SIZE else {"random"}
+def _family_of(name: str) -> Family:
+    """The family of a network: the one whose prefix the name has, else the one that lists it."""
+    for each in _families().values():
+        if each.prefix and name.startswith(each.prefix):
+            return each
+    modules = [module for module, each in _families().items() if name in each.names()]
+    if not modules:
+        raise unknown("network", name, names())
+    if len(modules) > 1:
+        raise SpecError(f"{' and '.join(modules)} each have a network {name}; rename all but one of them")
+    return _families()[modules[0]]
+
+
+def _families() -> dict[str, Family]:
+    return _scan(tuple(__path__))
+
+
+@cache
+def _scan(folders: tuple[str, ...]) -> dict[str, Family]:
+    """The families in the folders of this package, by module name."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(folders))
+    return {name: _declared(name) for name in modules if not name.startswith("_") and name not in NOT_FAMILIES}
+
+
+def _declared(module: str) -> Family:
+    family = getattr(import_module(f"{__name__}.{module}"), "FAMILY", None)
+    if not isinstance(family, Family):
+        raise ImportError(f"networks/{module}.py declares no FAMILY; see kdbench.networks.Family")
+    return family

@@ -1,4 +1,4 @@
-"""detectron2's configs turned into networks: with K classes, boxes alone, and trainable from random weights."""
+"""Networks from detectron2's configs: with K classes, boxes alone, and trainable from random weights."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import BasicBlock, ResNet
 
 from . import _detectron2_weights as weights
-from ._detectron2_models import DenseDetector, Detector, TwoStageDetector
-from .detection import he_init
-from .detectron2 import MINI, PREFIX, VARIANTS, Variant, configs, family
+from . import _detectron2_zoo as zoo
+from ._detectron2_models import DenseDetector, Detectron2Detector, TwoStageDetector
+from ._initialization import he_init
 
 
-def build(name: str, num_classes: int, init: str) -> Detector:
+def build(name: str, num_classes: int, init: str) -> Detectron2Detector:
     """A network by its name without the prefix; `init` as in `detectron2.build`.
 
     Raises:
-        CheckpointError: weights are needed and cannot be had, or are for other classes.
+        CheckpointError: weights are needed and cannot be loaded, or are for other classes.
     """
-    adapter = TwoStageDetector if family(PREFIX + name) == "faster_rcnn" else DenseDetector
-    if name in MINI:
+    adapter = TwoStageDetector if zoo.head(zoo.PREFIX + name) == "faster_rcnn" else DenseDetector
+    if name in zoo.MINI:
         return adapter(_mini(name, num_classes), num_classes)
-    variant = VARIANTS.get(name, Variant(name, ()))
+    variant = zoo.VARIANTS.get(name, zoo.Variant(name, ()))
     file = _file(variant.config)
     make = _from_yaml if file.suffix == ".yaml" else _from_python
     with _quiet():
@@ -43,24 +43,24 @@ def build(name: str, num_classes: int, init: str) -> Detector:
 
 
 def _file(config: str) -> Path:
-    folder = configs()
+    folder = zoo.configs()
     assert folder is not None  # it has been imported
     yaml = folder / f"{config}.yaml"
     return yaml if yaml.exists() else yaml.with_suffix(".py")
 
 
-def _from_yaml(file: Path, variant: Variant, num_classes: int, scratch: bool) -> tuple[Any, str]:
-    """The model, and where the weights of its backbone are."""
+def _from_yaml(file: Path, variant: zoo.Variant, num_classes: int, scratch: bool) -> tuple[Any, str]:
+    """The model and the address of its backbone's weights; `scratch` trains all of it, with BatchNorm."""
     cfg = get_cfg()
     cfg.merge_from_file(str(file))
     changes: dict[str, Any] = {
         **dict(variant.changes),
-        "MODEL.DEVICE": str(torch.get_default_device()),  # where it is built; the harness moves it
+        "MODEL.DEVICE": str(torch.get_default_device()),  # moved to the device of the run afterwards
         "MODEL.MASK_ON": False,
         "MODEL.RETINANET.NUM_CLASSES": num_classes,
         "MODEL.ROI_HEADS.NUM_CLASSES": num_classes,
     }
-    if scratch:  # random weights under a FrozenBN explode, and a frozen stem of them never learns
+    if scratch:  # activations explode under random weights and FrozenBN, and a frozen random stem never learns
         changes["MODEL.BACKBONE.FREEZE_AT"] = 0
         if cfg.MODEL.RESNETS.NORM == "FrozenBN":
             changes["MODEL.RESNETS.NORM"] = "BN"
@@ -68,7 +68,7 @@ def _from_yaml(file: Path, variant: Variant, num_classes: int, scratch: bool) ->
     return build_model(cfg), str(cfg.MODEL.WEIGHTS)
 
 
-def _from_python(file: Path, variant: Variant, num_classes: int, scratch: bool) -> tuple[Any, str]:
+def _from_python(file: Path, variant: zoo.Variant, num_classes: int, scratch: bool) -> tuple[Any, str]:
     config = LazyConfig.load(str(file))
     body, origin = config.model.backbone.bottom_up, str(config.train.init_checkpoint)
     config.model.num_classes = num_classes
@@ -82,14 +82,14 @@ def _from_python(file: Path, variant: Variant, num_classes: int, scratch: bool) 
 
 
 def _mini(name: str, num_classes: int) -> Any:
-    """detectron2's own model configs over a body of basic blocks and levels of stride 8, 16 and 32, for 128 pixels."""
+    """detectron2's model configs on a body of basic blocks with levels of stride 8, 16 and 32, for 128-pixel images."""
     kind, teacher = name.removeprefix("mini_").rsplit("_", 1)[0], name.endswith("_teacher")
-    folder = configs()
+    folder = zoo.configs()
     assert folder is not None
     file = {"faster_rcnn": "mask_rcnn_fpn"}.get(kind, kind)
     with _quiet():
         model = LazyConfig.load(str(folder / "common" / "models" / f"{file}.py")).model
-    width = 96 if teacher else 64  # its group normalisation has 32 groups
+    width = 96 if teacher else 64  # its group normalization has 32 groups
     _shrink_body(model.backbone, (32, 64, 128, 224) if teacher else (16, 32, 64, 128), 2 if teacher else 1, width)
     if "roi_heads" in model:
         _shrink_roi_heads(model, width, num_classes)
@@ -127,7 +127,7 @@ def _shrink_dense_head(model: Any, width: int, num_classes: int) -> None:
     model.head.conv_dims = [width] * 2
     model.head.norm = "GN"
     model.test_topk_candidates = 300
-    if "anchor_generator" in model:  # FCOS makes its own
+    if "anchor_generator" in model:  # FCOS builds its anchors itself
         model.anchor_generator.sizes = [[stride * 3 * 2 ** (i / 3) for i in range(3)] for stride in (8, 16, 32)]
         model.anchor_generator.aspect_ratios = [0.7, 1.4, 2.2]
         model.anchor_generator.strides = [8, 16, 32]
@@ -152,7 +152,7 @@ def _shrink_roi_heads(model: Any, width: int, num_classes: int) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warning that a config of detectron2's own, which computes its anchors, could run code."""
+    """Silences the warning that a config which computes its anchors, as detectron2's do, could run code."""
     logger = logging.getLogger("fvcore.common.config")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Weights that detectron2 publishes: taken from its cache, downloaded where that is possible, loaded strictly."""
+"""Weights that detectron2 publishes: read from its cache, downloaded where that is possible, loaded strictly."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from torch import Tensor, nn
 from ..errors import CheckpointError
 from ..records.checkpoint import load_strictly, read, state_of
 
-COUNTER = ".num_batches_tracked"  # which no BatchNorm with a momentum reads, and a FrozenBN does not have
-UNUSED = ("pixel_mean", "pixel_std", "roi_heads.mask_head.")  # in the config; and masks are not learnt from here
+COUNTER = ".num_batches_tracked"  # no BatchNorm with a momentum reads it, and a FrozenBN has none
+UNUSED = ("pixel_mean", "pixel_std", "roi_heads.mask_head.")  # the config has the first two; masks are not trained
 
 
-def named_here(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under the names of detectron2's model, or of a network saved here, as `network` names them."""
-    own = network.state_dict()
+def convert_state_dict(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under the names of detectron2's model, or of a network saved here -> under the names of `network`."""
+    present = network.state_dict()
     if not any(name.startswith("model.") for name in state):
         used = [name for name in state if not name.startswith(UNUSED) and "cell_anchors" not in name]
         state = {f"model.{name}": state[name] for name in used}
-        state |= {name: value for name, value in own.items() if not name.startswith("model.")}
-    return {name: value for name, value in own.items() if name.endswith(COUNTER)} | state
+        state |= {name: value for name, value in present.items() if not name.startswith("model.")}
+    return {name: value for name, value in present.items() if name.endswith(COUNTER)} | state
 
 
 def load_published(network: nn.Module, config: str) -> None:
-    """Fill a whole network with the weights that the zoo has for a config.
+    """Load the weights that the zoo has for a config into a whole network.
 
     Raises:
-        CheckpointError: there are none, they cannot be had, or they are for other classes.
+        CheckpointError: there are none, they cannot be downloaded, or they are for other classes.
     """
     try:
-        from detectron2 import model_zoo  # wants pkg_resources, which newer setuptools no longer has
+        from detectron2 import model_zoo  # needs pkg_resources, which newer setuptools lacks
     except ImportError as error:
         raise CheckpointError(
-            f"detectron2's zoo cannot be asked for the weights of {config} ({error}); install setuptools below 81, or "
-            "give the weights as a file with --teacher"
+            f"detectron2's zoo cannot be searched for the weights of {config} ({error}); install setuptools below 81, "
+            "or give the weights as a file with --teacher"
         ) from error
     try:
         url = model_zoo.get_checkpoint_url(f"{config}.yaml")
@@ -48,14 +48,14 @@ def load_published(network: nn.Module, config: str) -> None:
             "--teacher"
         ) from error
     path = find(url)
-    load_strictly(network, named_here(network, state_of(read(path), path)), path)
+    load_strictly(network, convert_state_dict(network, state_of(read(path), path)), path)
 
 
 def load_backbone(model: Any, origin: str) -> None:
-    """Fill the backbone of a detectron2 model with the ImageNet weights that its config names.
+    """Load the ImageNet weights that a config names into the backbone of its model.
 
     Raises:
-        CheckpointError: they cannot be had, or are another backbone's.
+        CheckpointError: they cannot be downloaded, or are another backbone's.
     """
     path = find(origin)
     content = read(path)
@@ -63,7 +63,7 @@ def load_backbone(model: Any, origin: str) -> None:
     published = {name: value for name, value in _weights(content).items() if not name.endswith("_momentum")}
     body = model.backbone.bottom_up
     matched = align_and_update_state_dicts(body.state_dict(), published, c2_conversion=caffe2)
-    # Statistics were folded into scale and shift; what deformable convolutions add begins at zero.
+    # Statistics were folded into scale and shift; the offsets of deformable convolutions start at zero.
     missing = [n for n in body.state_dict() if n not in matched and "running_" not in n and "offset" not in n]
     if missing:
         raise CheckpointError(
@@ -74,10 +74,10 @@ def load_backbone(model: Any, origin: str) -> None:
 
 
 def find(origin: str) -> Path:
-    """The file behind a URL of detectron2's, from its cache or downloaded into it.
+    """The file at a URL of detectron2, in its cache or downloaded into it.
 
     Raises:
-        CheckpointError: it cannot be downloaded; says where to put it.
+        CheckpointError: it cannot be downloaded; names the place to put it.
     """
     try:
         return Path(PathManager.get_local_path(origin))
@@ -91,6 +91,6 @@ def find(origin: str) -> Path:
 
 
 def _weights(content: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a backbone's file: under "model" (detectron2), "blobs" (Detectron) or on top (Caffe2)."""
+    """The tensors of a backbone's file: under "model" (detectron2), under "blobs" (Detectron) or top-level (Caffe2)."""
     inner = content.get("model", content.get("blobs", content))
     return {name: value for name, value in inner.items() if isinstance(value, Tensor)}

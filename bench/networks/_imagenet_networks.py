@@ -1,7 +1,7 @@
-"""ImageNet classifiers that show their stem and four stages.
+"""ImageNet classifiers whose `features` are the stem and four stages.
 
-Each keeps the library's own model in `model`, under the library's state-dict names, and calls its parts; the logits are
-those of the library's own forward. `targets` are not used: the task has its loss.
+Each keeps the library's model in `model`, under the library's state-dict names, and calls its modules; the logits are
+those of the library's forward. `targets` are not used: the task computes its loss from the logits.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMM = {
 
 
 class ResNet(Network):
-    """torchvision's or timm's ResNet; the stem is shown after its max-pooling, at stride 4.
+    """torchvision's or timm's ResNet; the stem's feature is taken after its max-pooling, at stride 4.
 
     `pre_activations` are the sums of shortcut and residual branch that end the stages, `info.norms` the BatchNorms
     that end those branches.
@@ -59,7 +59,7 @@ class ResNet(Network):
             for block in blocks:
                 x = block(x)
             before.append(_until_last_relu(last, x))
-            x = F.relu(before[-1])  # not in place, as the block does it: `before` is shown
+            x = F.relu(before[-1])  # not in place, as the block does it: `before` is returned
             features.append(x)
         return _classified(features, _pool(x), model.fc, before)
 
@@ -92,7 +92,10 @@ def _pool(x: Tensor) -> Tensor:
 
 
 class MobileNetV1Network(Network):
-    """MobileNetV1; the stages end where the map is halved next, `pre_activations` before that convolution's ReLU."""
+    """MobileNetV1; a stage ends before the map is halved next.
+
+    `pre_activations` are the stages before the ReLU of their last convolution.
+    """
 
     def __init__(self, model: MobileNetV1, num_classes: int) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ class MobileNetV1Network(Network):
 class MobileNetV2Network(Network):
     """torchvision's MobileNetV2 with its dropout of 0.2; the stages are its linear bottlenecks, 320 channels the last.
 
-    `pooled` is the 1280-channel map behind them, before dropout.
+    `pooled` is the mean of the 1280-channel map after them, before dropout.
     """
 
     def __init__(self, model: Any, num_classes: int) -> None:
@@ -151,7 +154,10 @@ class MobileNetV2Network(Network):
 
 
 class EfficientNetB0(Network):
-    """timm's EfficientNet-B0; the stages are its linear bottlenecks, `pooled` the 1280-channel map behind them."""
+    """timm's EfficientNet-B0; the stages are its linear bottlenecks.
+
+    `pooled` is the mean of the 1280-channel map after them, before dropout.
+    """
 
     def __init__(self, model: Any, num_classes: int) -> None:
         super().__init__()
@@ -175,9 +181,9 @@ class EfficientNetB0(Network):
 
 
 class Swin(Network):
-    """timm's Swin at 224 pixels; tokens are shown as maps, the stem is the patch embedding.
+    """timm's Swin at 224 pixels; `features` are tokens as maps, the stem is the patch embedding.
 
-    The last feature is the last stage's, before the final LayerNorm, which `pooled` is behind.
+    The last feature is the last stage's output, before the final LayerNorm; `pooled` is after it.
     """
 
     def __init__(self, model: Any, num_classes: int) -> None:
@@ -195,7 +201,7 @@ class Swin(Network):
         """See `Network`.
 
         Raises:
-            SpecError: the images have another size than the windows were laid out for.
+            SpecError: the images have another size than the windows are made for.
         """
         model = self.model
         height, width = x.shape[-2:]
@@ -214,7 +220,7 @@ class Swin(Network):
 
 
 def make(name: str, num_classes: int, drop_path: float = 0.2) -> Network:
-    """One of `kdbench.networks.imagenet.NAMES` with the library's initialisation; `drop_path` is for the Swins."""
+    """One of `kdbench.networks.imagenet.NAMES` with the library's initialization; `drop_path` is for the Swins."""
     if name == "mobilenet_v1":
         return MobileNetV1Network(MobileNetV1(num_classes), num_classes)
     if name not in TIMM:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 STAGES = (((64, 1), (128, 2), (128, 1)), ((256, 2), (256, 1)), ((512, 2), *[(512, 1)] * 5), ((1024, 2), (1024, 1)))
-"""Output channels and stride of the separable convolutions, by the stage that they belong to here."""
+"""Output channels and stride of the separable convolutions of each stage."""
 
 
 class MobileNetV1(nn.Module):
-    """A 3x3 convolution of stride 2 and thirteen depthwise separable ones, ReLU, global pooling and a linear layer.
+    """A 3x3 and thirteen depthwise separable convolutions with ReLU, global pooling and a linear layer.
 
-    Initialised as in DIST's code: convolutions Kaiming normal over fan-out (which, as in PyTorch, leaves groups out of
-    account), the linear layer uniform in +-1/sqrt(K) with zero biases.
+    Initialized as in DIST's code: convolutions Kaiming normal over fan-out (which, as in PyTorch, ignores groups), the
+    linear layer uniform in +-1/sqrt(K) with zero biases.
     """
 
     def __init__(self, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""timm's published weights, from local files: nothing is downloaded."""
+"""timm's published weights, read from local files and never downloaded."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..records.checkpoint import load_strictly, read, state_of
-from .weights import folder
+from ._torchvision_weights import folder
 
 RECOMPUTED = (".relative_position_index", ".attn_mask")
-"""Swin's tables of positions, which some files hold and every model makes for itself."""
+"""Swin's tables of positions, which some files hold and every model computes."""
 
 
 def load(body: nn.Module, model_id: str) -> None:
-    """Fill a timm model from `$KDBENCH_DATA/weights/<model_id>.safetensors` or `.pth`.
+    """Load a timm model's weights from `$KDBENCH_DATA/weights/<model_id>.safetensors` or `.pth`.
 
     Args:
-        body: the model that timm makes under the part of `model_id` before the dot.
+        body: the model that timm builds under the part of `model_id` before the dot.
         model_id: timm's architecture and tag, such as "resnet50.a1_in1k".
 
     Raises:
-        CheckpointError: the file is missing, damaged or another network's; says which file to put where.
+        CheckpointError: the file is missing, damaged or another network's; names the file and the place to put it.
     """
     path = find(model_id)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read(path)
     state = {name: value for name, value in state_of(content, path).items() if not name.endswith(RECOMPUTED)}
-    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum ever reads.
+    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum reads.
     counters = {name: value for name, value in body.state_dict().items() if name.endswith(".num_batches_tracked")}
     load_strictly(body, counters | state, path)
 

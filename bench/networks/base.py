@@ -1,4 +1,4 @@
-"""What every network of the harness answers."""
+"""The interface of every network: one forward returns everything that methods and the task read."""
 
 from __future__ import annotations
 
@@ -9,21 +9,57 @@ from torch import Tensor, nn
 
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
+Target = dict[str, Tensor]
+"""Truth of an image: boxes [n, 4] float32, labels [n] int64, and `size` [2], its height and width before padding."""
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""What a detector's images, RGB in 0..1, are normalized with; torchvision's weights expect it."""
+
 
 class Network(nn.Module, ABC):
-    """A teacher or a student. One forward shows everything that methods read, as `Outputs`."""
+    """A teacher or a student.
+
+    Attributes:
+        info: channels and strides of `Outputs.features`, and the classifier where there is one.
+        num_classes: K; a detector's background is not counted.
+    """
 
     info: NetworkInfo
     num_classes: int
 
     @abstractmethod
     def forward(self, x: Tensor, targets: Any = None) -> Outputs:
-        """Normalised images [N, 3, H, W] -> `Outputs`; with targets, the network's own losses are in it too."""
+        """Normalized images [N, 3, H, W] -> `Outputs`; with targets, a detector's hold its task losses too."""
 
-    def answer(self, own: Outputs, student: Outputs, batch: Batch) -> Outputs:
-        """As a teacher: `own`, completed with what depends on the student, such as its region proposals."""
-        return own
+    def outputs_for_student(self, outputs: Outputs, student: Outputs, batch: Batch) -> Outputs:
+        """A teacher's outputs, completed with what depends on the student, such as logits at its region proposals.
 
-    def named_here(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict under the names that this network's own library gives it -> under this network's."""
+        Args:
+            outputs: of this network on `batch`.
+            student: the student's outputs on `batch`.
+            batch: the batch of both.
+        """
+        return outputs
+
+    def convert_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict under the names of the network's library -> under those of this network."""
         return state
+
+
+class Detector(Network):
+    """A detector: `forward` for training and distillation, `detect` for evaluation.
+
+    Labels are 0..K-1, boxes (x1, y1, x2, y2) in pixels of the padded input.
+    """
+
+    @abstractmethod
+    def forward_head(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:
+        """The outputs of the head for a feature pyramid of the images `x`; with targets, the task losses too."""
+
+    @abstractmethod
+    def detect(self, x: Tensor, sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
+        """Final detections of each image: boxes [n, 4], scores [n], labels [n]; `sizes` are heights and widths."""
+
+    def losses_from(self, features: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
+        """The task losses when the head reads `features` instead of the network's pyramid."""
+        return self.forward_head(features, batch.inputs, batch.targets).losses

@@ -1,46 +1,68 @@
-"""torchvision's detectors by name: at paper size, and small ones for two CPU cores."""
+"""torchvision's detectors: at the size of the papers, and small ones for two CPU cores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._family import Family
+
 if TYPE_CHECKING:
     from .base import Network
 
-FAMILIES = ("retinanet", "fcos", "faster_rcnn")
-PAPER_SIZE = tuple(f"{family}_{depth}_fpn" for family in FAMILIES for depth in ("r50", "r101", "x101"))
-NAMES = PAPER_SIZE + tuple(f"{family}_mini_{role}" for family in FAMILIES for role in ("teacher", "student"))
+HEADS = ("retinanet", "fcos", "faster_rcnn")
+PAPER_SIZE = tuple(f"{head}_{depth}_fpn" for head in HEADS for depth in ("r50", "r101", "x101"))
+NAMES = PAPER_SIZE + tuple(f"{head}_mini_{role}" for head in HEADS for role in ("teacher", "student"))
+
+
+def head_of(name: str) -> str:
+    """The head that a name starts with."""
+    return next(head for head in HEADS if name.startswith(head))
 
 
 def build(name: str, num_classes: int, init: str = "random") -> Network:
-    """A detector with `num_classes` foreground classes; `init` as in `backbones.ResNetPyramid`.
+    """A detector for `num_classes` foreground classes.
+
+    Args:
+        name: one of `NAMES`.
+        num_classes: K, the background not counted.
+        init: "random", or "imagenet" for the backbone of a `PAPER_SIZE` network (see `_backbones.ResNetPyramid`).
 
     Raises:
-        CheckpointError: weights are needed and cannot be had.
+        CheckpointError: weights are needed and neither on this machine nor downloadable.
     """
-    from . import detection
-    from .backbones import MiniPyramid, ResNetPyramid
+    from . import _torchvision_detectors as detectors
+    from ._backbones import MiniPyramid, ResNetPyramid
 
-    kind = next(family for family in FAMILIES if name.startswith(family))
+    head = head_of(name)
     detector: Callable[..., Network] = {
-        "retinanet": detection.RetinaNetDetector,
-        "fcos": detection.FCOSDetector,
-        "faster_rcnn": detection.FasterRCNNDetector,
-    }[kind]
+        "retinanet": detectors.RetinaNetDetector,
+        "fcos": detectors.FCOSDetector,
+        "faster_rcnn": detectors.FasterRCNNDetector,
+    }[head]
     if name in PAPER_SIZE:
         depth = name.removesuffix("_fpn").rsplit("_", 1)[1]
-        top = {"retinanet": "c5", "fcos": "p5", "faster_rcnn": "pool"}[kind]
+        top = {"retinanet": "c5", "fcos": "p5", "faster_rcnn": "pool"}[head]
         return detector(ResNetPyramid(depth, init, top), num_classes)
     if name.endswith("_teacher"):
-        width = 96 if kind == "fcos" else 64  # torchvision's FCOS head normalises in 32 groups
+        width = 96 if head == "fcos" else 64  # torchvision's FCOS head normalizes in 32 groups
         pyramid = MiniPyramid(widths=(32, 64, 128, 224), blocks=(1, 2, 2, 2), out_channels=width)
     else:
-        width = 64 if kind == "fcos" else 48
+        width = 64 if head == "fcos" else 48
         pyramid = MiniPyramid(widths=(16, 32, 64, 128), blocks=(1, 1, 1, 1), out_channels=width)
-    small: dict[str, dict[str, Any]] = {
-        "retinanet": {"head_convs": 2, "anchor_size": 3.0, "octaves": 2, "ratios": (0.7, 1.4, 2.2), "candidates": 300},
-        "fcos": {"head_convs": 2, "candidates": 300},
-        "faster_rcnn": {"small": True},
-    }
-    return detector(pyramid, num_classes, **small[kind])
+    return detector(pyramid, num_classes, **_MINI_OPTIONS[head])
+
+
+_MINI_OPTIONS: dict[str, dict[str, Any]] = {
+    "retinanet": {"head_convs": 2, "anchor_size": 3.0, "octaves": 2, "ratios": (0.7, 1.4, 2.2), "candidates": 300},
+    "fcos": {"head_convs": 2, "candidates": 300},
+    "faster_rcnn": {"small": True},
+}
+
+FAMILY = Family(
+    task="detection",
+    names=lambda: NAMES,
+    head=head_of,
+    build=build,
+    inits=lambda name: ("random", "imagenet") if name in PAPER_SIZE else ("random",),
+)

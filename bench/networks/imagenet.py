@@ -1,16 +1,16 @@
-"""ImageNet classifiers by name: torchvision's and timm's networks, and MobileNetV1.
+"""ImageNet classifiers: torchvision's and timm's networks, and MobileNetV1.
 
-DIST (NeurIPS 2022, github.com/hunto/image_classification_sota) trains and distils torchvision's ResNets and MobileNetV2
-(with their dropout), timm's `tf_efficientnet_b0` (without) and Swin, and a plain MobileNetV1; DKD and torchdistill use
-the same ResNets and MobileNetV1. All show the stem and four stages as `features`. Nothing is imported before a network
-is built, so that other families need no timm.
+DIST (NeurIPS 2022, github.com/hunto/image_classification_sota) trains and distills torchvision's ResNets and
+MobileNetV2 (with their dropout), timm's `tf_efficientnet_b0` (without) and Swin, and a plain MobileNetV1; DKD and
+torchdistill use the same ResNets and MobileNetV1. The `features` of each are the stem and four stages.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import SpecError, unknown
+from ..errors import SpecError
+from ._family import Family
 
 if TYPE_CHECKING:
     from .base import Network
@@ -31,15 +31,15 @@ NAMES: tuple[str, ...] = (
 
 
 class Published(NamedTuple):
-    """Weights that others trained on ImageNet-1k, and what they are said to reach.
+    """Published weights trained on ImageNet-1k, with their reported accuracy.
 
     Attributes:
         library: "torchvision" or "timm".
         weights: torchvision's name of the weights, or timm's `architecture.tag`.
         top1: percent on the 50,000 validation images at 224 pixels, ImageNet mean and standard deviation.
-        crop: 224 divided by the length that the shorter side was resized to when `top1` was measured.
+        crop: 224 divided by the length to which the shorter side was resized when `top1` was measured.
         interpolation: of that resize.
-        source: who measured it.
+        source: where `top1` is reported.
     """
 
     library: str
@@ -71,11 +71,12 @@ PUBLISHED: dict[str, Published] = {
     "swin_t": Published("timm", "swin_tiny_patch4_window7_224.ms_in1k", 81.388, 0.9, "bicubic", _TIMM),
     "swin_l": Published("timm", "swin_large_patch4_window7_224.ms_in22k_ft_in1k", 86.320, 0.9, "bicubic", _TIMM),
 }
-"""By network; MobileNetV1 has none that the papers used."""
+"""By network; the papers used none for MobileNetV1."""
 
 PUBLISHED_CLASSES = 1000
 
 OPTIONS = {"swin_t": ("drop_path",), "swin_l": ("drop_path",)}
+"""Options of `build`, by network."""
 
 
 def build(name: str, num_classes: int, init: str = "random", **options: Any) -> Network:
@@ -84,22 +85,15 @@ def build(name: str, num_classes: int, init: str = "random", **options: Any) -> 
     Args:
         name: one of `NAMES`.
         num_classes: K.
-        init: "random" for the libraries' own initialisation, "published" for the weights in `PUBLISHED`.
+        init: "random" for the libraries' initialization, "published" for the weights in `PUBLISHED`.
         options: `drop_path` for the Swins: rate of the last block's stochastic depth, 0.2 by default as in Microsoft's
             configurations of both.
 
     Raises:
-        SpecError: an unknown name, init or option, or published weights that do not exist for this network or number
-            of classes.
-        CheckpointError: the published weights are neither there nor to be had, or are another network's.
+        SpecError: a `drop_path` that is no rate, or published weights that do not exist for this network or number of
+            classes.
+        CheckpointError: the published weights are neither on this machine nor downloadable, or another network's.
     """
-    if name not in NAMES:
-        raise unknown("network", name, NAMES)
-    if init not in ("random", "published"):
-        raise SpecError(f"{name} has no weights {init!r} to start from; set init to random or published")
-    for option in options:
-        if option not in OPTIONS.get(name, ()):
-            raise unknown(f"option of {name}", option, OPTIONS.get(name, ()))
     drop_path = options.get("drop_path", 0.0)
     if isinstance(drop_path, bool) or not isinstance(drop_path, int | float) or not 0 <= drop_path < 1:
         raise SpecError(f"{name}: drop_path is {drop_path!r}; use a number from 0 to below 1")
@@ -114,29 +108,39 @@ def build(name: str, num_classes: int, init: str = "random", **options: Any) -> 
 
 
 def load_published(network: Network, name: str) -> None:
-    """Fill a network that `build(name, 1000)` made with its published weights.
+    """Load its published weights into a network that `build(name, 1000)` returned.
 
     torchvision's are downloaded once where that is possible; timm's are read from `$KDBENCH_DATA/weights`.
 
     Raises:
         SpecError: there are no published weights for this network or number of classes.
-        CheckpointError: they are neither there nor to be had, or are another network's.
+        CheckpointError: they are neither on this machine nor downloadable, or another network's.
     """
     _check_published(name, network.num_classes)
-    from . import _timm_weights, weights
+    from . import _timm_weights, _torchvision_weights
 
     body: Any = network.model
     if PUBLISHED[name].library == "torchvision":
-        weights.load_imagenet(body, name)
+        _torchvision_weights.load_imagenet(body, name)
     else:
         _timm_weights.load(body, PUBLISHED[name].weights)
 
 
 def _check_published(name: str, num_classes: int) -> None:
     if name not in PUBLISHED:
-        raise SpecError(f"{name} has no published weights; set init to random, or give a checkpoint of your own")
+        raise SpecError(f"{name} has no published weights; set init to random, or give a checkpoint of yours")
     if num_classes != PUBLISHED_CLASSES:
         raise SpecError(
             f"{name}: the published weights are for {PUBLISHED_CLASSES} classes and the data has {num_classes}; "
             "set init to random"
         )
+
+
+FAMILY = Family(
+    task="classification",
+    names=lambda: NAMES,
+    head=lambda _name: "classifier",
+    build=build,
+    inits=lambda _name: ("random", "published"),
+    options=lambda name: OPTIONS.get(name, ()),
+)

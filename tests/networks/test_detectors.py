@@ -1,4 +1,4 @@
-"""torchvision's detectors behind our interface: the same losses and detections, and everything shown in its shape."""
+"""torchvision's detectors as `Network`s: the same losses and detections, and outputs in their documented shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from kdbench import networks
 from kdbench.errors import SpecError
 from kdbench.methods.base import Batch, Outputs
-from kdbench.networks import detectors
+from tests.helpers.tensors import buffers, equal
 
 K = 5
 HEIGHT, WIDTH = 96, 128
@@ -62,7 +62,7 @@ def confident(network: Any) -> Any:
 
 
 def as_torchvision(network: Any) -> Any:
-    """torchvision's own detector over the same weights, with a transform that only pads."""
+    """torchvision's detector with the same weights and a transform that only pads."""
     model = network.model
     model.transform = GeneralizedRCNNTransform(1, 1, [0.0] * 3, [1.0] * 3, _skip_resize=True)
     return model
@@ -71,28 +71,21 @@ def as_torchvision(network: Any) -> Any:
 def shifted(name: str, truth: Targets) -> Targets:
     """Labels as torchvision counts them: from 1 where there is a background class."""
     offset = int(name.startswith("faster"))
-    return [{"boxes": one["boxes"], "labels": one["labels"] + offset} for one in truth]
-
-
-def buffers(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.named_buffers()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    return [{"boxes": image["boxes"], "labels": image["labels"] + offset} for image in truth]
 
 
 def levels(network: Any) -> list[tuple[int, int]]:
     return [(-(-HEIGHT // stride), -(-WIDTH // stride)) for stride in network.info.strides]
 
 
-MINI = tuple(name for name in detectors.NAMES if "_mini_" in name)
+HEADS = ("retinanet", "fcos", "faster_rcnn")
+MINI = tuple(f"{head}_mini_{role}" for head in HEADS for role in ("teacher", "student"))
 mini = pytest.mark.parametrize("name", MINI)
 two_stage = pytest.mark.parametrize("name", [name for name in MINI if name.startswith("faster")])
 
 
 @mini
-def test_one_forward_shows_every_level_in_the_documented_shape(name: str) -> None:
+def test_a_forward_returns_every_level_in_the_documented_shape(name: str) -> None:
     network = build(name)
     anchors = (
         1
@@ -103,24 +96,24 @@ def test_one_forward_shows_every_level_in_the_documented_shape(name: str) -> Non
     )
     assert anchors == {"fcos": 1, "retinanet": 6, "faster_rcnn": 3}[networks.family(name)]
     columns = anchors * (1 if name.startswith("faster") else K)
-    shown = network(padded(images()))
-    assert isinstance(shown, Outputs) and shown.losses == {}
+    outputs = network(padded(images()))
+    assert isinstance(outputs, Outputs) and outputs.losses == {}
     maps = levels(network)
-    assert [tuple(x.shape) for x in shown.features] == [
+    assert [tuple(x.shape) for x in outputs.features] == [
         (3, c, *m) for c, m in zip(network.info.channels, maps, strict=True)
     ]
-    assert [tuple(x.shape) for x in shown.logits] == [(3, columns, *m) for m in maps]
-    assert [tuple(x.shape) for x in shown.boxes] == [(3, anchors * 4, *m) for m in maps]
+    assert [tuple(x.shape) for x in outputs.logits] == [(3, columns, *m) for m in maps]
+    assert [tuple(x.shape) for x in outputs.boxes] == [(3, anchors * 4, *m) for m in maps]
     if name.startswith("fcos"):
-        assert [tuple(x.shape) for x in shown.extra["centerness"]] == [(3, 1, *m) for m in maps]
-        assert all(bool((level >= 0).all()) for level in shown.boxes)
+        assert [tuple(x.shape) for x in outputs.extra["centerness"]] == [(3, 1, *m) for m in maps]
+        assert all(bool((level >= 0).all()) for level in outputs.boxes)
     else:
-        assert shown.extra == {}
+        assert outputs.extra == {}
 
 
 @mini
 @pytest.mark.parametrize("counts", [(3, 1, 4), (2, 0, 3), (0, 0, 0)], ids=["boxes", "one empty", "all empty"])
-def test_losses_are_torchvisions_own(name: str, counts: tuple[int, ...]) -> None:
+def test_losses_are_torchvisions(name: str, counts: tuple[int, ...]) -> None:
     network = build(name).train()
     truth = targets(*counts)
     torch.manual_seed(5)
@@ -149,7 +142,7 @@ def test_every_parameter_gets_a_finite_gradient_from_the_losses(name: str, count
 
 
 @mini
-def test_detections_are_torchvisions_own(name: str) -> None:
+def test_detections_are_torchvisions(name: str) -> None:
     network = confident(build(name)).eval()
     with torch.no_grad():
         ours = network.detect(padded(images()), SIZES)
@@ -171,16 +164,16 @@ def test_a_forward_in_eval_mode_changes_no_buffer_and_one_in_train_mode_does(nam
     network = build(name).eval()
     before = buffers(network)
     with torch.no_grad():
-        shown = network(padded(images()), targets(2, 1, 1))
+        outputs = network(padded(images()), targets(2, 1, 1))
         network.detect(padded(images()), SIZES)
-        network.answer(shown, shown, Batch(padded(images()), targets(2, 1, 1), torch.arange(3)))
-    assert same(buffers(network), before)
+        network.outputs_for_student(outputs, outputs, Batch(padded(images()), targets(2, 1, 1), torch.arange(3)))
+    assert equal(buffers(network), before)
     network.train()(padded(images()))
-    assert not same(buffers(network), before)
+    assert not equal(buffers(network), before)
 
 
 @mini
-def test_an_answer_in_eval_mode_does_not_depend_on_the_rest_of_the_batch(name: str) -> None:
+def test_outputs_in_eval_mode_do_not_depend_on_the_rest_of_the_batch(name: str) -> None:
     network = build(name).eval()
     with torch.no_grad():
         whole, alone = network(padded(images())), network(padded(images())[1:2])
@@ -193,13 +186,13 @@ def test_losses_from_its_own_features_are_the_losses_of_the_forward(name: str) -
     network = build(name).eval()
     batch = Batch(padded(images()), targets(3, 1, 4), torch.arange(3))
     torch.manual_seed(5)
-    shown = network(batch.inputs, batch.targets)
+    outputs = network(batch.inputs, batch.targets)
     torch.manual_seed(5)
-    again = network.losses_from(shown.features, batch)
-    assert {key: loss.item() for key, loss in again.items()} == {key: v.item() for key, v in shown.losses.items()}
+    again = network.losses_from(outputs.features, batch)
+    assert {key: loss.item() for key, loss in again.items()} == {key: v.item() for key, v in outputs.losses.items()}
     torch.manual_seed(5)
-    other = network.losses_from(tuple(level.flip(1) for level in shown.features), batch)
-    assert all(other[key].item() != shown.losses[key].item() for key in other)
+    other = network.losses_from(tuple(level.flip(1) for level in outputs.features), batch)
+    assert all(other[key].item() != outputs.losses[key].item() for key in other)
 
 
 @mini
@@ -213,53 +206,57 @@ def test_losses_from_let_gradients_reach_the_features(name: str) -> None:
 
 
 @mini
-def test_the_same_seed_builds_the_same_weights_and_another_seed_others(name: str) -> None:
-    one, two, other = build(name), build(name), build(name, seed=1)
-    assert same(one.state_dict(), two.state_dict()) and not same(one.state_dict(), other.state_dict())
+def test_the_same_seed_builds_the_same_weights_and_another_seed_different_ones(name: str) -> None:
+    first, again, different = (build(name, seed).state_dict() for seed in (0, 0, 1))
+    assert equal(first, again) and not equal(first, different)
 
 
 @two_stage
-def test_the_roi_head_shows_its_sampled_proposals_in_the_documented_shape(name: str) -> None:
+def test_the_roi_head_returns_its_sampled_proposals_in_the_documented_shape(name: str) -> None:
     network = build(name).train()
-    shown = network(padded(images()), targets(3, 0, 4))
-    proposals, rows = shown.extra["proposals"], sum(len(p) for p in shown.extra["proposals"])
+    outputs = network(padded(images()), targets(3, 0, 4))
+    proposals, rows = outputs.extra["proposals"], sum(len(p) for p in outputs.extra["proposals"])
     assert len(proposals) == 3 and all(p.shape[1] == 4 and len(p) <= 48 for p in proposals)
-    assert shown.extra["roi_logits"].shape == (rows, K + 1)
-    assert shown.extra["roi_boxes"].shape == (rows, (K + 1) * 4)
+    assert outputs.extra["roi_logits"].shape == (rows, K + 1)
+    assert outputs.extra["roi_boxes"].shape == (rows, (K + 1) * 4)
 
 
 def test_a_teacher_reads_exactly_the_students_proposals() -> None:
     student = build("faster_rcnn_mini_student").train()
     teacher = build("faster_rcnn_mini_teacher", seed=1).eval()
     batch = Batch(padded(images()), targets(3, 0, 4), torch.arange(3))
-    shown = student(batch.inputs, batch.targets)
+    outputs = student(batch.inputs, batch.targets)
     before = buffers(teacher)
     with torch.no_grad():
-        own = teacher(batch.inputs)
-        answer = teacher.answer(own, shown, batch)
+        outputs_of_teacher = teacher(batch.inputs)
+        matched = teacher.outputs_for_student(outputs_of_teacher, outputs, batch)
         heads = teacher.model.roi_heads
         maps = teacher.model.backbone(batch.inputs)
-        pooled = heads.box_roi_pool(maps, list(shown.extra["proposals"]), SIZES)
+        pooled = heads.box_roi_pool(maps, list(outputs.extra["proposals"]), SIZES)
         logits, boxes = heads.box_predictor(heads.box_head(pooled))
-    assert same(buffers(teacher), before)
-    for one, other in zip(answer.extra["proposals"], shown.extra["proposals"], strict=True):
+    assert equal(buffers(teacher), before)
+    for one, other in zip(matched.extra["proposals"], outputs.extra["proposals"], strict=True):
         assert torch.equal(one, other)
-    assert answer.extra["roi_logits"].shape == shown.extra["roi_logits"].shape
-    torch.testing.assert_close(answer.extra["roi_logits"], logits, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(answer.extra["roi_boxes"], boxes, rtol=1e-5, atol=1e-6)
-    assert answer.features is own.features and answer.logits is own.logits and own.extra == {}
+    assert matched.extra["roi_logits"].shape == outputs.extra["roi_logits"].shape
+    torch.testing.assert_close(matched.extra["roi_logits"], logits, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(matched.extra["roi_boxes"], boxes, rtol=1e-5, atol=1e-6)
+    assert (
+        matched.features is outputs_of_teacher.features
+        and matched.logits is outputs_of_teacher.logits
+        and outputs_of_teacher.extra == {}
+    )
 
 
-def test_rows_of_the_answer_stay_with_their_image() -> None:
-    """A teacher that is the student itself answers what the student showed; exchanged images do not."""
+def test_rows_of_a_teachers_outputs_stay_with_their_image() -> None:
+    """A student as its teacher returns its outputs again; with exchanged images it does not."""
     network = build("faster_rcnn_mini_student").eval()
     batch = Batch(padded(images()), targets(3, 1, 4), torch.arange(3))
     with torch.no_grad():
-        shown = network(batch.inputs, batch.targets)
-        answer = network.answer(network(batch.inputs), shown, batch)
-        exchanged = network.answer(network(batch.inputs.flip(0)), shown, batch)
-    torch.testing.assert_close(answer.extra["roi_logits"], shown.extra["roi_logits"])
-    assert not torch.allclose(exchanged.extra["roi_logits"], shown.extra["roi_logits"], atol=1e-4)
+        outputs = network(batch.inputs, batch.targets)
+        matched = network.outputs_for_student(network(batch.inputs), outputs, batch)
+        exchanged = network.outputs_for_student(network(batch.inputs.flip(0)), outputs, batch)
+    torch.testing.assert_close(matched.extra["roi_logits"], outputs.extra["roi_logits"])
+    assert not torch.allclose(exchanged.extra["roi_logits"], outputs.extra["roi_logits"], atol=1e-4)
 
 
 def test_bfloat16_losses_are_float32_and_near_those_of_float32() -> None:
@@ -316,7 +313,7 @@ def test_paper_size_networks_hold_what_torchvisions_hold(name: str) -> None:
     assert parameters(ours) - norms == published[name] + more
 
 
-@pytest.mark.parametrize("family", ["retinanet", "fcos", "faster_rcnn"])
+@pytest.mark.parametrize("family", HEADS)
 @pytest.mark.parametrize(("depth", "body"), [("r101", "resnet101"), ("x101", "resnext101_64x4d")])
 def test_deeper_networks_differ_from_r50_by_their_backbone_alone(family: str, depth: str, body: str) -> None:
     with torch.device("meta"):
@@ -328,12 +325,12 @@ def test_deeper_networks_differ_from_r50_by_their_backbone_alone(family: str, de
 
 
 @pytest.mark.parametrize("name", ["retinanet_r50_fpn", "fcos_r50_fpn", "faster_rcnn_r50_fpn"])
-def test_paper_size_networks_show_the_levels_they_declare(name: str) -> None:
+def test_paper_size_networks_return_the_levels_they_declare(name: str) -> None:
     torch.manual_seed(0)
     network = networks.build(name, 3).eval()
     with torch.no_grad():
-        shown = network(torch.randn(1, 3, 64, 96))
-    assert [tuple(level.shape) for level in shown.features] == [
+        outputs = network(torch.randn(1, 3, 64, 96))
+    assert [tuple(level.shape) for level in outputs.features] == [
         (1, c, -(-64 // s), -(-96 // s)) for c, s in zip(network.info.channels, network.info.strides, strict=True)
     ]
 
@@ -343,14 +340,14 @@ def test_an_unknown_network_suggests_the_nearest() -> None:
         networks.build("fcos_mini_studnt", 3)
 
 
-def test_every_name_has_a_family_and_every_family_all_sizes() -> None:
-    assert len(networks.names()) == len(set(networks.names()))
-    families = [networks.family(name) for name in detectors.NAMES]
-    assert {name: families.count(name) for name in families} == {"retinanet": 5, "fcos": 5, "faster_rcnn": 5}
+def test_the_family_of_a_detector_is_its_head_at_every_size() -> None:
+    for head in HEADS:
+        for size in ("r50_fpn", "r101_fpn", "x101_fpn", "mini_teacher", "mini_student"):
+            assert networks.family(f"{head}_{size}") == head and networks.task(f"{head}_{size}") == "detection"
 
 
-def test_a_copy_of_a_network_answers_alike() -> None:
+def test_a_copy_of_a_network_has_the_same_outputs() -> None:
     network = build("faster_rcnn_mini_student").eval()
     with torch.no_grad():
-        one, other = network(padded(images())), copy.deepcopy(network)(padded(images()))
-    assert all(torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True))
+        expected, copied = network(padded(images())), copy.deepcopy(network)(padded(images()))
+    assert all(torch.equal(a, b) for a, b in zip(expected.logits, copied.logits, strict=True))

@@ -1,4 +1,4 @@
-"""detectron2's detectors behind our interface: its own losses and detections, and what its modules return."""
+"""detectron2's detectors as `Network`s: its losses and detections, and the outputs of its modules."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from kdbench import networks
 from kdbench.errors import CheckpointError, SpecError
 from kdbench.methods.base import Batch, Outputs
+from kdbench.networks import _detectron2_zoo as zoo
 from kdbench.networks import detectron2
+from kdbench.networks.base import MEAN, STD
 from kdbench.networks.load import load_network
-from kdbench.tasks.detection import MEAN, STD
+from tests.helpers.tensors import buffers, equal
 
 pytestmark = [
     pytest.mark.skipif(bool(detectron2.unavailable()), reason=detectron2.unavailable()),
@@ -28,9 +30,9 @@ HEIGHT, WIDTH = 96, 128
 SIZES = [(HEIGHT, WIDTH), (96, 100), (70, WIDTH)]  # before padding
 CLASSES = tuple("abcde")
 
-mini = pytest.mark.parametrize("name", detectron2.MINI)
-dense = pytest.mark.parametrize("name", [name for name in detectron2.MINI if "rcnn" not in name])
-two_stage = pytest.mark.parametrize("name", [name for name in detectron2.MINI if "rcnn" in name])
+mini = pytest.mark.parametrize("name", zoo.MINI)
+dense = pytest.mark.parametrize("name", [name for name in zoo.MINI if "rcnn" not in name])
+two_stage = pytest.mark.parametrize("name", [name for name in zoo.MINI if "rcnn" in name])
 
 Targets = list[dict[str, Tensor]]
 
@@ -42,7 +44,7 @@ def pictures() -> list[Tensor]:
 
 
 def padded() -> Tensor:
-    """The pictures as the harness hands them over."""
+    """The pictures as the detection task normalizes and pads them."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
     batch = torch.zeros(len(SIZES), 3, HEIGHT, WIDTH)
     for target, image in zip(batch, pictures(), strict=True):
@@ -63,7 +65,7 @@ def targets(*counts: int) -> Targets:
 
 
 def given(truth: Targets | None = None) -> list[dict[str, Any]]:
-    """The same batch as detectron2's own loader hands it over."""
+    """The same batch in the format of detectron2's loader."""
     from detectron2.structures import Boxes, Instances
 
     inputs: list[dict[str, Any]] = [{"image": image.flip(0)} for image in pictures()]
@@ -94,7 +96,7 @@ def settled(name: str) -> Any:
     return network.eval()
 
 
-def own_losses(model: Any, truth: Targets) -> dict[str, Tensor]:
+def losses_of(model: Any, truth: Targets) -> dict[str, Tensor]:
     from detectron2.utils.events import EventStorage
 
     with EventStorage():
@@ -102,24 +104,16 @@ def own_losses(model: Any, truth: Targets) -> dict[str, Tensor]:
     return losses
 
 
-def buffers(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.named_buffers()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 @mini
 @pytest.mark.parametrize("counts", [(3, 1, 4), (2, 0, 3), (0, 0, 0)], ids=["boxes", "one empty", "all empty"])
-def test_losses_are_detectron2s_own_step_after_step(name: str, counts: tuple[int, ...]) -> None:
+def test_losses_are_detectron2s_step_after_step(name: str, counts: tuple[int, ...]) -> None:
     network = build(name).train()
     theirs, truth = copy.deepcopy(network.model), targets(*counts)
     for step in range(2):  # the second divides by the running mean that the first moved
         torch.manual_seed(step)
         ours = network(padded(), truth).losses
         torch.manual_seed(step)
-        expected = own_losses(theirs, truth)
+        expected = losses_of(theirs, truth)
         assert ours.keys() == expected.keys()
         for key, loss in ours.items():
             assert loss.ndim == 0 and loss.dtype == torch.float32
@@ -133,26 +127,26 @@ def test_features_logits_and_deltas_are_what_its_modules_return(name: str) -> No
     network = settled(name)
     model = network.model
     with torch.no_grad():
-        shown = network(padded())
+        outputs = network(padded())
         maps = model.backbone(model.preprocess_image(given()).tensor)
         features = [maps[level] for level in network.levels]
         head = model.proposal_generator.rpn_head if "rcnn" in name else model.head
         logits, deltas, *centerness = head(features)
-    assert isinstance(shown, Outputs) and shown.losses == {}
+    assert isinstance(outputs, Outputs) and outputs.losses == {}
     assert network.info.strides == (8, 16, 32)
-    assert [level.shape[1] for level in shown.features] == list(network.info.channels)
+    assert [level.shape[1] for level in outputs.features] == list(network.info.channels)
     anchors = {"retinanet": 9, "fcos": 1, "faster_rcnn": 3}[networks.family(f"detectron2:{name}")]
-    assert shown.logits[0].shape == (3, anchors * (1 if "rcnn" in name else K), HEIGHT // 8, WIDTH // 8)
-    expected = [(shown.features, features), (shown.logits, logits), (shown.boxes, deltas)]
+    assert outputs.logits[0].shape == (3, anchors * (1 if "rcnn" in name else K), HEIGHT // 8, WIDTH // 8)
+    expected = [(outputs.features, features), (outputs.logits, logits), (outputs.boxes, deltas)]
     if centerness:
-        expected.append((shown.extra["centerness"], centerness[0]))
+        expected.append((outputs.extra["centerness"], centerness[0]))
     for ours, theirs in expected:
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @mini
-def test_detections_are_detectron2s_own(name: str) -> None:
+def test_detections_are_detectron2s(name: str) -> None:
     network = settled(name)
     with torch.no_grad():
         ours = network.detect(padded(), SIZES)
@@ -174,8 +168,8 @@ def test_what_the_head_returned_is_not_changed_by_detecting(name: str) -> None:
     with torch.no_grad():
         network.detect(padded(), SIZES)
         network(padded())
-    for detected, shown in zip(hooked[0], hooked[1], strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(detected, shown, strict=True))
+    for detected, outputs in zip(hooked[0], hooked[1], strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(detected, outputs, strict=True))
 
 
 @mini
@@ -192,16 +186,16 @@ def test_a_forward_in_eval_mode_changes_no_buffer_and_one_in_train_mode_does(nam
     network = build(name).eval()
     before = buffers(network)
     with torch.no_grad():
-        shown = network(padded(), targets(2, 1, 1))
+        outputs = network(padded(), targets(2, 1, 1))
         network.detect(padded(), SIZES)
-        network.answer(shown, shown, Batch(padded(), targets(2, 1, 1), torch.arange(3)))
-    assert same(buffers(network), before) and not any(module.training for module in network.modules())
+        network.outputs_for_student(outputs, outputs, Batch(padded(), targets(2, 1, 1), torch.arange(3)))
+    assert equal(buffers(network), before) and not any(module.training for module in network.modules())
     network.train()(padded(), targets(2, 1, 1))
-    assert not same(buffers(network), before)
+    assert not equal(buffers(network), before)
 
 
 @dense
-def test_a_resumed_network_goes_on_with_the_running_mean_of_its_losses(name: str) -> None:
+def test_a_resumed_network_continues_with_the_running_mean_of_its_losses(name: str) -> None:
     network = build(name).train()
     network(padded(), targets(3, 1, 4))
     resumed = build(name, seed=1).train()
@@ -216,23 +210,23 @@ def test_losses_from_its_own_features_are_the_losses_of_the_forward_and_reach_th
     network = build(name).eval().requires_grad_(False)
     batch = Batch(padded(), targets(3, 1, 4), torch.arange(3))
     torch.manual_seed(5)
-    shown = network(batch.inputs, batch.targets)
-    features = tuple(level.detach().requires_grad_() for level in shown.features)
+    outputs = network(batch.inputs, batch.targets)
+    features = tuple(level.detach().requires_grad_() for level in outputs.features)
     torch.manual_seed(5)
     again = network.losses_from(features, batch)
-    assert {key: loss.item() for key, loss in again.items()} == {key: v.item() for key, v in shown.losses.items()}
+    assert {key: loss.item() for key, loss in again.items()} == {key: v.item() for key, v in outputs.losses.items()}
     torch.stack(list(again.values())).sum().backward()
     assert all(level.grad is not None and level.grad.isfinite().all() for level in features)
 
 
 @two_stage
-def test_the_roi_head_shows_sampled_proposals_with_the_background_first(name: str) -> None:
+def test_the_roi_head_returns_sampled_proposals_with_the_background_first(name: str) -> None:
     network = build(name).train()
-    shown = network(padded(), targets(3, 0, 4))
-    proposals, rows = shown.extra["proposals"], sum(len(p) for p in shown.extra["proposals"])
+    outputs = network(padded(), targets(3, 0, 4))
+    proposals, rows = outputs.extra["proposals"], sum(len(p) for p in outputs.extra["proposals"])
     assert len(proposals) == 3 and all(p.shape[1] == 4 and len(p) <= 32 for p in proposals)
-    assert shown.extra["roi_logits"].shape == (rows, K + 1)
-    assert shown.extra["roi_boxes"].shape == (rows, 4 if "cascade" in name else K * 4)
+    assert outputs.extra["roi_logits"].shape == (rows, K + 1)
+    assert outputs.extra["roi_boxes"].shape == (rows, 4 if "cascade" in name else K * 4)
     predictor = network.model.roi_heads.box_predictor
     first = predictor[0] if "cascade" in name else predictor
     with torch.no_grad():  # a head that is sure of the background, which detectron2 counts last
@@ -246,17 +240,21 @@ def test_a_teacher_reads_exactly_the_students_proposals(source: str) -> None:
 
     student, teacher = build("mini_faster_rcnn_student").train(), build(source, seed=1).eval()
     batch = Batch(padded(), targets(3, 0, 4), torch.arange(3))
-    shown = student(batch.inputs, batch.targets)
+    outputs = student(batch.inputs, batch.targets)
     with torch.no_grad():
-        own = teacher(batch.inputs)
-        answer = teacher.answer(own, shown, batch)
+        outputs_of_teacher = teacher(batch.inputs)
+        matched = teacher.outputs_for_student(outputs_of_teacher, outputs, batch)
         heads, first = teacher.model.roi_heads, (lambda part: part[0] if "cascade" in source else part)
-        pooled = heads.box_pooler(list(own.features), [Boxes(p) for p in shown.extra["proposals"]])
+        pooled = heads.box_pooler(list(outputs_of_teacher.features), [Boxes(p) for p in outputs.extra["proposals"]])
         logits, boxes = first(heads.box_predictor)(first(heads.box_head)(pooled))
-    assert all(map(torch.equal, answer.extra["proposals"], shown.extra["proposals"]))
-    assert torch.equal(answer.extra["roi_logits"], torch.cat([logits[:, K:], logits[:, :K]], 1))
-    assert torch.equal(answer.extra["roi_boxes"], boxes)
-    assert answer.features is own.features and answer.logits is own.logits and own.extra == {}
+    assert all(map(torch.equal, matched.extra["proposals"], outputs.extra["proposals"]))
+    assert torch.equal(matched.extra["roi_logits"], torch.cat([logits[:, K:], logits[:, :K]], 1))
+    assert torch.equal(matched.extra["roi_boxes"], boxes)
+    assert (
+        matched.features is outputs_of_teacher.features
+        and matched.logits is outputs_of_teacher.logits
+        and outputs_of_teacher.extra == {}
+    )
 
 
 def test_bfloat16_losses_are_float32_and_near_those_of_float32() -> None:
@@ -274,9 +272,9 @@ def test_bfloat16_losses_are_float32_and_near_those_of_float32() -> None:
 
 
 @mini
-def test_the_same_seed_builds_the_same_weights_and_another_seed_others(name: str) -> None:
-    one, two, other = build(name), build(name), build(name, seed=1)
-    assert same(one.state_dict(), two.state_dict()) and not same(one.state_dict(), other.state_dict())
+def test_the_same_seed_builds_the_same_weights_and_another_seed_different_ones(name: str) -> None:
+    first, again, different = (build(name, seed).state_dict() for seed in (0, 0, 1))
+    assert equal(first, again) and not equal(first, different)
 
 
 @mini
@@ -285,9 +283,8 @@ def test_small_teachers_hold_3_to_4_million_parameters_and_students_06(name: str
     assert held == pytest.approx(3.5e6 if name.endswith("teacher") else 0.65e6, rel=0.25)
 
 
-def test_every_named_config_builds_with_its_own_class_count() -> None:
-    assert len(networks.names()) == len(set(networks.names()))
-    for name in detectron2.names():
+def test_every_named_config_builds_with_the_class_count_of_the_data() -> None:
+    for name in zoo.names():
         with torch.device("meta"):
             network = networks.build(name, 7)
         strides = (8, 16, 32) if "mini_" in name else (8, 16, 32, 64, 128)
@@ -305,7 +302,7 @@ def test_every_named_config_builds_with_its_own_class_count() -> None:
 
 
 def as_published(network: Any, path: Path) -> Path:
-    """The file that detectron2's zoo would have of a network: its own names, arrays, no counters."""
+    """The file that detectron2's zoo would have of a network: detectron2's names, arrays, no counters."""
     state = {key: value.numpy() for key, value in network.model.state_dict().items() if "num_batches" not in key}
     state |= {"pixel_mean": torch.zeros(3, 1, 1).numpy()}
     path.write_bytes(pickle.dumps({"model": state, "__author__": "Detectron2 Model Zoo"}))
@@ -362,18 +359,18 @@ def test_weights_of_the_zoo_are_taken_from_its_cache_strictly(tmp_path: Path, mo
     from kdbench.networks import _detectron2_weights as weights
 
     torch.manual_seed(3)
-    zoo: Any = networks.build(R50, 3)
-    file, asked = as_published(zoo, tmp_path / "model_final_bfca0b.pkl"), []
+    source: Any = networks.build(R50, 3)
+    file, asked = as_published(source, tmp_path / "model_final_bfca0b.pkl"), []
     monkeypatch.setattr(weights, "find", lambda origin: asked.append(origin) or file)
     network = networks.build(R50, 3, init="published")
     assert asked[0].endswith("detectron2/COCO-Detection/retinanet_R_50_FPN_1x/190397773/model_final_bfca0b.pkl")
-    published = zoo.state_dict()
+    published = source.state_dict()
     assert all(torch.equal(value, published[key]) for key, value in network.state_dict().items())
     with pytest.raises(CheckpointError, match=r"model_final_bfca0b.pkl does not fit.*another number of classes"):
         networks.build(R50, 4, init="published")
 
 
-def test_weights_that_cannot_be_had_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from kdbench.networks import _detectron2_weights as weights
 
     def offline(_: str) -> str:
@@ -382,7 +379,7 @@ def test_weights_that_cannot_be_had_say_where_to_put_them(monkeypatch: pytest.Mo
     monkeypatch.setattr(weights.PathManager, "get_local_path", offline)
     with pytest.raises(CheckpointError, match=r"MSRA/R-50.pkl is not in detectron2's cache .*init=random"):
         networks.build(R50, 3, init="imagenet")
-    with pytest.raises(CheckpointError, match=r"zoo has no weights for COCO-Detection/fcos_R_50|cannot be asked"):
+    with pytest.raises(CheckpointError, match=r"zoo has no weights for COCO-Detection/fcos_R_50|cannot be searched"):
         networks.build("detectron2:COCO-Detection/fcos_R_50_FPN_1x", 80, init="published")
 
 

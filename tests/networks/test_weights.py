@@ -1,4 +1,4 @@
-"""Published weights: found, downloaded, checked, and which file goes where when they cannot be had."""
+"""Published weights: read, downloaded, checked, and named with their place when they are missing."""
 
 from __future__ import annotations
 
@@ -9,21 +9,13 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models import resnet50
 
 from kdbench import networks
 from kdbench.errors import CheckpointError
 from kdbench.records import checkpoint as checkpoints
-
-
-def buffers(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in network.named_buffers()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
+from tests.helpers.tensors import buffers, equal
 
 FILE = "resnet50-0676ba61.pth"
 
@@ -62,19 +54,19 @@ def test_a_folder_for_weights_that_cannot_be_made_is_the_same_error(
 def test_a_download_is_checked_and_takes_its_name_only_when_whole(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdbench.networks import weights as module
+    from kdbench.networks import _torchvision_weights as module
 
-    asked: list[tuple[str, str]] = []
+    requested: list[tuple[str, str]] = []
 
     def download(url: str, target: str, hash_prefix: str, progress: bool) -> None:
         assert not (weights / FILE).exists() and not progress
-        asked.append((url, hash_prefix))
+        requested.append((url, hash_prefix))
         Path(target).write_bytes(b"weights")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     url = f"https://download.pytorch.org/models/{FILE}"
     assert module.find(url) == module.find(url) == weights / FILE
-    assert asked == [(url, "0676ba61")]
+    assert requested == [(url, "0676ba61")]
     assert [path.name for path in weights.iterdir()] == [FILE]
 
 
@@ -106,7 +98,7 @@ def test_local_imagenet_weights_are_loaded_frozen_and_kept_in_eval_mode(
     assert network.training and network.model.head.training
     before = buffers(network)
     network(torch.randn(2, 3, 64, 64))
-    assert same(buffers(network), before)
+    assert equal(buffers(network), before)
 
 
 def test_random_weights_train_everything() -> None:

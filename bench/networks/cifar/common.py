@@ -1,4 +1,4 @@
-"""What the CIFAR networks share: their last layers, and their initialisation."""
+"""Last layers and initialization of the CIFAR networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdbench.methods.base import Outputs
 def classify(
     features: Sequence[Tensor], pre_activations: Sequence[Tensor], last: Tensor, classifier: nn.Module
 ) -> Outputs:
-    """Pools `last` [N, D, H, W] over space, classifies it, and shows everything."""
+    """The outputs of a classifier: `last` [N, D, H, W] is pooled over space and classified."""
     pooled = F.adaptive_avg_pool2d(last, 1).flatten(1)
     return Outputs(
         logits=classifier(pooled),
@@ -23,8 +23,8 @@ def classify(
     )
 
 
-def initialise(network: nn.Module, linear_std: float | None = None) -> None:
-    """He initialisation: Kaiming normal over fan-out for every convolution, whose biases start at zero.
+def initialize(network: nn.Module, linear_std: float | None = None) -> None:
+    """He initialization: Kaiming normal over fan-out for every convolution, whose biases start at zero.
 
     Args:
         network: BatchNorms keep scale 1 and shift 0.

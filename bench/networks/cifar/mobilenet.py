@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..base import Network
-from .common import classify, initialise
+from .common import classify, initialize
 
 GROUPS = ((8, 1, 1), (12, 2, 1), (16, 3, 2), (32, 4, 2), (48, 3, 1), (80, 3, 2), (160, 1, 1))
 """Channels, blocks and stride of each group of blocks, at half of the paper's channels."""
-SHOWN = (1, 2, 4, 6)
-"""The groups after which the map is shown."""
+STAGE_ENDS = (1, 2, 4, 6)
+"""The groups whose outputs are `features`."""
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel by a 3x3 one, and narrow again without a ReLU."""
+    """Widen by a 1x1 convolution, filter each channel by a 3x3 convolution, and narrow again without a ReLU."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class MobileNetV2(Network):
             inputs = outputs
         self.conv2 = nn.Sequential(*_convolution(inputs, pooled, 1))
         self.classifier = nn.Sequential(nn.Linear(pooled, num_classes))
-        initialise(self, linear_std=0.01)
+        initialize(self, linear_std=0.01)
         self.info = NetworkInfo(
-            channels=(stem, *(GROUPS[i][0] for i in SHOWN)),
+            channels=(stem, *(GROUPS[i][0] for i in STAGE_ENDS)),
             strides=(2, 2, 4, 8, 16),
             pooled_dim=pooled,
             classifier=self.classifier[0],
-            norms=tuple(cast(Any, self.blocks[i])[-1].conv[-1] for i in SHOWN),
+            norms=tuple(cast(Any, self.blocks[i])[-1].conv[-1] for i in STAGE_ENDS),
         )
 
     def forward(self, x: Tensor, targets: Any = None) -> Outputs:
@@ -73,7 +73,7 @@ class MobileNetV2(Network):
         features = [x]
         for i, group in enumerate(self.blocks):
             x = group(x)
-            if i in SHOWN:
+            if i in STAGE_ENDS:
                 features.append(x)
         return classify(features, features[1:], self.conv2(x), self.classifier)
 
@@ -84,5 +84,5 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: 
 
 
 def build(name: str, num_classes: int) -> MobileNetV2:
-    """The only one there is: `cifar_mobilenet_v2`."""
+    """`cifar_mobilenet_v2`."""
     return MobileNetV2(num_classes)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..base import Network
-from .common import classify, initialise
+from .common import classify, initialize
 
 
 class Block(nn.Module, ABC):
@@ -26,7 +26,7 @@ class Block(nn.Module, ABC):
         inputs: channels of the input.
         width: channels inside; the output has `expansion` times as many.
         stride: of the 3x3 convolution that may halve the map.
-        projection: what the 1x1 convolution on the shortcut is called, where one is needed.
+        projection: the name of the 1x1 convolution on the shortcut, where it is needed.
     """
 
     expansion: ClassVar[int]
@@ -43,7 +43,7 @@ class Block(nn.Module, ABC):
     @property
     @abstractmethod
     def last_norm(self) -> nn.BatchNorm2d:
-        """The BatchNorm that ends the residual branch."""
+        """The last BatchNorm of the residual branch."""
 
     @abstractmethod
     def build_branch(self, inputs: int, width: int, stride: int) -> None: ...
@@ -78,7 +78,7 @@ class BasicBlock(Block):
 
 
 class Bottleneck(Block):
-    """1x1, 3x3 and 1x1 convolutions; the 3x3 one has the stride."""
+    """1x1, 3x3 and 1x1 convolutions; the 3x3 convolution has the stride."""
 
     expansion = 4
 
@@ -108,13 +108,13 @@ class ResNet(Network):
     fan-out, the linear layer as PyTorch does.
 
     Args:
-        block: the kind of residual block.
-        blocks: how many of them each stage has.
+        block: the class of the residual blocks.
+        blocks: their number in each stage.
         stem: channels of the stem.
         widths: of each stage's blocks.
         num_classes: K.
-        projection: what a block's 1x1 shortcut is called.
-        linear: what the linear layer is called.
+        projection: the name of a block's 1x1 shortcut.
+        linear: the name of the linear layer.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ResNet(Network):
             norms.append(stage[-1].last_norm)
         self.linear_name = linear
         self.add_module(linear, nn.Linear(inputs, num_classes))
-        initialise(self)
+        initialize(self)
         self.info = NetworkInfo(
             channels=(stem, *(width * block.expansion for width in widths)),
             strides=(1, *(2**i for i in range(len(blocks)))),
@@ -160,7 +160,7 @@ class ResNet(Network):
             for block in blocks:
                 x = F.relu(block(x), inplace=True)
             before.append(last(x))
-            x = F.relu(before[-1])  # not in place: `before` is shown
+            x = F.relu(before[-1])  # not in place: `before` is returned
             features.append(x)
         return classify(features, before, x, getattr(self, self.linear_name))
 
@@ -181,8 +181,8 @@ def build(name: str, num_classes: int) -> ResNet:
 
 
 def _mmcls_init(network: ResNet) -> None:
-    """mmcls's start: every residual branch at zero (the scale of its last BatchNorm), linear weights Normal(0, .01)."""
-    initialise(network, linear_std=0.01)
+    """mmcls's initialization: zero scale in the last BatchNorm of every branch, linear weights Normal(0, .01)."""
+    initialize(network, linear_std=0.01)
     for module in network.modules():
         if isinstance(module, Block):
             nn.init.zeros_(module.last_norm.weight)

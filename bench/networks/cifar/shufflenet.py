@@ -1,10 +1,10 @@
 """ShuffleNet V1 (Zhang et al., CVPR 2018) and V2 (Ma et al., ECCV 2018) as RepDistiller has them.
 
 RepDistiller: `models/ShuffleNetv1.py` (three groups) and `models/ShuffleNetv2.py` (width 1). Both have a 1x1 stem of 24
-channels, no max-pooling, and three stages that halve the map. Everything starts as PyTorch initialises it.
+channels, no max-pooling, and three stages that halve the map. All weights have PyTorch's initialization.
 
-`info.norms` is empty, as RepDistiller names no BatchNorms of these networks for a margin: channels of their maps pass
-by the convolutions, and no BatchNorm's statistics describe those.
+`info.norms` is empty, as RepDistiller names no BatchNorms of these networks for a margin: channels of their maps bypass
+the convolutions, and no BatchNorm's statistics describe those.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ShuffleNetV1(Network):
             for block in blocks:
                 x = F.relu(block(x), inplace=True)
             before.append(last(x))
-            x = F.relu(before[-1])  # not in place: `before` is shown
+            x = F.relu(before[-1])  # not in place: `before` is returned
             features.append(x)
         return classify(features, before, x, self.linear)
 
@@ -142,7 +142,7 @@ class SplitBlock(nn.Module):
 class ShuffleNetV2(Network):
     """`pre_activations` are the last blocks' concatenations, in the order they have before the shuffle.
 
-    That is what RepDistiller shows: the half that passes by the convolutions and is non-negative already, then the
+    As RepDistiller returns them: the half that bypasses the convolutions and is non-negative already, then the
     convolved half before its ReLU. The feature is their ReLU with its channels shuffled.
     """
 

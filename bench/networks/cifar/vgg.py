@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..base import Network
-from .common import classify, initialise
+from .common import classify, initialize
 
 WIDTHS = (64, 128, 256, 512, 512)
 CONVOLUTIONS = {
@@ -26,7 +26,7 @@ CONVOLUTIONS = {
 class VGG(Network):
     """Five blocks of 3x3 convolutions with biases; one linear layer.
 
-    The first block is what others call the stem. Maps are halved between blocks, but between the last two only where
+    The first block is the stem. Maps are halved between blocks, but between the last two only where
     images are 64 pixels high, as in RepDistiller: at 32x32 both have stride 8. `pre_activations` are the blocks'
     last BatchNorm outputs, whose ReLU is the feature; those BatchNorms are `info.norms`.
 
@@ -42,7 +42,7 @@ class VGG(Network):
         ]
         self.block0, self.block1, self.block2, self.block3, self.block4 = blocks
         self.classifier = nn.Linear(WIDTHS[-1], num_classes)
-        initialise(self, linear_std=0.01)
+        initialize(self, linear_std=0.01)
         norms = tuple(block[-1] for block in blocks[1:])
         self.info = NetworkInfo(WIDTHS, (1, 2, 4, 8, 8), WIDTHS[-1], self.classifier, norms)
 
@@ -54,7 +54,7 @@ class VGG(Network):
             if block is not self.block4 or large:
                 x = F.max_pool2d(x, 2)
             before.append(block(x))
-            x = F.relu(before[-1])  # not in place: `before` is shown
+            x = F.relu(before[-1])  # not in place: `before` is returned
             features.append(x)
         return classify(features, before, x, self.classifier)
 

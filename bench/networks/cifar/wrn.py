@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..base import Network
-from .common import classify, initialise
+from .common import classify, initialize
 
 
 class Block(nn.Module):
@@ -27,13 +27,13 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """[N, inputs, H, W] -> the block's output, and its input after the first BatchNorm."""
         normed = self.bn1(x)
-        active = F.relu(normed)  # not in place: the network shows `normed`
+        active = F.relu(normed)  # not in place: `normed` is returned
         y = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
         return y + (x if self.convShortcut is None else self.convShortcut(active)), normed
 
 
 class Stage(nn.Module):
-    """Blocks under the name `layer`."""
+    """A sequence of blocks, named `layer` as in RepDistiller."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, stride: int) -> None:
         super().__init__()
@@ -52,11 +52,11 @@ class Stage(nn.Module):
 class WideResNet(Network):
     """WRN-depth-widen.
 
-    Features are sums that no BatchNorm or ReLU has touched (the stem is the bare first convolution). What stands
-    before a ReLU is a feature after the next BatchNorm, so `pre_activations` are, as in RepDistiller, the first
-    two stages after the first BatchNorm of the stage that follows and the last one after the network's, and these
-    BatchNorms are `info.norms`. They are shown where the forward computes them; RepDistiller normalises a second
-    time, which in training also moves the running statistics twice.
+    Features are sums before any BatchNorm or ReLU (the stem is the first convolution alone). The input of a ReLU is a
+    feature after the next BatchNorm, so `pre_activations` are, as in RepDistiller, the first two stages after the
+    first BatchNorm of the next stage and the last stage after the network's, and these BatchNorms are `info.norms`.
+    They are taken from the forward pass; RepDistiller normalizes a second time, which in training also updates the
+    running statistics twice.
 
     Convolutions start Kaiming normal over fan-out, the linear layer with PyTorch's weights and a zero bias.
     """
@@ -72,7 +72,7 @@ class WideResNet(Network):
         self.block3 = Stage(widths[2], widths[3], blocks, 2)
         self.bn1 = nn.BatchNorm2d(widths[3])
         self.fc = nn.Linear(widths[3], num_classes)
-        initialise(self)
+        initialize(self)
         nn.init.zeros_(self.fc.bias)
         norms = (*(cast(Block, stage.layer[0]).bn1 for stage in (self.block2, self.block3)), self.bn1)
         self.info = NetworkInfo(widths, (1, 1, 2, 4), widths[3], self.fc, norms)

@@ -1,4 +1,4 @@
-"""Published backbone weights: found in a local folder, downloaded where that is possible, loaded strictly."""
+"""torchvision's published weights: read from a local folder, downloaded where that is possible, loaded strictly."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torchvision.models import get_model_weights
 from ..errors import CheckpointError
 from ..records.checkpoint import load_strictly, read, state_of
 
-IMAGENET = "IMAGENET1K_V1"  # for the ResNets the weights that the papers started from
+IMAGENET = "IMAGENET1K_V1"  # of the ResNets, the weights that the papers started from
 
 
 def folder() -> Path:
-    """`$KDBENCH_DATA/weights`, where published weight files are looked for."""
+    """The folder of published weight files, `$KDBENCH_DATA/weights`."""
     return Path(os.environ.get("KDBENCH_DATA", "data")) / "weights"
 
 
 def load_imagenet(body: nn.Module, architecture: str, without: tuple[str, ...] = ()) -> None:
-    """Fill a torchvision network with its ImageNet weights.
+    """Load torchvision's ImageNet weights into a network.
 
     Args:
         body: the network, under torchvision's state-dict names.
         architecture: torchvision's name for it.
-        without: what the names of a classifier that `body` lacks begin with.
+        without: prefixes of the names of a classifier that `body` lacks.
 
     Raises:
-        CheckpointError: the file is neither there nor to be had, or is another network's.
+        CheckpointError: the file is neither on this machine nor downloadable, or another network's.
     """
     path = find(get_model_weights(architecture)[IMAGENET].url)
-    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum ever reads.
+    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum reads.
     counters = {name: value for name, value in body.state_dict().items() if name.endswith(".num_batches_tracked")}
     state = {name: value for name, value in state_of(read(path), path).items() if not name.startswith(without)}
     load_strictly(body, counters | state, path)
@@ -43,7 +43,7 @@ def find(url: str) -> Path:
     """The weight file that `url` names, downloaded once if it is not in the folder.
 
     Raises:
-        CheckpointError: it cannot be downloaded; says which file to put where.
+        CheckpointError: it cannot be downloaded; names the file and the place to put it.
     """
     path = folder() / url.rsplit("/", 1)[1]
     if path.exists():

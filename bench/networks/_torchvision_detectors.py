@@ -1,15 +1,14 @@
-"""torchvision's detectors behind `Network`: RetinaNet, FCOS and Faster R-CNN.
+"""torchvision's detectors as `Network`s: RetinaNet, FCOS and Faster R-CNN.
 
-All three take labels 0..K-1 and show what their head computes before any decoding. Boxes are (x1, y1, x2, y2) in
-pixels of the padded input. torchvision's own resizing and normalising is bypassed: the task does both once for
-teacher and students alike.
+`logits` and `boxes` are what the head computes before any decoding. Boxes are (x1, y1, x2, y2) in pixels of the padded
+input, labels 0..K-1. torchvision's resizing and normalization are bypassed: the task does both, once for teacher and
+students.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import OrderedDict
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -26,17 +25,15 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
-from .backbones import Pyramid
-from .base import Network
-
-Target = dict[str, Tensor]
-"""One image's truth: boxes [n, 4] float32, labels [n] int64, and `size` [2], its height and width before padding."""
+from ._backbones import Pyramid
+from ._initialization import he_init
+from .base import Detector, Target
 
 
-class Detector(Network):
-    """A detector: `forward` for training and distillation, `detect` for evaluation."""
+class TorchvisionDetector(Detector):
+    """A detector of torchvision in `model`, under its state-dict names."""
 
-    model: Any  # torchvision's detector
+    model: Any
 
     def __init__(self, pyramid: Pyramid, num_classes: int) -> None:
         super().__init__()
@@ -44,25 +41,13 @@ class Detector(Network):
         self.info = NetworkInfo(channels=(pyramid.out_channels,) * len(pyramid.strides), strides=pyramid.strides)
 
     def forward(self, x: Tensor, targets: list[Target] | None = None) -> Outputs:
-        return self.read(tuple(self.model.backbone(x).values()), x, targets)
-
-    def losses_from(self, features: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        """The task losses when the head reads `features` in place of the pyramid's own."""
-        return self.read(features, batch.inputs, batch.targets).losses
-
-    @abstractmethod
-    def read(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:
-        """What the head makes of a pyramid."""
-
-    @abstractmethod
-    def detect(self, x: Tensor, sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
-        """Final detections of each image: boxes [n, 4], scores [n], labels [n]; `sizes` are heights and widths."""
+        return self.forward_head(tuple(self.model.backbone(x).values()), x, targets)
 
 
-class DenseDetector(Detector):
-    """What RetinaNet and FCOS share: one head over all levels, no proposals."""
+class DenseDetector(TorchvisionDetector):
+    """RetinaNet or FCOS: a head that is shared by all levels, and no proposals."""
 
-    def read(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:
+    def forward_head(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:
         outputs = self.head_outputs(features)
         if targets is not None:
             anchors = self.model.anchor_generator(ImageList(x, [(0, 0)] * len(x)), list(features))
@@ -78,14 +63,16 @@ class DenseDetector(Detector):
         return cast(list[dict[str, Tensor]], self.model.postprocess_detections(self.flat(outputs), per_level, sizes))
 
     @abstractmethod
-    def head_outputs(self, features: tuple[Tensor, ...]) -> Outputs: ...
+    def head_outputs(self, features: tuple[Tensor, ...]) -> Outputs:
+        """The outputs of the head for a feature pyramid, without losses."""
 
     @abstractmethod
     def flat(self, outputs: Outputs) -> dict[str, list[Tensor]]:
-        """The head's maps in torchvision's form: one [N, H*W*A, columns] per level."""
+        """The maps of the head in torchvision's layout: [N, H*W*A, columns] for each level."""
 
     @abstractmethod
-    def losses(self, outputs: Outputs, anchors: list[Tensor], targets: list[Target]) -> dict[str, Tensor]: ...
+    def losses(self, outputs: Outputs, anchors: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """torchvision's losses, scalars by name."""
 
 
 class RetinaNetDetector(DenseDetector):
@@ -141,7 +128,7 @@ class RetinaNetDetector(DenseDetector):
 class FCOSDetector(DenseDetector):
     """FCOS (Tian et al., ICCV 2019): one point a location, GIoU loss, centerness in `extra`.
 
-    The shown box deltas are the head's distances after its ReLU, as torchvision defines them.
+    `boxes` are the head's distances after its ReLU, as torchvision defines them.
     """
 
     def __init__(self, pyramid: Pyramid, num_classes: int, head_convs: int = 4, candidates: int = 1000) -> None:
@@ -184,11 +171,12 @@ class FCOSDetector(DenseDetector):
         return cast(dict[str, Tensor], self.model.compute_loss(targets, flat, anchors, counts))
 
 
-class FasterRCNNDetector(Detector):
+class FasterRCNNDetector(TorchvisionDetector):
     """Faster R-CNN (Ren et al., NeurIPS 2015) with an FPN.
 
-    `logits` and `boxes` are the RPN's. With targets, the RoI head reads proposals sampled against the truth and shows
-    them in `extra`; a teacher reads the student's (`answer`), so that rows match.
+    `logits` and `boxes` are the RPN's. With targets, the RoI head reads proposals sampled against the truth, which are
+    returned in `extra` with its outputs; a teacher's reads the student's proposals (`outputs_for_student`), so that
+    rows match.
     """
 
     def __init__(self, pyramid: Pyramid, num_classes: int, small: bool = False) -> None:
@@ -211,7 +199,7 @@ class FasterRCNNDetector(Detector):
             box_batch_size_per_image=32 if small else 512,
         )
 
-    def read(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:
+    def forward_head(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:
         rpn = self.model.rpn
         objectness, deltas = rpn.head(list(features))
         outputs = Outputs(logits=tuple(objectness), features=features, boxes=tuple(deltas))
@@ -221,23 +209,23 @@ class FasterRCNNDetector(Detector):
             with torch.autocast(x.device.type, enabled=False):
                 proposals, outputs.losses = self._propose(outputs, x, sizes, shifted)
                 sampled, _, labels, deltas = self.model.roi_heads.select_training_samples(proposals, shifted)
-            outputs.extra = self._read_rois(features, sampled, sizes)
+            outputs.extra = self._roi_outputs(features, sampled, sizes)
             with torch.autocast(x.device.type, enabled=False):
-                own = outputs.float().extra
-                classifier, regression = fastrcnn_loss(own["roi_logits"], own["roi_boxes"], labels, deltas)
+                rois = outputs.float().extra
+                classifier, regression = fastrcnn_loss(rois["roi_logits"], rois["roi_boxes"], labels, deltas)
             outputs.losses |= {"loss_classifier": classifier, "loss_box_reg": regression}
         return outputs
 
-    def answer(self, own: Outputs, student: Outputs, batch: Batch) -> Outputs:
+    def outputs_for_student(self, outputs: Outputs, student: Outputs, batch: Batch) -> Outputs:
         sizes = [(int(t["size"][0]), int(t["size"][1])) for t in batch.targets]
-        proposals = list(student.extra["proposals"])
-        return Outputs(own.logits, own.features, None, own.boxes, self._read_rois(own.features, proposals, sizes))
+        rois = self._roi_outputs(outputs.features, list(student.extra["proposals"]), sizes)
+        return Outputs(outputs.logits, outputs.features, None, outputs.boxes, rois)
 
     def detect(self, x: Tensor, sizes: list[tuple[int, int]]) -> list[dict[str, Tensor]]:
         outputs = self(x)
         with torch.autocast(x.device.type, enabled=False):
             proposals, _ = self._propose(outputs, x, sizes, None)
-        rois = self._read_rois(outputs.features, proposals, sizes)
+        rois = self._roi_outputs(outputs.features, proposals, sizes)
         heads = self.model.roi_heads
         boxes, scores, labels = heads.postprocess_detections(
             rois["roi_logits"].float(), rois["roi_boxes"].float(), proposals, sizes
@@ -248,10 +236,10 @@ class FasterRCNNDetector(Detector):
         self, outputs: Outputs, x: Tensor, sizes: list[tuple[int, int]], targets: list[Target] | None
     ) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Region proposals of each image, and the RPN's losses when there are targets."""
-        rpn, own = self.model.rpn, outputs.float()
-        anchors = rpn.anchor_generator(ImageList(x, sizes), list(own.features))
-        counts = [level[0].numel() for level in own.logits]
-        objectness, deltas = concat_box_prediction_layers(list(own.logits), list(own.boxes))
+        rpn, exact = self.model.rpn, outputs.float()
+        anchors = rpn.anchor_generator(ImageList(x, sizes), list(exact.features))
+        counts = [level[0].numel() for level in exact.logits]
+        objectness, deltas = concat_box_prediction_layers(list(exact.logits), list(exact.boxes))
         decoded = rpn.box_coder.decode(deltas.detach(), anchors).view(len(sizes), -1, 4)
         proposals, _ = rpn.filter_proposals(decoded, objectness, sizes, counts)
         if targets is None:
@@ -260,9 +248,10 @@ class FasterRCNNDetector(Detector):
         score, regression = rpn.compute_loss(objectness, deltas, labels, rpn.box_coder.encode(matched, anchors))
         return proposals, {"loss_objectness": score, "loss_rpn_box_reg": regression}
 
-    def _read_rois(
+    def _roi_outputs(
         self, features: tuple[Tensor, ...], proposals: list[Tensor], sizes: list[tuple[int, int]]
     ) -> dict[str, Any]:
+        """`Outputs.extra` of the RoI head for the proposals of each image."""
         heads = self.model.roi_heads
         levels = OrderedDict((str(i), level.float()) for i, level in enumerate(features))
         logits, boxes = heads.box_predictor(heads.box_head(heads.box_roi_pool(levels, proposals, sizes)))
@@ -273,19 +262,6 @@ def flatten(level: Tensor, columns: int) -> Tensor:
     """[N, A*columns, H, W] -> [N, H*W*A, columns], the order of torchvision's anchors."""
     n, _, h, w = level.shape
     return level.view(n, -1, columns, h, w).permute(0, 3, 4, 1, 2).reshape(n, -1, columns)
-
-
-def he_init(head: nn.Module) -> None:
-    """He initialisation of the normalised convolutions of a small head.
-
-    The published 0.01 is so small that, before a normalisation, it multiplies the step size; in a few hundred steps
-    the small heads do not recover from that (RetinaNet on the embedded digits: 4 AP against 13 after 244 steps).
-    """
-    for module in head.modules():
-        if isinstance(module, nn.Sequential):
-            for conv, norm in pairwise(module):
-                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.GroupNorm):
-                    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
 
 
 def _group_norm(channels: int) -> nn.Module:

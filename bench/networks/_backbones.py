@@ -1,4 +1,4 @@
-"""Feature pyramids: torchvision's ResNets at paper size, and small ones for two CPU cores."""
+"""Backbones with feature pyramids: torchvision's ResNets, and small ones for two CPU cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from . import weights
+from . import _torchvision_weights as weights
 
 RESNETS = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_64x4d"}
 
@@ -22,10 +22,10 @@ class ResNetPyramid(nn.Module):
     Args:
         depth: "r50", "r101" or "x101" (ResNeXt-101 64x4d).
         init: "imagenet" loads torchvision's ImageNet weights, freezes the stem and the first stage and keeps every
-            BatchNorm at its stored statistics (its scale and shift train), as mmdetection does; "random" starts from
+            BatchNorm at its stored statistics (scale and shift train), as mmdetection does; "random" starts from
             scratch and trains everything.
-        top: what stands on the pyramid: "c5" gives P3 to P7 with P6 from the backbone's last map (RetinaNet), "p5" the
-            same with P6 from P5 (FCOS), "pool" P2 to P5 and a max-pooled P6 (Faster R-CNN), as in the papers' configs.
+        top: the coarsest levels: "c5" gives P3 to P7 with P6 from the backbone's last map (RetinaNet), "p5" the same
+            with P6 from P5 (FCOS), "pool" P2 to P5 and a max-pooled P6 (Faster R-CNN), as in the papers' configs.
     """
 
     def __init__(self, depth: str, init: str, top: str) -> None:

@@ -1,12 +1,12 @@
-"""CIRKD's segmentation networks from segmentation-models-pytorch's parts, and small ones of the same form.
+"""CIRKD's segmentation networks from modules of segmentation-models-pytorch (smp), and small ones of the same form.
 
 CIRKD (CVPR 2022, github.com/winycg/CIRKD; read as forked in hunto/DIST_KD@2418f18, which DIST trained) dilates its
 encoders to stride 8. DeepLabV3: ASPP with rates 12, 24 and 36 into 256 channels for ResNet-101 and 128 for the others,
 dropout 0.5, a 3x3 convolution. PSPNet: bins 1, 2, 3 and 6, a 3x3 convolution into 128 channels. Both: dropout 0.1, the
 1x1 classifier, and on a ResNet's third stage an FCN head. MobileNetV2 ends at its 320 channels and has no FCN head.
 
-One thing differs: the stem of their ResNets (v1s) is three 3x3 convolutions, here it is torchvision's one of 7x7, for
-which there are published weights.
+A difference: the stem of their ResNets (v1s) is three 3x3 convolutions, here torchvision's 7x7 convolution, for which
+there are published weights.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from torchvision.models.segmentation.fcn import FCNHead
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..errors import SpecError
-from . import weights
-from .backbones import Block
+from . import _torchvision_weights as weights
+from ._backbones import Block
 from .base import Network
 
 STRIDES = (2, 4, 8, 8, 8, 8)
 
 
 class Segmenter(Network):
-    """An encoder, a head and a classifier, all answers at stride 8.
+    """An encoder, a decoder and a classifier at stride 8.
 
-    `features` are the stem, stages 1 to 4 and the map that the classifier reads; `extra["aux_logits"]` [N, K, h, w] is
-    shown, in training and evaluation, where there is an auxiliary head. State-dict names are smp's own, with
-    `auxiliary_head` beside them.
+    `features` are the stem, stages 1 to 4 and the map that the classifier reads. Where there is an auxiliary head, its
+    logits are `extra["aux_logits"]` [N, K, h, w], in training and evaluation. State-dict names are those of smp, and
+    `auxiliary_head`.
 
     Args:
-        encoder: images [N, 3, H, W] -> the images, the stem and four stages, at `STRIDES`, as smp's encoders answer.
+        encoder: images [N, 3, H, W] -> the images, the stem and four stages, at `STRIDES`, as smp's encoders return.
         decoder: that list -> [N, channels[5], h, w].
         channels: of the stem, the stages and the decoder.
         num_classes: K.
@@ -66,7 +66,7 @@ class Segmenter(Network):
         """See `Network`.
 
         Raises:
-            SpecError: one image alone in training.
+            SpecError: a training batch of a single image.
         """
         if self.training and len(x) == 1:
             raise SpecError(
@@ -106,28 +106,28 @@ def encoder_of(architecture: str, init: str) -> tuple[nn.Module, tuple[int, ...]
 
     Args:
         architecture: "resnet18", "resnet101" or "mobilenet_v2", whose names torchvision and smp share.
-        init: "imagenet" loads torchvision's weights without their classifier, "random" starts from scratch; all of it
-            trains either way.
+        init: "imagenet" loads torchvision's weights without their classifier, "random" starts from scratch; the whole
+            encoder trains either way.
 
     Raises:
-        CheckpointError: weights are needed and cannot be had.
+        CheckpointError: weights are needed and neither on this machine nor downloadable.
     """
     encoder = get_encoder(architecture, weights=None, output_stride=8)
     if init == "imagenet":
         weights.load_imagenet(encoder, architecture, without=("fc.", "classifier."))
     for stage, rate in zip(encoder.get_stages().values(), (1, 2), strict=True):
-        # What would have halved the map keeps the dilation of the stage before; smp gives it that of its own stage.
+        # The convolution that halved the map keeps the dilation of the stage before; smp gives it the new dilation.
         halving = next(m for m in stage[0].modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
         halving.dilation = halving.padding = (rate, rate)
     channels = tuple(encoder.out_channels[1:])
     if architecture == "mobilenet_v2":
-        encoder.features[18] = nn.Identity()  # the expansion to 1280 channels, which only a classifier of images reads
+        encoder.features[18] = nn.Identity()  # the expansion to 1280 channels, which only an image classifier reads
         channels = (*channels[:-1], 320)
     return encoder, channels
 
 
 class MiniEncoder(nn.Module):
-    """A small residual network for 128x256 images on a CPU; answers as smp's encoders do.
+    """A small residual network for 128x256 images on a CPU, with the outputs of smp's encoders.
 
     Args:
         widths: channels of the stem and of four stages; 16 or more, because oneDNN (torch 2.14) breaks the heap in the
