@@ -1,4 +1,4 @@
-"""The teachers that a run trains beside its student."""
+"""Online teachers: the teachers that train together with a student."""
 
 from __future__ import annotations
 
@@ -20,86 +20,96 @@ from ..spec.run import Run, init_seed
 
 
 class OnlineTeachers(nn.Module):
-    """Teachers of one network, each with weights of its own, and the copy of the first that a student may follow.
+    """Teachers of one architecture with different initial weights, and the latest snapshot of the first one.
 
     Args:
-        taught: the teachers; the first is the one that is kept and measured.
-        snapshots: how many copies are taken of the first; 0 keeps none.
-        steps: of the whole training. Copy k is taken before step k * steps / (snapshots + 1), counted from 0 and
+        teachers: the first one is saved and measured at the end.
+        snapshots: number of snapshots of the first teacher; 0 for none.
+        steps: of the whole training. Snapshot k is taken before step k * steps / (snapshots + 1), counted from 0 and
             rounded up.
     """
 
-    def __init__(self, taught: Sequence[Network], snapshots: int, steps: int) -> None:
+    def __init__(self, teachers: Sequence[Network], snapshots: int, steps: int) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(taught)
+        self.networks = nn.ModuleList(teachers)
         self.snapshots, self.steps = snapshots, steps
-        self.copy = copy.deepcopy(taught[0]).requires_grad_(False) if snapshots else None
+        self.snapshot = copy.deepcopy(teachers[0]).requires_grad_(False) if snapshots else None
 
     @property
     def first(self) -> Network:
         return cast(Network, self.networks[0])
 
     def forward(self, x: Tensor, step: int) -> Outputs:
-        """What the first shows of `x`, [N, 3, H, W], in train mode at `step`, with `others` as methods read them."""
+        """The first teacher's outputs in train mode, with those of the others and of the snapshot in `others`.
+
+        Args:
+            x: [N, 3, H, W].
+            step: of the training, counted from 0.
+        """
         taken = self._taken(step)
-        if self.copy is not None and taken > self._taken(step - 1):
-            self.copy.load_state_dict(self.first.state_dict())
+        if self.snapshot is not None and taken > self._taken(step - 1):
+            self.snapshot.load_state_dict(self.first.state_dict())
         self.networks.train()
-        shown: list[Outputs] = [network(x) for network in self.networks]
-        if self.copy is not None and taken:
+        outputs: list[Outputs] = [network(x) for network in self.networks]
+        if self.snapshot is not None and taken:
             with torch.no_grad():
-                shown.append(self.copy.eval()(x))
-        return replace(shown[0], others=tuple(shown[1:]))
+                outputs.append(self.snapshot.eval()(x))
+        return replace(outputs[0], others=tuple(outputs[1:]))
 
     def _taken(self, step: int) -> int:
-        """How many copies have been taken when `step` begins; needs no memory, so a resumed run knows it as well."""
+        """Number of snapshots taken when `step` begins; depends on the step alone, so it holds for resumed runs."""
         return max((self.snapshots + 1) * step // self.steps, 0)
 
 
-def teachers(run: Run) -> tuple[str, ...]:
-    """The networks that learn beside a run's student: none, or one name once for each of them."""
+def teacher_names(run: Run) -> tuple[str, ...]:
+    """The network of a run's online teachers, once for each of them; empty for a run without."""
     if run.online_teacher is None:
         return ()
     return (run.online_teacher,) * methods.method_class(run.method).online_teachers(run.options)
 
 
-def copied(run: Run) -> tuple[str, ...]:
-    """The network that is copied while it learns, and answers beside itself; none for most runs."""
-    return teachers(run)[:1] if _snapshots(run) else ()
+def snapshot_names(run: Run) -> tuple[str, ...]:
+    """The network of the snapshot that a run keeps of its online teacher; empty for most runs."""
+    return teacher_names(run)[:1] if _snapshots(run) else ()
 
 
 def check(run: Run) -> None:
-    """Refuse several teachers that would begin with the same published weights, and so stay equal.
+    """Reject several online teachers with the same published initial weights: they would stay equal.
 
     Raises:
         SpecError: names the method and the init.
     """
-    names, init = teachers(run), run.recipe.init
+    names, init = teacher_names(run), run.recipe.init
     if len(names) > 1 and init != "random":
         raise SpecError(
-            f"{run.method}: {len(names)} teachers would all begin with the weights of init {init!r} and stay equal; "
+            f"{run.method}: {len(names)} teachers would all start from the weights of init {init!r} and stay equal; "
             "set init to random, or teachers to 1"
         )
 
 
 def build(run: Run, num_classes: int, steps: int) -> OnlineTeachers | None:
-    """A run's online teachers, from initial weights that depend on neither its student nor each other.
+    """A run's online teachers; their initial weights depend on neither the student nor the number of teachers.
+
+    Args:
+        run: the spec.
+        num_classes: of the data.
+        steps: of the whole training.
 
     Raises:
         SpecError: as `check`.
     """
-    names, init = teachers(run), run.recipe.init
+    names, init = teacher_names(run), run.recipe.init
     if not names:
         return None
     check(run)
-    built = []
+    teachers = []
     for number, name in enumerate(names, 1):
-        # Another seed than a student's: of two equal networks with equal weights, neither has anything to teach.
+        # Not the student's seed: with equal weights, a teacher of the student's network would have nothing to teach.
         role = f"{name} as teacher" if number == 1 else f"{name} as teacher {number}"
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed(run.data.fingerprint, role, run.seed))
-            built.append(networks.build(name, num_classes, init))
-    return OnlineTeachers(built, _snapshots(run), steps)
+            teachers.append(networks.build(name, num_classes, init))
+    return OnlineTeachers(teachers, _snapshots(run), steps)
 
 
 def _snapshots(run: Run) -> int:

@@ -1,4 +1,4 @@
-"""Random states: each member of a cohort draws from its own, so company changes nothing."""
+"""Random states: each student of a cohort has one, so that its draws are the same as when it is trained alone."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from torch import Tensor
 
 
 class RandomState:
-    """The random state of one member, made current while the member works.
+    """The random state of one student: torch's global one while it is `current`.
 
-    Outside of `current` the global state belongs to nobody: data draws seed themselves.
+    Nothing else draws from the global state: data order and augmentation have generators of their own.
+
+    Args:
+        seed: of the state.
+        device: the state includes that of this CUDA device.
     """
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
         torch.manual_seed(seed)
-        self._remember()
+        self._store()
 
     @contextmanager
     def current(self) -> Iterator[None]:
+        """Draw from this state inside, and keep it as the block leaves it."""
         torch.set_rng_state(self.cpu)
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(self.cuda, self.device)
         try:
             yield
         finally:
-            self._remember()
+            self._store()
 
-    def _remember(self) -> None:
+    def _store(self) -> None:
         self.cpu: Tensor = torch.get_rng_state()
         if self.device.type == "cuda":
             self.cuda: Tensor = torch.cuda.get_rng_state(self.device)

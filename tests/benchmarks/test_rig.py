@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdbench.train.student import Clock
+from kdbench.train.step import train_step
+from kdbench.train.timing import StepTimer
 from tests.perf.rig import STEPS, Case, Rig
 
 CPU = torch.device("cpu")
@@ -24,28 +25,26 @@ def test_a_held_loop_ends_where_bare_steps_end(rig: Rig) -> None:
     with rig.loop(entry, ("none", {})) as loop:
         for _ in range(STEPS):
             loop.step()
-    held = loop.members[0]
-    bare = rig.loop(entry).members[0]
+    held = loop.students[0]
+    bare = rig.loop(entry).students[0]
     for batch, _ in zip(rig.task.batches(0, CPU), range(STEPS), strict=False):
-        with torch.no_grad():
-            own = rig.teacher(batch.teacher_inputs)
-        bare.step(batch, own, rig.teacher, Clock(CPU, exact=False))
+        train_step([bare], batch, rig.teacher, StepTimer(CPU, exact=False))
     assert held.steps == bare.steps == STEPS
-    for name, value in held.student.state_dict().items():
-        assert torch.equal(value, bare.student.state_dict()[name]), name
+    for name, value in held.network.state_dict().items():
+        assert torch.equal(value, bare.network.state_dict()[name]), name
 
 
 def test_a_method_with_an_earlier_phase_and_one_with_a_teacher_of_its_own_are_ready_at_once(rig: Rig) -> None:
     for method in ("mag+kd", "dml"):
         with rig.loop((method, {})) as loop:
-            assert loop.members[0].steps == 0
+            assert loop.students[0].steps == 0
             loop.step()
-            assert loop.members[0].steps == 1
+            assert loop.students[0].steps == 1
 
 
 def test_a_student_that_left_the_training_is_not_timed(rig: Rig) -> None:
     with rig.loop(("none", {})) as loop:
-        loop.members[0].status, loop.members[0].reason = "diverged", "loss term kd is nan"
+        loop.students[0].status, loop.students[0].reason = "diverged", "loss term kd is nan"
         with pytest.raises(AssertionError, match="none left the training: diverged, loss term kd is nan"):
             loop.step()
 

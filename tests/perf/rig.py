@@ -14,15 +14,15 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from kdbench import datasets, methods, networks, tasks
+from kdbench import methods, networks, tasks
 from kdbench.datasets.base import ImageSet
 from kdbench.methods.base import Batch
 from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Run
-from kdbench.tasks.base import Task
+from kdbench.tasks.base import OpenedData, Task
 from kdbench.train.loop import train
-from kdbench.train.student import Member
+from kdbench.train.student import Student
 
 from . import synthetic
 
@@ -84,25 +84,22 @@ class Rig:
 
     Args:
         case: what is trained.
-        root: where data is made and members keep their files.
+        root: where data is made and students keep their files.
         device: where they train.
     """
 
     def __init__(self, case: Case, root: Path, device: torch.device) -> None:
         self.case, self.root, self.device = case, root, device
-        # One epoch is longer than the loop is watched for: no member is evaluated or saved in between.
+        # One epoch is longer than the loop is watched for: no student is evaluated or saved in between.
         changes = {"epochs": 1, "epoch_steps": STEPS + 1, "lr": 1e-4, "eval_every": 1} | case.changes
         self.recipe: Recipe = load_recipe(case.recipe, changes)
 
     @cached_property
-    def data(self) -> tasks.Opened:
+    def data(self) -> OpenedData:
         if self.case.cifar:
             return synthetic.images()
-        if self.case.task == "detection":
-            return datasets.open_coco("digits", self.root, train=64, val=8)
-        if self.case.task == "segmentation":
-            return datasets.open_masks("digits", self.root, train=64, val=8)
-        return datasets.open_images("digits", self.root, train=320, val=10)
+        sizes = {"train": 320, "val": 10} if self.case.task == "classification" else {"train": 64, "val": 8}
+        return tasks.get(self.case.task).open("digits", self.root, options=sizes)
 
     @property
     def images(self) -> ImageSet:
@@ -112,7 +109,7 @@ class Rig:
 
     @cached_property
     def task(self) -> Task:
-        return tasks.build(self.data, self.recipe, data_seed=0)
+        return tasks.get(self.case.task)(self.data, self.recipe, data_seed=0)
 
     @cached_property
     def teacher(self) -> Network:
@@ -132,16 +129,17 @@ class Rig:
         Raises:
             MethodError: one of them has no form for the case.
         """
-        members = [self._member(*entry) for entry in entries]
-        return Loop(members, self.task, self.teacher if any(m.wants_frozen for m in members) else None, self.device)
+        students = [self._student(*entry) for entry in entries]
+        taught = any(student.uses_frozen_teacher for student in students)
+        return Loop(students, self.task, self.teacher if taught else None, self.device)
 
-    def _member(self, method: str, options: dict[str, Any]) -> Member:
+    def _student(self, method: str, options: dict[str, Any]) -> Student:
         options = methods.resolve(method, _shortened(methods.resolve(method, {})) | options)
         mode = methods.teacher_mode(method, options)
         run = Run(
             task=self.recipe.task,
             scale="mini",
-            data=tasks.describe(self.data),
+            data=self.task.describe(self.data),
             student=self.case.student,
             online_teacher=self.case.teacher if mode == "online" else None,
             method=method,
@@ -149,17 +147,17 @@ class Rig:
             recipe=self.recipe,
             seed=0,
         )
-        return Member(run, self.task, self.teacher.info if mode == "frozen" else None, self.root / run.id, self.device)
+        return Student(run, self.task, self.teacher.info if mode == "frozen" else None, self.root / run.id, self.device)
 
 
 class Loop:
-    """`training.train` in a thread of its own, which waits before every batch until `step` lets it go on.
+    """`loop.train` in a thread of its own, which waits before every batch until `step` lets it go on.
 
     Only one thread ever works: whoever calls `step` waits meanwhile. Use it as a context manager.
     """
 
-    def __init__(self, members: Sequence[Member], task: Task, teacher: Network | None, device: torch.device) -> None:
-        self.members, self.device = list(members), device
+    def __init__(self, students: Sequence[Student], task: Task, teacher: Network | None, device: torch.device) -> None:
+        self.students, self.device = list(students), device
         self._go, self._waits = threading.Semaphore(0), threading.Semaphore(0)
         self._ends = False
         self._error: BaseException | None = None
@@ -184,8 +182,8 @@ class Loop:
 
     def _wait(self) -> None:
         self._waits.acquire()
-        for member in self.members:
-            assert member.active, f"{member.run.method} left the training: {member.status}, {member.reason}"
+        for student in self.students:
+            assert student.active, f"{student.run.method} left the training: {student.status}, {student.reason}"
         if self._error is not None:
             raise self._error
         if self.device.type == "cuda":
@@ -193,7 +191,7 @@ class Loop:
 
     def _train(self, task: Task, teacher: Network | None) -> None:
         try:
-            train(self.members, task, teacher, self.device, lambda _: None)
+            train(self.students, task, teacher, self.device, lambda _: None)
             self._error = AssertionError(f"the training is over; STEPS gives it {STEPS}")
         except _End:
             pass

@@ -1,4 +1,4 @@
-"""Classification runs whose methods have phases, banks and teachers of their own: alone and in company."""
+"""Classification runs of methods with phases, banks and online teachers: alone and in a cohort."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kdbench.tasks import augment
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.train import job as harness
 from kdbench.train.job import execute
-from kdbench.train.student import Member
+from kdbench.train.student import Student
 from tests.helpers.pictures import EKD, OPTIONS, Pictures, counted, done, equal, numbers, short, state_of
 
 MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft")
@@ -36,7 +36,7 @@ def quiet(event: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_mixed_cohort_ends_bitwise_as_its_members_do_alone(
+def test_a_mixed_cohort_ends_bitwise_as_its_students_do_alone(
     precision: str, pictures: Pictures, tmp_path: Path
 ) -> None:
     recipe = short(precision=precision)
@@ -74,7 +74,7 @@ def test_a_phase_that_methods_share_is_done_once_and_counts_for_each(
     assert apart.prepare_seconds >= 0.05 and kd.prepare_seconds == 0
 
 
-def test_a_member_that_fails_in_its_earlier_phase_leaves_and_the_rest_go_on(
+def test_a_student_that_fails_in_its_earlier_phase_ends_and_the_others_continue(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [pictures.run(method) for method in ("mag+kd", "mas+at", "none")]
@@ -105,20 +105,21 @@ def test_a_loss_that_breaks_in_the_methods_first_epochs_is_divergence(
 def test_weights_that_only_the_last_update_broke_are_divergence_too(
     part: str, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_epoch = Member.end_epoch
+    finish_epoch = Student.finish_epoch
+    attribute = {"student": "network", "method": "method", "teachers": "online_teachers"}[part]
 
-    def breaking(self: Member, *given: Any) -> None:
-        end_epoch(self, *given)
-        torch.nn.init.constant_(next(getattr(self, part).parameters()), float("inf"))
+    def breaking(self: Student, *given: Any) -> None:
+        finish_epoch(self, *given)
+        torch.nn.init.constant_(next(getattr(self, attribute).parameters()), float("inf"))
 
-    monkeypatch.setattr(Member, "end_epoch", breaking)
+    monkeypatch.setattr(Student, "finish_epoch", breaking)
     (row,) = execute(pictures.job(tmp_path, pictures.run("ekd")), quiet)
     assert row.status == "diverged"
     assert f"weight of the {part} is not finite after the last step" in row.reason
     assert row.metrics is None and row.history
 
 
-def test_data_is_read_no_further_when_every_member_has_left(
+def test_data_is_read_no_further_when_every_student_has_failed(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
@@ -162,7 +163,7 @@ def test_of_several_online_teachers_the_first_is_kept_and_measured(pictures: Pic
     several, alone = runs = [pictures.run("ekd", options={"teachers": count, "guided": False}) for count in (3, 1)]
     first, only = done(execute(pictures.job(tmp_path, *runs), quiet))
     assert first.teacher and only.teacher and first.teacher.measured == only.teacher.measured
-    # It learns from its labels alone, so company changes nothing.
+    # It learns from its labels alone, so a second teacher changes nothing.
     assert equal(state_of(tmp_path, several, "teacher.pt"), state_of(tmp_path, alone, "teacher.pt"))
     assert not equal(state_of(tmp_path, several), state_of(tmp_path, alone))
 
@@ -225,7 +226,7 @@ def test_a_students_last_metrics_hold_its_agreement_with_the_teacher_that_it_had
     assert all(set(metrics) == {"top1", "top5"} for metrics in others)
 
 
-def test_students_without_a_teacher_agree_with_nobody_whatever_their_company(
+def test_students_without_a_teacher_have_no_agreement_beside_students_with_one(
     pictures: Pictures, tmp_path: Path
 ) -> None:
     rows = done(execute(pictures.job(tmp_path, pictures.run(), pictures.run("kd")), quiet))
@@ -240,15 +241,15 @@ def test_a_row_tells_the_weights_that_its_method_ended_with(pictures: Pictures, 
         pictures.run("ad", options={"config": "equal", "safe": False}),
     )
     ended: list[dict[str, float]] = []
-    finish = harness._finish
+    finish = harness.finish
 
-    def finished(member: Any, *given: Any) -> Row:
-        alphas = {name: value for name, value in member.method.named_parameters() if name.endswith("alphas")}
+    def finished(student: Any, *given: Any) -> Row:
+        alphas = {name: value for name, value in student.method.named_parameters() if name.endswith("alphas")}
         ended.append({name: (-value).exp().tolist() for name, value in alphas.items()})
-        return finish(member, *given)
+        return finish(student, *given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness, "_finish", finished)
+        patch.setattr(harness, "finish", finished)
         job = pictures.job(tmp_path, adaptive, summed, fixed)
         done(execute(job, quiet))
     rows = [Store(job.results).row(one.id) for one in job.runs]

@@ -67,7 +67,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_members_of_a_cohort_end_bitwise_equal_to_solo_runs(
+def test_students_of_a_cohort_end_bitwise_equal_to_solo_runs(
     precision: str, make_run: Any, make_job: Any, tmp_path: Path
 ) -> None:
     recipe = load_recipe("coco_mini", SHORT | {"epochs": 1, "precision": precision})
@@ -117,7 +117,7 @@ def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_sa
         assert [epoch.losses for epoch in kept.history] == [epoch.losses for epoch in row.history]
 
 
-def test_members_saved_at_different_epochs_meet_again(make_run: Any, make_job: Any, tmp_path: Path) -> None:
+def test_students_saved_at_different_epochs_meet_again(make_run: Any, make_job: Any, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for results in (whole, parts):
         execute(make_job(make_run("teacher"), results=results), quiet)
@@ -126,7 +126,7 @@ def test_members_saved_at_different_epochs_meet_again(make_run: Any, make_job: A
 
     def kill_between_saves(event: dict[str, Any]) -> None:
         if event["event"] == "epoch" and event["epoch"] == 1:
-            raise Killed  # the first member is saved, the second is not
+            raise Killed  # the first student is saved, the second is not
 
     with pytest.raises(Killed):
         execute(make_job(*runs, results=parts), kill_between_saves)
@@ -162,22 +162,22 @@ def poison(monkeypatch: pytest.MonkeyPatch, method: str, at_step: int, value: fl
         (RuntimeError("broken kernel"), "failed", "RuntimeError: broken kernel"),
     ],
 )
-def test_a_member_that_breaks_leaves_with_a_status_and_the_rest_end_as_alone(
+def test_a_student_that_fails_ends_with_a_status_and_the_others_end_as_alone(
     value: Any, status: str, words: str, make_run: Any, make_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe("coco_mini", SHORT | {"epochs": 1})
-    company, alone = tmp_path / "company", tmp_path / "alone"
-    for results in (company, alone):
+    cohort, alone = tmp_path / "cohort", tmp_path / "alone"
+    for results in (cohort, alone):
         execute(make_job(make_run("teacher", recipe=recipe), results=results), quiet)
     good, bad = make_run("cwd", recipe=recipe), make_run("mimic", recipe=recipe)
     execute(make_job(good, results=alone), quiet)
     poison(monkeypatch, "mimic", 3, value)
-    rows = {row.run.method: row for row in execute(make_job(bad, good, results=company), quiet)}
+    rows = {row.run.method: row for row in execute(make_job(bad, good, results=cohort), quiet)}
     assert rows["mimic"].status == status
     assert words in rows["mimic"].reason
     assert rows["mimic"].metrics is None
     assert rows["cwd"].status == "done"
-    assert equal(student_of(company, good.id), student_of(alone, good.id))
+    assert equal(student_of(cohort, good.id), student_of(alone, good.id))
 
 
 def test_a_loss_that_would_hide_another_is_refused(make_run: Any, make_job: Any, monkeypatch: Any) -> None:

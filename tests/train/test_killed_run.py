@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from kdbench.methods._granularity import Granularity
+from kdbench.networks.base import Network
 from kdbench.records import checkpoint as checkpoints
 from kdbench.tasks.classification import ClassificationTask
+from kdbench.train import checkpointing, preparation
 from kdbench.train import loop as training
 from kdbench.train.job import execute
-from kdbench.train.student import Member
+from kdbench.train.student import Student
 from tests.helpers.pictures import EKD, STEPS, Pictures, counted, done, equal, numbers, short, state_of
 
 STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
@@ -60,7 +62,7 @@ def test_a_killed_run_goes_on_from_where_it_was_saved_and_ends_bitwise_the_same(
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     at_once = done(execute(pictures.job(whole, *runs), quiet))
     places = []
-    # In the first epoch, between the savings of two members at its end, and in the second.
+    # In the first epoch, between the savings of two students at its end, and in the second.
     for kill in (kill_at("step", "step", 4), kill_at("epoch", "epoch", 1), kill_at("step", "step", 10)):
         with pytest.raises(Killed):
             execute(pictures.job(parts, *runs), kill)
@@ -80,23 +82,23 @@ def test_a_killed_run_goes_on_from_where_it_was_saved_and_ends_bitwise_the_same(
             assert one.cost and other.cost and other.cost.prepare_seconds > 0
 
 
-def test_members_saved_at_different_steps_meet_again(
+def test_students_saved_at_different_steps_meet_again(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_every_few_steps(monkeypatch, 1)
     runs = [pictures.run("kd"), pictures.run("dist")]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     at_once = done(execute(pictures.job(whole, *runs), quiet))
-    save, saved = Member.save, []
+    save, saved = checkpointing.save, []
 
-    def kill_at_the_fourth(self: Member) -> None:
-        saved.append(self.run.method)
+    def kill_at_the_fourth(student: Student) -> None:
+        saved.append(student.run.method)
         if len(saved) == 4:
             raise Killed
-        save(self)
+        save(student)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Member, "save", kill_at_the_fourth)
+        patch.setattr(checkpointing, "save", kill_at_the_fourth)
         with pytest.raises(Killed):
             execute(pictures.job(parts, *runs), quiet)
     assert saved == ["kd", "dist", "kd", "dist"]
@@ -112,8 +114,13 @@ def test_a_methods_earlier_phases_are_kept_once_they_are_over(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    begin = Member._begin
-    monkeypatch.setattr(Member, "_begin", lambda self, teacher: (begun.append(self.run.method), begin(self, teacher)))
+    initial_phase = preparation._initial_phase
+
+    def counting(student: Student, teacher: Network) -> None:
+        begun.append(student.run.method)
+        initial_phase(student, teacher)
+
+    monkeypatch.setattr(preparation, "_initial_phase", counting)
     prepared = counted(monkeypatch, Granularity)
     runs = [pictures.run("kd"), pictures.run("mag+kd"), pictures.run("fsp")]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -131,20 +138,20 @@ def test_a_long_epoch_is_saved_within_and_its_time_counted_once(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(seconds=0.0, perf_counter=lambda: clock.seconds)
-    batches, save, saved = ClassificationTask.batches, Member.save, []
+    batches, save, saved = ClassificationTask.batches, checkpointing.save, []
 
     def slow(self: Any, *given: Any, **named: Any) -> Any:
         for batch in batches(self, *given, **named):
             clock.seconds += 1
             yield batch
 
-    def saving(self: Member) -> None:
-        saved.append((self.steps, self.wall_seconds))
-        save(self)
+    def saving(student: Student) -> None:
+        saved.append((student.steps, student.wall_seconds))
+        save(student)
         clock.seconds += 4
 
     monkeypatch.setattr(ClassificationTask, "batches", slow)
-    monkeypatch.setattr(Member, "save", saving)
+    monkeypatch.setattr(checkpointing, "save", saving)
     monkeypatch.setattr(training, "time", clock)
     monkeypatch.setattr(training, "READ_EVERY", 1)
     monkeypatch.setattr(training, "SAVE_EVERY", 4.0)

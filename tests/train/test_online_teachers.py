@@ -47,7 +47,7 @@ def followed(snapshots: int, steps: int) -> Iterator[int | None]:
     for step in range(steps):
         shown = teachers(images(), step)
         assert len(shown.others) <= 1
-        yield round(teachers.copy.weight.item()) if shown.others else None  # type: ignore[union-attr,operator,arg-type]
+        yield round(teachers.snapshot.weight.item()) if shown.others else None  # type: ignore[union-attr,operator,arg-type]
         with torch.no_grad():
             teachers.first.weight.add_(1)  # type: ignore[operator,union-attr]
 
@@ -69,7 +69,7 @@ def test_the_last_of_evenly_spaced_copies_is_followed() -> None:
 
 def test_without_snapshots_nothing_is_copied() -> None:
     teachers = OnlineTeachers([Tiny(1.0), Tiny(2.0)], 0, 10)
-    assert teachers.copy is None
+    assert teachers.snapshot is None
     assert {name.rpartition(".")[2] for name in teachers.state_dict()} == set(Tiny(0.0).norm.state_dict()) | {"weight"}
     assert len(teachers(images(), 9).others) == 1
 
@@ -82,12 +82,12 @@ def test_teachers_learn_and_a_copy_neither_learns_nor_gathers_statistics() -> No
     after = teachers.train()(images(), 1)
     (copy,) = after.others
     assert isinstance(copy.logits, Tensor) and isinstance(after.logits, Tensor)
-    assert teachers.copy is not None
-    assert equal(state(teachers.copy), taken)  # with the statistics of the batches before the step
+    assert teachers.snapshot is not None
+    assert equal(state(teachers.snapshot), taken)  # with the statistics of the batches before the step
     assert not equal(state(teachers.first), taken)
     assert not copy.logits.requires_grad and after.logits.requires_grad
-    assert not any(parameter.requires_grad for parameter in teachers.copy.parameters())
-    torch.testing.assert_close(copy.logits, teachers.copy.eval()(images()).logits)
+    assert not any(parameter.requires_grad for parameter in teachers.snapshot.parameters())
+    torch.testing.assert_close(copy.logits, teachers.snapshot.eval()(images()).logits)
     assert not torch.equal(copy.logits, after.logits)  # the teacher normalises by the batch, its copy does not
 
 
@@ -124,14 +124,14 @@ def test_building_teachers_leaves_the_random_state_alone(pictures: Pictures) -> 
 
 def test_several_teachers_from_the_same_published_weights_are_refused(pictures: Pictures) -> None:
     run = pictures.run("ekd", recipe=short(init="published"), options={"teachers": 2})
-    with pytest.raises(SpecError, match="ekd: 2 teachers would all begin with the weights of init 'published'"):
+    with pytest.raises(SpecError, match="ekd: 2 teachers would all start from the weights of init 'published'"):
         online.build(run, 10, steps=5)
 
 
 def test_which_networks_learn_and_are_copied_beside_a_student(pictures: Pictures) -> None:
     def beside(method: str, **options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         run = pictures.run(method, options=options)
-        return online.teachers(run), online.copied(run)
+        return online.teacher_names(run), online.snapshot_names(run)
 
     assert beside("none") == beside("kd") == beside("ekd", pretrained=True) == ((), ())
     assert beside("dml") == beside("ekd") == (("resnet14",), ())

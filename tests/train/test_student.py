@@ -1,4 +1,4 @@
-"""One member: its initial weights, the running mean of its weights, and what a step clips and takes along."""
+"""One student: its initial weights, the running mean of its weights, and what a step clips and takes along."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from kdbench import networks
 from kdbench.networks.base import Network
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.run import Run
-from kdbench.train.student import Clock, Member, Tally
+from kdbench.train import checkpointing
+from kdbench.train.step import train_step
+from kdbench.train.student import Student
+from kdbench.train.timing import StepTimer
 from tests.helpers.pictures import STEPS, Pictures, short, state_of
 
 CPU = torch.device("cpu")
@@ -25,16 +28,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return Pictures(tmp_path_factory.mktemp("data"))
 
 
-def member_of(pictures: Pictures, run: Run, folder: Path) -> Member:
+def student_of(pictures: Pictures, run: Run, folder: Path) -> Student:
     info = networks.build("resnet14", 10).info if run.teacher else None
-    return Member(run, pictures.task(run), info, folder, CPU)
+    return Student(run, pictures.task(run), info, folder, CPU)
 
 
-def train(member: Member, steps: int, after: Any = lambda: None) -> None:
+def train(student: Student, steps: int, after: Any = lambda: None) -> None:
     """`steps` steps without a teacher; `after` is called after each."""
-    for step, batch in zip(range(steps), member.task.endless(CPU, "train"), strict=False):
+    for step, batch in zip(range(steps), student.task.endless(CPU, "train"), strict=False):
         del step
-        member.step(batch, None, None, Clock(CPU, exact=False))
+        train_step([student], batch, None, StepTimer(CPU, exact=False))
+        assert student.active, student.reason
         after()
 
 
@@ -48,18 +52,18 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def test_a_student_begins_alike_under_every_method_and_teacher_of_a_seed(pictures: Pictures, tmp_path: Path) -> None:
     methods = ("none", "kd", "crd", "mag+kd", "ekd", "dml", "ab")
-    first, *others = (copy(member_of(pictures, pictures.run(name), tmp_path).student) for name in methods)
+    first, *others = (copy(student_of(pictures, pictures.run(name), tmp_path).network) for name in methods)
     assert all(equal(first, other) for other in others)
     taught = pictures.run("ekd", online_teacher="resnet20")
-    assert equal(first, copy(member_of(pictures, taught, tmp_path).student))
-    assert not equal(first, copy(member_of(pictures, pictures.run(seed=1), tmp_path).student))
+    assert equal(first, copy(student_of(pictures, taught, tmp_path).network))
+    assert not equal(first, copy(student_of(pictures, pictures.run(seed=1), tmp_path).network))
 
 
 def test_an_online_teacher_begins_alike_beside_every_student_and_method(pictures: Pictures, tmp_path: Path) -> None:
     def teacher(method: str, **more: Any) -> dict[str, Tensor]:
-        member = member_of(pictures, pictures.run(method, **more), tmp_path)
-        assert member.teachers is not None
-        return copy(member.teachers.first)
+        student = student_of(pictures, pictures.run(method, **more), tmp_path)
+        assert student.online_teachers is not None
+        return copy(student.online_teachers.first)
 
     first = teacher("ekd")
     assert equal(first, teacher("ekd", student="resnet20"))
@@ -68,60 +72,64 @@ def test_an_online_teacher_begins_alike_beside_every_student_and_method(pictures
 
 
 def test_a_teacher_of_the_students_own_network_begins_with_other_weights(pictures: Pictures, tmp_path: Path) -> None:
-    member = member_of(pictures, pictures.run("dml", online_teacher="resnet8"), tmp_path)
-    assert member.teachers is not None
-    assert not equal(copy(member.student), copy(member.teachers.first))  # twins would have nothing to tell each other
+    student = student_of(pictures, pictures.run("dml", online_teacher="resnet8"), tmp_path)
+    assert student.online_teachers is not None
+    assert not equal(
+        copy(student.network), copy(student.online_teachers.first)
+    )  # twins would have nothing to tell each other
 
 
 @pytest.mark.parametrize("teachers", [1, 2])
 def test_a_step_trains_the_online_teachers_too(teachers: int, pictures: Pictures, tmp_path: Path) -> None:
-    member = member_of(pictures, pictures.run("ekd", options={"teachers": teachers}), tmp_path)
-    assert member.teachers is not None and len(member.teachers.networks) == teachers
-    before = copy(member.teachers)
-    train(member, 1)
-    moved = {name for name, value in member.teachers.state_dict().items() if not torch.equal(before[name], value)}
+    student = student_of(pictures, pictures.run("ekd", options={"teachers": teachers}), tmp_path)
+    assert student.online_teachers is not None and len(student.online_teachers.networks) == teachers
+    before = copy(student.online_teachers)
+    train(student, 1)
+    moved = {
+        name for name, value in student.online_teachers.state_dict().items() if not torch.equal(before[name], value)
+    }
     assert moved == set(before)
 
 
 def test_channels_last_holds_for_every_teacher_and_for_a_copy(pictures: Pictures, tmp_path: Path) -> None:
     recipe = short(channels_last=True)
     for options in ({"teachers": 2}, {"guided": False, "snapshots": 1}):
-        member = member_of(pictures, pictures.run("ekd", recipe=recipe, options=options), tmp_path)
-        train(member, STEPS)
-        assert member.teachers is not None
-        weights = [p for p in member.teachers.parameters() if p.ndim == 4 and min(p.shape) > 1]
+        student = student_of(pictures, pictures.run("ekd", recipe=recipe, options=options), tmp_path)
+        train(student, STEPS)
+        assert student.online_teachers is not None
+        weights = [p for p in student.online_teachers.parameters() if p.ndim == 4 and min(p.shape) > 1]
         assert len(weights) % 2 == 0 and weights
         assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
 def test_the_student_follows_the_copy_from_the_step_that_takes_it(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run("ekd", options={"guided": False, "snapshots": 1, "alpha": 0.5})
-    member = member_of(pictures, run, tmp_path)
-    assert member.teachers is not None and member.teachers.copy is not None
+    student = student_of(pictures, run, tmp_path)
+    assert student.online_teachers is not None and student.online_teachers.snapshot is not None
     states: list[dict[str, Tensor]] = []
     losses: list[dict[str, float]] = []
 
     def look() -> None:
-        states.append(copy(member.teachers.first))  # type: ignore[union-attr]
-        losses.append(member.read_losses())
+        states.append(copy(student.online_teachers.first))  # type: ignore[union-attr]
+        losses.append(student.read_losses())
 
-    train(member, STEPS, look)
+    train(student, STEPS, look)
     assert [loss["soft_target"] > 0 for loss in losses] == [False, False, True]  # 3 / 2 steps, rounded up
     assert [loss["early_task"] > 0 for loss in losses] == [True, True, False]
     for loss in losses[:2]:
         assert loss["early_task"] == pytest.approx(loss["cross_entropy"], rel=1e-6)  # both are half of the labels' loss
-    assert equal(copy(member.teachers.copy), states[1])
+    assert equal(copy(student.online_teachers.snapshot), states[1])
 
 
 def test_what_is_saved_is_the_running_mean_of_weights_and_statistics(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run(recipe=short(ema=0.5))
-    member = member_of(pictures, run, tmp_path / run.id)
+    student = student_of(pictures, run, tmp_path / run.id)
     seen: list[dict[str, Tensor]] = []
-    train(member, STEPS, lambda: seen.append(copy(member.student)))
+    train(student, STEPS, lambda: seen.append(copy(student.network)))
     mean = seen[0]  # the mean begins with the weights after the first step
     for state in seen[1:]:
         mean = {name: value * 0.5 + state[name] * 0.5 for name, value in mean.items()}
-    member.save_student()
+    checkpointing.save_student(student)
     saved = state_of(tmp_path, run)
     assert saved.keys() == mean.keys()
     for name, value in saved.items():
@@ -132,83 +140,54 @@ def test_what_is_saved_is_the_running_mean_of_weights_and_statistics(pictures: P
 
 def test_without_a_running_mean_the_student_itself_is_saved(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run()
-    member = member_of(pictures, run, tmp_path / run.id)
-    train(member, 1)
-    member.save_student()
-    assert equal(state_of(tmp_path, run), {name: value.contiguous() for name, value in copy(member.student).items()})
+    student = student_of(pictures, run, tmp_path / run.id)
+    train(student, 1)
+    checkpointing.save_student(student)
+    assert equal(state_of(tmp_path, run), {name: value.contiguous() for name, value in copy(student.network).items()})
 
 
 @pytest.mark.parametrize("options", [{}, {"teachers": 2}, {"guided": False, "snapshots": 2}])
-def test_a_resumed_member_is_the_one_that_was_saved(
+def test_a_resumed_student_is_in_the_state_that_was_saved(
     options: dict[str, Any], pictures: Pictures, tmp_path: Path
 ) -> None:
     run = pictures.run("ekd", recipe=short(ema=0.5), options=options)
-    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
-    assert not again.resume()
-    train(member, 2)
-    member.read_losses()
-    member.epoch = 1
-    member.save()
-    assert again.resume()
-    assert (again.epoch, again.steps, again.tally) == (1, 2, member.tally)
-    for part in ("student", "method", "teachers", "averaged"):
-        assert equal(copy(getattr(member, part)), copy(getattr(again, part))), part
-    assert torch.equal(member.random.cpu, again.random.cpu)
+    student, again = (student_of(pictures, run, tmp_path) for _ in range(2))
+    assert not checkpointing.resume(again)
+    train(student, 2)
+    student.read_losses()
+    student.epoch = 1
+    with student.random_state.current():
+        torch.rand(1)  # these methods draw nothing
+    assert not torch.equal(student.random_state.cpu, again.random_state.cpu)
+    checkpointing.save(student)
+    assert checkpointing.resume(again)
+    assert (again.epoch, again.steps, again.epoch_stats) == (1, 2, student.epoch_stats)
+    for part in ("network", "method", "online_teachers", "averaged"):
+        assert equal(copy(getattr(student, part)), copy(getattr(again, part))), part
+    assert torch.equal(student.random_state.cpu, again.random_state.cpu)
 
 
-def test_a_checkpoint_from_before_runs_were_saved_within_an_epoch_is_gone_on_with(
-    pictures: Pictures, tmp_path: Path
-) -> None:
-    run = pictures.run("kd", recipe=short(epochs=2))
-    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
-    train(member, STEPS)
-    member.read_losses()
-    member.end_epoch({})
-    member.save()
-    kept = checkpoints.read(tmp_path / "checkpoint.pt")
-    new = {"whole_epochs", "prepared", "tally"}
-    before = {name: value for name, value in kept.items() if name not in new} | {"epoch": kept["whole_epochs"]}
-    checkpoints.write(tmp_path / "checkpoint.pt", before)
-    assert again.resume()
-    assert (again.epoch, again.steps, again.tally) == (1, STEPS, Tally())
-    assert again.prepared
-    assert equal(copy(member.student), copy(again.student))
-
-
-def test_a_checkpoint_that_says_which_epochs_were_captured_is_resumed(pictures: Pictures, tmp_path: Path) -> None:
-    run = pictures.run("kd", recipe=short(epochs=2))
-    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
-    train(member, STEPS)
-    member.read_losses()
-    member.end_epoch({})
-    member.save()
-    kept = checkpoints.read(tmp_path / "checkpoint.pt")
-    checkpoints.write(tmp_path / "checkpoint.pt", kept | {"replayed": [False]})
-    assert again.resume()
-    assert (again.epoch, again.steps) == (1, STEPS)
-
-
-def test_a_checkpoint_from_before_there_were_several_teachers_is_begun_anew(pictures: Pictures, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_format_is_not_resumed(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run("dml")
-    member, again = (member_of(pictures, run, tmp_path) for _ in range(2))
-    train(member, 1)
-    member.save()
-    kept = checkpoints.read(tmp_path / "checkpoint.pt")
-    checkpoints.write(tmp_path / "checkpoint.pt", kept | {"teacher": kept.pop("teachers")})
-    before = copy(again.student)
-    assert not again.resume()
-    assert again.steps == 0 and equal(copy(again.student), before)
+    student, again = (student_of(pictures, run, tmp_path) for _ in range(2))
+    train(student, 1)
+    checkpointing.save(student)
+    content = checkpoints.read(tmp_path / "checkpoint.pt")
+    checkpoints.write(tmp_path / "checkpoint.pt", content | {"format": content["format"] - 1})
+    before = copy(again.network)
+    assert not checkpointing.resume(again)
+    assert again.steps == 0 and equal(copy(again.network), before)
 
 
 def test_a_checkpoint_of_another_network_is_refused(pictures: Pictures, tmp_path: Path) -> None:
     from kdbench.errors import CheckpointError
 
-    member = member_of(pictures, pictures.run(), tmp_path)
-    train(member, 1)
-    member.save()
+    student = student_of(pictures, pictures.run(), tmp_path)
+    train(student, 1)
+    checkpointing.save(student)
     with pytest.raises(CheckpointError, match="is another network's"):
-        member_of(pictures, pictures.run(student="resnet14"), tmp_path).resume()
-    assert checkpoints.read(tmp_path / "checkpoint.pt")["run"] == member.run.id
+        checkpointing.resume(student_of(pictures, pictures.run(student="resnet14"), tmp_path))
+    assert checkpoints.read(tmp_path / "checkpoint.pt")["run"] == student.run.id
 
 
 def gradient_norm(parameters: Any) -> float:
@@ -222,14 +201,14 @@ def test_gradients_of_student_and_online_teachers_are_clipped_each_for_itself(
     method: str, options: dict[str, Any], pictures: Pictures, tmp_path: Path
 ) -> None:
     run = pictures.run(method, recipe=short(clip_norm=0.01), options=options)
-    member = member_of(pictures, run, tmp_path)
-    assert member.teachers is not None
-    train(member, 1)
-    beside = [list(module.parameters()) for module in member.method.teacher_side_modules()]
+    student = student_of(pictures, run, tmp_path)
+    assert student.online_teachers is not None
+    train(student, 1)
+    beside = [list(module.parameters()) for module in student.method.teacher_side_modules()]
     theirs = {id(parameter) for side in beside for parameter in side}
-    own = [parameter for parameter in member.method.parameters() if id(parameter) not in theirs]
-    sides = [[*member.student.parameters(), *own]]
-    for network, modules in itertools.zip_longest(member.teachers.networks, beside, fillvalue=()):
+    own = [parameter for parameter in student.method.parameters() if id(parameter) not in theirs]
+    sides = [[*student.network.parameters(), *own]]
+    for network, modules in itertools.zip_longest(student.online_teachers.networks, beside, fillvalue=()):
         sides.append([*cast(Network, network).parameters(), *modules])
     assert bool(beside) == options.get("guided", method == "ekd")
     for side in sides:
@@ -238,9 +217,8 @@ def test_gradients_of_student_and_online_teachers_are_clipped_each_for_itself(
 
 def test_modules_beside_a_fixed_teacher_are_clipped_apart_from_the_student(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run("ekd", recipe=short(clip_norm=0.01), options={"pretrained": True})
-    member = member_of(pictures, run, tmp_path)
-    member._optimizer()
-    (modules,) = member.method.teacher_side_modules()
-    of_student, of_teacher = ({id(parameter) for parameter in part} for part in member.trained)
+    student = student_of(pictures, run, tmp_path)
+    (modules,) = student.method.teacher_side_modules()
+    of_student, of_teacher = ({id(parameter) for parameter in part} for part in student.clip_groups)
     assert of_teacher == {id(parameter) for parameter in modules.parameters()}
-    assert {id(parameter) for parameter in member.student.parameters()} < of_student
+    assert {id(parameter) for parameter in student.network.parameters()} < of_student

@@ -1,0 +1,48 @@
+"""How a run ends that met an error: its status and the reason, without stopping the other runs of its cohort."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from kdbench.methods.base import MethodError
+
+from ..errors import USER_ERRORS
+from ..records.row import Status
+
+if TYPE_CHECKING:
+    from .student import Student
+
+
+class DivergedError(ArithmeticError):
+    """A loss term, a weight or a buffer is not finite."""
+
+
+@contextmanager
+def isolate_failures(student: Student) -> Iterator[None]:
+    """An error inside ends this student's run with a status; the other students of the cohort continue."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - it becomes the run's status and is recorded in its row
+        student.status, student.reason = status_of(error)
+
+
+def status_of(error: Exception) -> tuple[Status, str]:
+    """The status of a run that met `error`, and the reason."""
+    if isinstance(error, DivergedError | FloatingPointError):  # detectron2 raises the latter for boxes that are NaN
+        return "diverged", str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "out-of-memory", f"{_first_line(error)}; try --cohort 1, or a smaller batch or image with --set"
+    if isinstance(error, (*USER_ERRORS, MethodError)):
+        return "failed", str(error)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return "failed", f"{type(error).__name__}: {_first_line(error)} ({Path(where.filename).name}:{where.lineno})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,99 @@
+"""A job's frozen teacher: loaded strictly and measured again before any student trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import TeacherError
+from ..networks.base import Network
+from ..networks.load import load_network
+from ..records import checkpoint
+from ..records.row import TeacherRecord
+from ..records.store import Store
+from ..spec.run import Run
+from ..tasks.base import Task
+from .checkpointing import STUDENT
+
+TOLERANCE = 0.5  # points; a re-measured teacher further from its record than this is another teacher
+
+
+@dataclass(frozen=True)
+class MeasuredTeacher:
+    """A teacher's record, and its predictions, which students' agreement is measured by (`Task.evaluate_teacher`)."""
+
+    record: TeacherRecord
+    predictions: Tensor | None
+
+
+def load_teacher(
+    spec: Run, file: Path | None, store: Store, task: Task, channels_last: bool, device: torch.device
+) -> tuple[Network, Path, float | None]:
+    """The teacher, its file and its score on record, which a given `file` does not have.
+
+    Raises:
+        TeacherError: it has no finished run, or its file is missing or another one.
+        CheckpointError: the file is damaged, another network's, or for other classes.
+    """
+    recorded = None
+    if file is None:
+        file, recorded = _trained(spec, store, task)
+    network = load_network(file, spec.student, task.classes, device).eval().requires_grad_(False)
+    if channels_last:
+        network.to(memory_format=torch.channels_last)
+    return network, file, recorded
+
+
+def measure_teacher(
+    spec: Run,
+    network: Network,
+    file: Path,
+    recorded: float | None,
+    teacher_task: Task,
+    task: Task,
+    device: torch.device,
+) -> MeasuredTeacher:
+    """Measure a teacher again on the data that it was trained on.
+
+    Args:
+        spec: the teacher's run.
+        network: the teacher.
+        file: that it was loaded from.
+        recorded: its score on record; None where there is none.
+        teacher_task: the data that it was trained on.
+        task: the students' data, whose validation images differ where they are noisy.
+        device: where.
+
+    Raises:
+        TeacherError: its score is off its record.
+    """
+    metrics, predictions = teacher_task.evaluate_teacher(network, device)
+    measured = metrics[task.headline]
+    if recorded is not None and abs(measured - recorded) > TOLERANCE:
+        raise TeacherError(
+            f"teacher {spec.student} scores {measured:.2f} {task.headline} and {recorded:.2f} is on record: the data, "
+            f"a library or the machine changed under it; delete {file.parent} and the teacher is trained again"
+        )
+    if teacher_task is not task and predictions is not None:
+        _, predictions = task.evaluate_teacher(network, device)
+    sha256 = checkpoint.sha256(file)
+    record = TeacherRecord(network=spec.student, sha256=sha256, recorded=recorded, measured=measured)
+    return MeasuredTeacher(record, predictions)
+
+
+def _trained(spec: Run, store: Store, task: Task) -> tuple[Path, float]:
+    """The file and the score of a teacher that was trained here."""
+    file, row = store.folder(spec.id) / STUDENT, store.row(spec.id)
+    if row is None or row.status != "done" or row.metrics is None or row.student is None:
+        raise TeacherError(f"teacher {spec.student} has no finished run ({spec.id}); run its table again")
+    if not file.exists():
+        raise TeacherError(f"{file} is gone; delete {file.parent} and the teacher is trained again")
+    if checkpoint.sha256(file) != row.student.sha256:
+        raise TeacherError(
+            f"{file} is not the file that was measured (its sha256 differs from the one in row.json); "
+            f"delete {file.parent} and the teacher is trained again"
+        )
+    return file, row.metrics.last[task.headline]

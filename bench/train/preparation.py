@@ -1,0 +1,91 @@
+"""The phases of a method before the training: modules on the teacher's side, and first epochs of the student."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from kdbench.methods.base import Batch, Method
+
+from ..networks.base import Network
+from ..spec.schema import digest
+from ..tasks.base import autocast
+from . import checkpointing
+from .failures import DivergedError
+from .optimizer import build_optimizer
+from .rng import RandomState
+from .step import teacher_forward
+from .student import Student
+
+Prepared = dict[int, tuple[dict[str, Tensor], float]]
+"""State and seconds of the preparations of a cohort, by their seed."""
+
+
+def prepare(student: Student, teacher: Network, cache: Prepared) -> None:
+    """Run the phases of a student's method, and save the student after them; a resumed student has none to run.
+
+    Args:
+        student: uses the teacher.
+        teacher: frozen.
+        cache: preparations of the cohort's other students. Each has a random state seeded by the method's
+            `preparation_key` and the student network, so its result does not depend on which student ran it.
+    """
+    if student.prepared:
+        return
+    for module in student.method.modules():
+        if isinstance(module, Method) and type(module).prepare is not Method.prepare:
+            _prepare_method(module, student, teacher, cache)
+    if student.method.initial_epochs:
+        begin = time.perf_counter()
+        _initial_phase(student, teacher)
+        student.prepare_seconds += time.perf_counter() - begin
+    student.prepared = True
+    if student.prepare_seconds:
+        checkpointing.save(student)
+
+
+def _prepare_method(method: Method, student: Student, teacher: Network, cache: Prepared) -> None:
+    seed = int(digest([student.run.init_seed, "prepare", method.preparation_key]), 16) % 2**63
+    if seed not in cache:
+        begin = time.perf_counter()
+        with RandomState(seed, student.device).current():
+            method.prepare(teacher, _teacher_batches(student))  # type: ignore[arg-type]
+        state = {n: v.clone() for n, v in method.state_dict().items() if n.startswith(method.prepared_prefixes)}
+        cache[seed] = state, time.perf_counter() - begin
+    state, seconds = cache[seed]
+    method.load_state_dict(method.state_dict() | state)
+    student.prepare_seconds += seconds
+
+
+def _teacher_batches(student: Student) -> Iterator[Batch]:
+    """Batches without end, with the teacher's inputs in place of the student's."""
+    for batch in student.task.endless(student.device, "prepare"):
+        yield replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
+
+
+def _initial_phase(student: Student, teacher: Network) -> None:
+    """The method's `initial_epochs`, at the recipe's first learning rate and without the task loss.
+
+    Raises:
+        DivergedError: a loss term is not finite at the end of an epoch.
+    """
+    recipe, task, method = student.run.recipe, student.task, student.method
+    optimizer = build_optimizer(recipe, [student.network], method)
+    student.network.train()
+    method.train()
+    steps = min(method.initial_epochs * task.steps_per_epoch, recipe.max_steps or 2**62)
+    for step, batch in zip(range(steps), task.endless(student.device, "initial"), strict=False):
+        with student.random_state.current(), autocast(recipe, student.device):
+            teacher_outputs = teacher_forward(teacher, batch, recipe)
+            outputs = task.outputs(student.network, batch)
+            losses = method(batch, outputs, teacher_outputs, initial=True)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        for name, value in losses.items():
+            if (step + 1) % task.steps_per_epoch == 0 and not value.isfinite():
+                raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")

@@ -1,0 +1,139 @@
+"""The row of a run: its student saved, that file evaluated, and what it cost."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import torch
+
+from ..networks.base import Network
+from ..networks.load import load_network
+from ..records import environment
+from ..records.row import Cost, Epoch, Metrics, Row, Status, StudentRecord, TeacherRecord
+from ..records.store import Store
+from ..spec.run import Run
+from ..tasks.base import Task
+from . import checkpointing
+from .checkpointing import STUDENT, TEACHER
+from .failures import status_of
+from .frozen_teacher import MeasuredTeacher
+from .loop import Report
+from .student import Student
+
+
+def finish(
+    student: Student,
+    task: Task,
+    store: Store,
+    teacher: MeasuredTeacher | None,
+    cohort: int,
+    device: torch.device,
+    report: Report,
+) -> Row:
+    """Save the student, evaluate that file, write the row."""
+    run = student.run
+    row = None
+    if student.active:
+        try:
+            row = _result(student, task, teacher if run.teacher else None, cohort, device)
+        except Exception as error:  # noqa: BLE001 - it becomes the run's status
+            student.status, student.reason = status_of(error)
+    if row is None:
+        assert student.status is not None
+        row = row_without_result(run, student.status, student.reason, device)
+        known = teacher.record if teacher is not None and run.teacher else None
+        row = row.model_copy(update={"history": tuple(student.history), "teacher": known})
+    keep(store, row, report)
+    if row.status == "done":
+        checkpointing.delete(student)
+    return row
+
+
+def row_without_result(run: Run, status: Status, reason: str, device: torch.device) -> Row:
+    """The row of a run without a result."""
+    return Row(
+        id=run.id, run=run, status=status, reason=reason, environment=environment.describe(device), finished=_now()
+    )
+
+
+def keep(store: Store, row: Row, report: Report) -> Row:
+    """Write a row and report it."""
+    store.write(row)
+    metrics = row.metrics.last if row.metrics else {}
+    report({"event": "row", "run": row.id, "status": row.status, "reason": row.reason, "metrics": metrics})
+    return row
+
+
+def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohort: int, device: torch.device) -> Row:
+    student.check_finite()
+    sha256 = checkpointing.save_student(student)
+    begin = time.perf_counter()
+    if student.run.online_teacher is not None:
+        teacher = _online_record(student, student.run.online_teacher, task, device)
+    saved = load_network(student.folder / STUDENT, student.run.student, task.classes, device)
+    last, agreement = task.evaluate_student(saved, device, teacher.predictions if teacher else None)
+    student.wall_seconds += time.perf_counter() - begin
+    untrained = Epoch(epoch=0, steps=0, lr=0.0, losses={}, metrics={})  # published weights, taken as they are
+    history = list(student.history) or [untrained]
+    history[-1] = history[-1].model_copy(update={"metrics": last})
+    return Row(
+        id=student.run.id,
+        run=student.run,
+        status="done",
+        metrics=_metrics(history, agreement, task),
+        history=tuple(history),
+        teacher=teacher.record if teacher else None,
+        student=StudentRecord(file=f"{student.run.id}/{STUDENT}", sha256=sha256),
+        learned=student.method.learned(),
+        cost=_cost(student, task, saved, cohort, device),
+        environment=environment.describe(device),
+        finished=_now(),
+    )
+
+
+def _online_record(student: Student, name: str, task: Task, device: torch.device) -> MeasuredTeacher:
+    """What became of a teacher that was trained beside its student, the first of several: measured on what it sees."""
+    sha256 = checkpointing.save_teacher(student)
+    network = load_network(student.folder / TEACHER, name, task.classes, device)
+    metrics, predictions = task.evaluate_teacher(network, device)
+    measured = metrics[task.headline]
+    return MeasuredTeacher(TeacherRecord(network=name, sha256=sha256, recorded=None, measured=measured), predictions)
+
+
+def _metrics(history: list[Epoch], agreement: dict[str, float], task: Task) -> Metrics:
+    evaluated = [epoch for epoch in history if epoch.metrics]
+    best = max(evaluated, key=lambda epoch: epoch.metrics[task.headline])
+    ten = [epoch.metrics for epoch in evaluated[-10:]]
+    shared = [name for name in ten[-1] if all(name in metrics for metrics in ten)]
+    return Metrics(
+        last=history[-1].metrics | agreement,
+        best=best.metrics,
+        best_epoch=best.epoch,
+        mean_last10={name: sum(metrics[name] for metrics in ten) / len(ten) for name in shared},
+        evaluated=len(evaluated),
+        evaluator=task.evaluator(reference=True),
+    )
+
+
+def _cost(student: Student, task: Task, network: Network, cohort: int, device: torch.device) -> Cost:
+    parts = {name: sum(medians) / len(medians) if medians else 0.0 for name, medians in student.seconds.items()}
+    step = sum(parts.values())
+    return Cost(
+        params=sum(parameter.numel() for parameter in network.parameters()),
+        flops=task.flops(network),
+        image_size=task.image_size,
+        step_seconds=step,
+        data_seconds=parts["data"],
+        teacher_seconds=parts["teacher"],
+        student_seconds=parts["student"],
+        prepare_seconds=student.prepare_seconds,
+        images_per_second=task.batch_size / step if step else 0.0,
+        peak_memory=environment.peak_memory(device),
+        wall_seconds=student.wall_seconds,
+        cohort=cohort,
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
