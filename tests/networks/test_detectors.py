@@ -148,15 +148,15 @@ def test_detections_are_torchvisions(name: str) -> None:
         ours = network.detect(padded(images()), SIZES)
         theirs = as_torchvision(network)(images())
     offset = int(name.startswith("faster"))
-    assert sum(len(one["scores"]) for one in ours) > 0
-    for one, other, (height, width) in zip(ours, theirs, SIZES, strict=True):
-        torch.testing.assert_close(one["scores"], other["scores"], rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(one["boxes"], other["boxes"], rtol=1e-5, atol=1e-4)
-        assert torch.equal(one["labels"], other["labels"] - offset)
-        assert len(one["scores"]) <= 100
-        assert one["labels"].min() >= 0 and one["labels"].max() < K
-        assert one["boxes"][:, 0::2].max() <= width and one["boxes"][:, 1::2].max() <= height
-        assert one["boxes"].min() >= 0
+    assert sum(len(image["scores"]) for image in ours) > 0
+    for found, expected, (height, width) in zip(ours, theirs, SIZES, strict=True):
+        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found["boxes"], expected["boxes"], rtol=1e-5, atol=1e-4)
+        assert torch.equal(found["labels"], expected["labels"] - offset)
+        assert len(found["scores"]) <= 100
+        assert found["labels"].min() >= 0 and found["labels"].max() < K
+        assert found["boxes"][:, 0::2].max() <= width and found["boxes"][:, 1::2].max() <= height
+        assert found["boxes"].min() >= 0
 
 
 @mini
@@ -177,8 +177,8 @@ def test_outputs_in_eval_mode_do_not_depend_on_the_rest_of_the_batch(name: str) 
     network = build(name).eval()
     with torch.no_grad():
         whole, alone = network(padded(images())), network(padded(images())[1:2])
-    for one, other in zip(whole.logits, alone.logits, strict=True):
-        torch.testing.assert_close(one[1:2], other, rtol=1e-4, atol=1e-5)
+    for batched, single in zip(whole.logits, alone.logits, strict=True):
+        torch.testing.assert_close(batched[1:2], single, rtol=1e-4, atol=1e-5)
 
 
 @mini
@@ -191,8 +191,8 @@ def test_losses_from_its_own_features_are_the_losses_of_the_forward(name: str) -
     again = network.losses_from(outputs.features, batch)
     assert {key: loss.item() for key, loss in again.items()} == {key: v.item() for key, v in outputs.losses.items()}
     torch.manual_seed(5)
-    other = network.losses_from(tuple(level.flip(1) for level in outputs.features), batch)
-    assert all(other[key].item() != outputs.losses[key].item() for key in other)
+    flipped = network.losses_from(tuple(level.flip(1) for level in outputs.features), batch)
+    assert all(flipped[key].item() != outputs.losses[key].item() for key in flipped)
 
 
 @mini
@@ -235,8 +235,7 @@ def test_a_teacher_reads_exactly_the_students_proposals() -> None:
         pooled = heads.box_roi_pool(maps, list(outputs.extra["proposals"]), SIZES)
         logits, boxes = heads.box_predictor(heads.box_head(pooled))
     assert equal(buffers(teacher), before)
-    for one, other in zip(matched.extra["proposals"], outputs.extra["proposals"], strict=True):
-        assert torch.equal(one, other)
+    assert all(map(torch.equal, matched.extra["proposals"], outputs.extra["proposals"]))
     assert matched.extra["roi_logits"].shape == outputs.extra["roi_logits"].shape
     torch.testing.assert_close(matched.extra["roi_logits"], logits, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(matched.extra["roi_boxes"], boxes, rtol=1e-5, atol=1e-6)

@@ -69,8 +69,8 @@ def given(truth: Targets | None = None) -> list[dict[str, Any]]:
     from detectron2.structures import Boxes, Instances
 
     inputs: list[dict[str, Any]] = [{"image": image.flip(0)} for image in pictures()]
-    for one, size, target in zip(inputs, SIZES, truth or [], strict=False):
-        one["instances"] = Instances(size, gt_boxes=Boxes(target["boxes"]), gt_classes=target["labels"])
+    for image, size, target in zip(inputs, SIZES, truth or [], strict=False):
+        image["instances"] = Instances(size, gt_boxes=Boxes(target["boxes"]), gt_classes=target["labels"])
     return inputs
 
 
@@ -141,8 +141,8 @@ def test_features_logits_and_deltas_are_what_its_modules_return(name: str) -> No
     if centerness:
         expected.append((outputs.extra["centerness"], centerness[0]))
     for ours, theirs in expected:
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+        for level, reference in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(level, reference, rtol=1e-4, atol=1e-4)
 
 
 @mini
@@ -150,14 +150,14 @@ def test_detections_are_detectron2s(name: str) -> None:
     network = settled(name)
     with torch.no_grad():
         ours = network.detect(padded(), SIZES)
-        theirs = [one["instances"] for one in network.model(given())]
-    assert sum(len(one["scores"]) for one in ours) > 0
-    for one, other, (height, width) in zip(ours, theirs, SIZES, strict=True):
-        torch.testing.assert_close(one["scores"], other.scores, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(one["boxes"], other.pred_boxes.tensor, rtol=1e-4, atol=1e-2)
-        assert torch.equal(one["labels"], other.pred_classes)
-        assert len(one["scores"]) <= 100 and 0 <= one["labels"].min() <= one["labels"].max() < K
-        assert one["boxes"][:, 0::2].max() <= width and one["boxes"][:, 1::2].max() <= height
+        theirs = [image["instances"] for image in network.model(given())]
+    assert sum(len(image["scores"]) for image in ours) > 0
+    for found, expected, (height, width) in zip(ours, theirs, SIZES, strict=True):
+        torch.testing.assert_close(found["scores"], expected.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found["boxes"], expected.pred_boxes.tensor, rtol=1e-4, atol=1e-2)
+        assert torch.equal(found["labels"], expected.pred_classes)
+        assert len(found["scores"]) <= 100 and 0 <= found["labels"].min() <= found["labels"].max() < K
+        assert found["boxes"][:, 0::2].max() <= width and found["boxes"][:, 1::2].max() <= height
 
 
 @dense
@@ -169,7 +169,7 @@ def test_what_the_head_returned_is_not_changed_by_detecting(name: str) -> None:
         network.detect(padded(), SIZES)
         network(padded())
     for detected, outputs in zip(hooked[0], hooked[1], strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(detected, outputs, strict=True))
+        assert all(map(torch.equal, detected, outputs))
 
 
 @mini
@@ -200,7 +200,7 @@ def test_a_resumed_network_continues_with_the_running_mean_of_its_losses(name: s
     network(padded(), targets(3, 1, 4))
     resumed = build(name, seed=1).train()
     resumed.load_state_dict(network.state_dict())
-    ours, theirs = (one(padded(), targets(2, 2, 2)).losses for one in (network, resumed))
+    ours, theirs = (trained(padded(), targets(2, 2, 2)).losses for trained in (network, resumed))
     assert {key: loss.item() for key, loss in ours.items()} == {key: loss.item() for key, loss in theirs.items()}
     assert network.normaliser > 0 and torch.equal(network.normaliser, resumed.normaliser)
 
@@ -296,7 +296,7 @@ def test_every_named_config_builds_with_the_class_count_of_the_data() -> None:
         assert not any(type(module).__name__ == "FrozenBatchNorm2d" for module in network.modules()), name
         if "agnostic" in name or "cascade" in name:  # what a cascade's stage and its student compare
             deltas = [value for key, value in network.state_dict().items() if key.endswith("bbox_pred.bias")]
-            assert deltas and all(len(one) == 4 for one in deltas), name
+            assert deltas and all(len(bias) == 4 for bias in deltas), name
         heads = [value for key, value in network.state_dict().items() if key.endswith("cls_score.bias")]
         assert all(len(head) in (7 * (9 if networks.family(name) == "retinanet" else 1), 8) for head in heads), name
 

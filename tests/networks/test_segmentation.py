@@ -21,7 +21,7 @@ from kdbench.records.checkpoint import load_strictly
 from tests.helpers.tensors import buffers, equal
 
 K = 7
-# Parameters with 19 classes, and multiply-adds in units of 10^9 on one image: 1024x2048, mini 128x256.
+# Parameters with 19 classes, and multiply-adds in units of 10^9 for an image of 1024x2048, mini 128x256.
 SIZES = {
     "deeplabv3_r101": (60_995_174, 2006.707),
     "deeplabv3_r18": (13_459_494, 457.634),
@@ -34,7 +34,7 @@ SIZES = {
 MINI = tuple(name for name in SIZES if "_mini_" in name)
 LIGHT = tuple(name for name in SIZES if name != "deeplabv3_r101")
 
-# Parameters, counted in CIRKD's own networks as hunto/DIST_KD@2418f18 has them.
+# Parameters, counted in CIRKD's networks as hunto/DIST_KD@2418f18 has them.
 CIRKD = {
     "deeplabv3_r101": 61_118_950,
     "deeplabv3_r18": 13_607_974,

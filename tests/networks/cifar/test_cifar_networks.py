@@ -1,7 +1,7 @@
 """The CIFAR networks are those of RepDistiller: sizes, names, and outputs under a given fill.
 
-Golden values come from RepDistiller's own modules. Under the fill every weight follows from the name of its state-dict
-key. Multiply-adds are those of convolutions and linear layers for one 32x32 image: biases, BatchNorm, pooling and
+Golden values come from RepDistiller's modules. Under the fill every weight follows from the name of its state-dict
+key. Multiply-adds are those of convolutions and linear layers for a 32x32 image: biases, BatchNorm, pooling and
 additions do not count.
 """
 
