@@ -9,7 +9,7 @@ from ..engines.base import FINISHED, PlannedJob
 from ..errors import StoreError
 from ..grid.plan import Plan
 from ..records.row import Row
-from ..records.store import Misfit, Store, read_row
+from ..records.store import InvalidRow, Store, read_row
 from ..spec.run import Run
 from .devices import cores
 from .memory import Memory, Split
@@ -95,7 +95,7 @@ def _finished(plan: Plan, store: Store) -> dict[str, Row]:
     for run in plan.runs:
         file = store.row_file(run.id)
         row = read_row(file) if file.exists() else None
-        if isinstance(row, Misfit):
+        if isinstance(row, InvalidRow):
             raise StoreError(f"{file} is no result row ({row.reason}); move it away and its run is done again")
         if row is not None and row.status in FINISHED:
             finished[run.id] = row

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read as tensors and plain values only, loaded strictly."""
+"""Checkpoints: written atomically, read as tensors and plain values only, loaded strictly."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def write(path: Path, content: Mapping[str, Any]) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `write` saved, or a `.pkl` of arrays as detectron2 publishes them (read as tensors).
+    """The content of a checkpoint, or of a `.pkl` of arrays as detectron2 publishes them, as tensors.
 
-    Nothing but tensors, arrays and plain values is ever unpickled.
+    Only tensors, arrays and plain values are unpickled.
 
     Raises:
         CheckpointError: the file is missing, truncated, or holds code or objects.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats: what matters is whether the file can be read
+            warnings.simplefilter("ignore")  # about old formats
             if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
-                content = _tensors(_Arrays(io.BytesIO(path.read_bytes()), encoding="latin1").load())
+                content = _tensors(_ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
             else:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
@@ -51,9 +51,9 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # bytes of any kind bring an unpickler to raise anything, IndexError included
+    except Exception as error:  # on damaged files an unpickler raises any exception
         raise CheckpointError(
-            f"{path} is truncated or no checkpoint ({_first_line(error)}); delete it, or fetch it again"
+            f"{path} is truncated or not a checkpoint ({_first_line(error)}); delete it, or fetch it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict; save a state dict")
@@ -61,10 +61,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def state_of(content: dict[str, Any], source: Path) -> dict[str, Tensor]:
-    """The state dict in a file's content: the content itself, or what stands under `state`, `model`, `state_dict`.
+    """The state dict in a file's content: the content itself, or its `state`, `model` or `state_dict`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: it has none.
     """
     for key in ("state", "model", "state_dict"):
         if isinstance(content.get(key), dict):
@@ -75,14 +75,14 @@ def state_of(content: dict[str, Any], source: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Load `state` with every name and shape fitting.
+    """Load `state`, whose names and shapes must be the network's.
 
     Raises:
-        CheckpointError: it is another network's, or made for another number of classes.
+        CheckpointError: it is of another network, or for another number of classes.
     """
-    own = network.state_dict()
-    missing, surplus = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    expected = network.state_dict()
+    missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shapes = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if missing or surplus:
         raise CheckpointError(
             f"{source} is another network's: {len(missing)} names are missing (such as {missing[:2]}) and "
@@ -91,24 +91,24 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: Path)
     if shapes:
         key = min(shapes)
         raise CheckpointError(
-            f"{source} does not fit: {key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here "
+            f"{source} does not fit: {key} is {tuple(state[key].shape)} there and {tuple(expected[key].shape)} here "
             f"({len(shapes)} such); it was made for another number of classes or another width"
         )
     network.load_state_dict(dict(state))
 
 
-class _Arrays(pickle.Unpickler):
-    """Unpickles plain values and numpy arrays alone."""
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles plain values and numpy arrays only."""
 
     def find_class(self, module: str, name: str) -> Any:
         known = {"_reconstruct", "ndarray", "dtype", "scalar", "encode", "OrderedDict"}
         if module.split(".")[0] in ("numpy", "_codecs", "collections") and name in known:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
 
 
 def _tensors(value: Any) -> Any:
-    """Arrays, also inside dicts, as tensors."""
+    """The value with its arrays as tensors, inside dicts too."""
     if isinstance(value, dict):
         return {name: _tensors(inner) for name, inner in value.items()}
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value

@@ -1,4 +1,4 @@
-"""What a row says about where it was measured."""
+"""The environment of a run: commit, libraries and hardware."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def describe(device: torch.device) -> Environment:
 
 
 def _installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Name and version of those that are installed; a task runs without what only others need."""
+    """Name and version of the libraries that are installed; not every task needs all of them."""
     for name in names:
         with suppress(PackageNotFoundError):
             yield name, version(name)
 
 
 def optional_libraries() -> dict[str, str]:
-    """Versions of those that this process has imported."""
+    """Versions of the optional libraries that this process has imported."""
     return {name: getattr(sys.modules[name], "__version__", "unknown") for name in OPTIONAL if sys.modules.get(name)}
 
 
@@ -49,8 +49,10 @@ def optional_libraries() -> dict[str, str]:
 def commit() -> str:
     """The commit of this checkout, with a `+` when tracked files differ from it; "unknown" outside of git."""
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     head = git("rev-parse", "--short=12", "HEAD")
@@ -69,11 +71,11 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: taken from the device on CUDA, else resident in this process."""
+    """Peak memory of this process in bytes: reserved on the device for CUDA, else resident."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)  # what graphs keep for their replays is not counted as allocated
+        return torch.cuda.max_memory_reserved(device)
     for line in _lines(Path("/proc/self/status")):
-        if line.startswith("VmHWM:"):  # Linux counts in ru_maxrss what the process that started this one took
+        if line.startswith("VmHWM:"):  # Linux includes the parent process in ru_maxrss
             return int(line.split()[1]) * 1024
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

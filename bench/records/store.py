@@ -1,4 +1,4 @@
-"""Result rows on disk: one JSON file a run, written atomically; read into memory with every misfit reported."""
+"""Result rows on disk: one JSON file a run, written atomically; files that are not valid rows are reported."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .row import SCHEMA, Row
 
 
 @dataclass(frozen=True)
-class Misfit:
-    """A file that is no result row, and why."""
+class InvalidRow:
+    """A file that is not a valid result row, and the reason."""
 
     path: Path
     reason: str
@@ -40,15 +40,15 @@ class Store:
         return self.folder(run_id) / "row.json"
 
     def row(self, run_id: str) -> Row | None:
-        """The row of a run, or None when there is none that fits the schema."""
+        """The row of a run, or None where it has no valid one."""
         path = self.row_file(run_id)
         if not path.exists():
             return None
-        found = read_row(path)
-        return found if isinstance(found, Row) else None
+        row = read_row(path)
+        return row if isinstance(row, Row) else None
 
     def write(self, row: Row) -> Path:
-        """Keep a row; the file is whole or absent, whatever happens in between.
+        """Write a row atomically; returns its file.
 
         Raises:
             StoreError: the folder cannot be written or the disk is full.
@@ -58,41 +58,42 @@ class Store:
         return path
 
 
-PLACES = ("*/row.json", "rows/*.json", "*/rows/*.json")
-"""Where rows stand below a folder: of runs, of one kept set, of several."""
+PATTERNS = ("*/row.json", "rows/*.json", "*/rows/*.json")
+"""Rows below a folder: of runs, of one baseline, of several."""
 
 
-def read_rows(roots: Iterable[Path]) -> tuple[list[Row], list[Misfit]]:
-    """Every run's row below `roots`, the first where it has several, and every file that should be one and is not."""
-    rows, misfits = read_all(roots)
+def read_rows(roots: Iterable[Path]) -> tuple[list[Row], list[InvalidRow]]:
+    """One row for each run below `roots`, the first where it has several, and all invalid rows."""
+    rows, invalid = read_all(roots)
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row.id, row)
-    return list(first.values()), misfits
+    return list(first.values()), invalid
 
 
-def read_all(roots: Iterable[Path]) -> tuple[list[Row], list[Misfit]]:
-    """Every row below `roots`, a run's at every commit and machine, and every misfit. Nothing is guessed."""
-    with _uncollected():
-        found = [read_row(path) for root in roots for path in row_files(root)]
-        return shared(row for row in found if isinstance(row, Row)), [row for row in found if isinstance(row, Misfit)]
+def read_all(roots: Iterable[Path]) -> tuple[list[Row], list[InvalidRow]]:
+    """All rows below `roots`, of a run those of every commit and machine, and all invalid rows."""
+    with _no_garbage_collection():
+        read = [read_row(path) for root in roots for path in row_files(root)]
+        valid = share_equal_parts(row for row in read if isinstance(row, Row))
+        return valid, [row for row in read if isinstance(row, InvalidRow)]
 
 
-def shared(rows: Iterable[Row]) -> list[Row]:
-    """The same rows, with one object for all data, recipes or teachers of the same JSON: such are compared at once."""
-    known: dict[str, Any] = {}
+def share_equal_parts(rows: Iterable[Row]) -> list[Row]:
+    """The rows, with one object for equal data, recipes and teachers, so that comparing these is fast."""
+    objects: dict[str, Any] = {}
 
-    def one(row: Row) -> Row:
+    def shared(row: Row) -> Row:
         parts = {"data": row.run.data, "recipe": row.run.recipe, "teacher": row.run.teacher}
-        kept = {name: known.setdefault(part.model_dump_json(), part) for name, part in parts.items() if part}
-        return row.model_copy(update={"run": row.run.model_copy(update=kept)})
+        update = {name: objects.setdefault(part.model_dump_json(), part) for name, part in parts.items() if part}
+        return row.model_copy(update={"run": row.run.model_copy(update=update)})
 
-    return [one(row) for row in rows]
+    return [shared(row) for row in rows]
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Without the search for garbage in cycles: rows hold none, and it takes longer than reading them."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Disable the search for reference cycles: rows have none, and it takes longer than reading them."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -103,43 +104,46 @@ def _uncollected() -> Iterator[None]:
 
 
 def row_files(root: Path) -> list[Path]:
-    """Every file below a folder that should be a row, in order."""
-    return sorted(path for place in PLACES for path in root.glob(place))
+    """All files below a folder that should be rows, sorted."""
+    return sorted(path for pattern in PATTERNS for path in root.glob(pattern))
 
 
-def read_row(path: Path) -> Row | Misfit:
-    """A row whose spec is what was hashed when it was written; a field that specs got since has its default."""
+def read_row(path: Path) -> Row | InvalidRow:
+    """The row in a file, of this or an earlier version of kdbench.
+
+    Its id must be the hash of its spec as it was written; fields that specs got later have their defaults.
+    """
     try:
         content = path.read_bytes()
         row = Row.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return Misfit(path, f"{where}: {first['msg']}" if where else str(first["msg"]))
+        return InvalidRow(path, f"{where}: {first['msg']}" if where else str(first["msg"]))
     except OSError as error:
-        return Misfit(path, str(error))
+        return InvalidRow(path, str(error))
     if row.schema_version != SCHEMA:
-        return Misfit(path, f"schema_version: {row.schema_version} is not {SCHEMA}, the one that this kdbench reads")
-    if (written := _hash(_Written.model_validate_json(content).run)) != row.id:
-        return Misfit(path, f"id {row.id} is not the hash of its spec ({written}); edited by hand?")
+        return InvalidRow(path, f"schema_version: {row.schema_version} is not {SCHEMA}, which this version reads")
+    if (expected := _run_id(_WrittenRow.model_validate_json(content).run)) != row.id:
+        return InvalidRow(path, f"id {row.id} is not the hash of its spec ({expected}); edited by hand?")
     return row
 
 
-class _Written(BaseModel):
-    """A row's spec as it stands in the file; the rest is passed over, which is faster than `json.loads`."""
+class _WrittenRow(BaseModel):
+    """A row's spec with the keys of the file; the rest is skipped, which is faster than `json.loads`."""
 
     run: dict[str, Any]
 
 
-def _hash(spec: dict[str, Any]) -> str:
-    """`specs.Run.id`, of a spec as it was written."""
-    bare = {**spec, "recipe": _bare(spec["recipe"])}
+def _run_id(spec: dict[str, Any]) -> str:
+    """`Run.id`, of a spec as it was written."""
+    hashed = {**spec, "recipe": _without_prose(spec["recipe"])}
     if spec.get("teacher"):
-        bare["teacher"] = {**spec["teacher"], "recipe": _bare(spec["teacher"]["recipe"])}
-    return digest(bare)
+        hashed["teacher"] = {**spec["teacher"], "recipe": _without_prose(spec["teacher"]["recipe"])}
+    return digest(hashed)
 
 
-def _bare(recipe: dict[str, Any]) -> dict[str, Any]:
+def _without_prose(recipe: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name not in ("name", "source")}
 
 
@@ -153,13 +157,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write through a temporary file in the same folder.
 
     Raises:
-        StoreError: the folder cannot be written or the disk is full; a file that was there before is untouched.
+        StoreError: the folder cannot be written or the disk is full; an earlier file is untouched.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f".{path.name}.*"):  # by a process that was killed while writing
-            left.unlink(missing_ok=True)
+        for leftover in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while writing
+            leftover.unlink(missing_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.fchmod(handle, 0o666 & ~_umask())
         with os.fdopen(handle, "wb") as file:
@@ -172,5 +176,5 @@ def write_atomically(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = "free some space" if full else "make it writable, or choose another folder with --results"
-        raise StoreError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
+        fix = "free some space" if full else "make it writable, or choose another folder with --results"
+        raise StoreError(f"cannot write {path}: {error.strerror or error}; {fix}") from error

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..errors import SpecError
 from ..records.row import Row
-from ..records.store import Misfit, read_all, read_row, row_files, write_atomically
+from ..records.store import InvalidRow, read_all, read_row, row_files, write_atomically
 
 
-def load(folder: Path) -> tuple[list[Row], list[Misfit]]:
+def load(folder: Path) -> tuple[list[Row], list[InvalidRow]]:
     """Every row of a folder of runs or of kept rows, and every invalid row.
 
     Raises:
@@ -21,13 +21,13 @@ def load(folder: Path) -> tuple[list[Row], list[Misfit]]:
     fix = "name one of runs (`kdbench run --results FOLDER`) or of kept rows (`kdbench baseline`)"
     if not folder.is_dir():
         raise SpecError(f"{folder}: no such folder; {fix}")
-    rows, misfits = read_all([folder])
-    if not rows and misfits:
-        first = f"{misfits[0].path}: {misfits[0].reason}"
-        raise SpecError(f"{folder}: none of its {len(misfits)} result rows is valid, the first is {first}; {fix}")
+    rows, invalid = read_all([folder])
+    if not rows and invalid:
+        first = f"{invalid[0].path}: {invalid[0].reason}"
+        raise SpecError(f"{folder}: none of its {len(invalid)} result rows is valid, the first is {first}; {fix}")
     if not rows:
         raise SpecError(f"{folder}: no result row in it; {fix}")
-    return rows, misfits
+    return rows, invalid
 
 
 def latest(rows: Iterable[Row], machines: Collection[str] = ()) -> list[Row]:

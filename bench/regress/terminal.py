@@ -14,7 +14,7 @@ from rich.text import Text
 
 from .. import tasks
 from ..records.row import Row
-from ..records.store import Misfit
+from ..records.store import InvalidRow
 from ..report import values
 from ..report.comparability import flatten, format_value
 from ..report.summary import invalid_row_lines
@@ -35,7 +35,7 @@ def print_comparison(
     cells: Sequence[CellChange],
     base: tuple[Path, Sequence[Row]],
     head: tuple[Path, Sequence[Row]],
-    invalid: Iterable[Misfit] = (),
+    invalid: Iterable[InvalidRow] = (),
     every: bool = False,
     console: Console | None = None,
 ) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from ..records.row import Row
-from ..records.store import Misfit
+from ..records.store import InvalidRow
 from ..spec.reported import load_reported
 from ..spec.scale import Scale
 from ..spec.table import Table
@@ -63,7 +63,7 @@ def footer(table: Table, cells: Sequence[Cell], blocks: Sequence[Block], scale: 
     return [_counts(cells), _rule(table), *run, *reading]
 
 
-def invalid_row_lines(invalid: Iterable[Misfit]) -> list[str]:
+def invalid_row_lines(invalid: Iterable[InvalidRow]) -> list[str]:
     """Path and reason of each file that is no result row."""
     return [f"{file.path}: {file.reason}" for file in invalid]
 

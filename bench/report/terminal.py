@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..records.row import Row
-from ..records.store import Misfit
+from ..records.store import InvalidRow
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table
 from . import files
@@ -33,7 +33,7 @@ STYLES = {"reproduced": "green", "above": "cyan", "below": "red", "not": "dim", 
 def print_tables(
     tables: Sequence[str | Table],
     rows: Sequence[Row],
-    invalid: Iterable[Misfit] = (),
+    invalid: Iterable[InvalidRow] = (),
     scale: Scale | None = None,
     out: Path | None = TABLES,
     console: Console | None = None,

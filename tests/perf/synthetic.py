@@ -9,7 +9,7 @@ import numpy as np
 
 from kdbench.datasets.base import ArraySplit, ImageSet
 from kdbench.records.row import Cost, Environment, Epoch, Metrics, Row, StudentRecord, TeacherRecord
-from kdbench.records.store import shared
+from kdbench.records.store import share_equal_parts
 from kdbench.spec.run import Data, Run
 from kdbench.spec.table import Table
 from kdbench.tasks.coco_eval import Detection
@@ -49,7 +49,7 @@ def rows(table: Table, count: int) -> list[Row]:
         for run in runs_of(table, pair, entry, choice)
     }
     firsts = list(cells.values())
-    return shared(_of_seed(firsts[i % len(firsts)], i // len(firsts)) for i in range(count))
+    return share_equal_parts(_of_seed(firsts[i % len(firsts)], i // len(firsts)) for i in range(count))
 
 
 def _of_seed(row: Row, seed: int) -> Row:

@@ -158,7 +158,7 @@ def test_a_whole_network_is_refused_and_the_mend_named(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pt does not exist"):
         checkpoints.read(tmp_path / "none.pt")
-    with pytest.raises(CheckpointError, match=f"^{tmp_path} is truncated or no checkpoint"):
+    with pytest.raises(CheckpointError, match=f"^{tmp_path} is truncated or not a checkpoint"):
         checkpoints.read(tmp_path)
 
 

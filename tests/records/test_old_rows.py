@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdbench.records.row import Row
-from kdbench.records.store import Misfit, read_row
+from kdbench.records.store import InvalidRow, read_row
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "rows_2026").glob("*.json"))
 
@@ -35,7 +35,7 @@ def test_a_row_that_says_whether_steps_were_captured_is_read(tmp_path: Path) -> 
     assert "captured" not in row.model_dump()["cost"]
     content["cost"]["graphs"] = False
     file.write_text(json.dumps(content))
-    assert isinstance(read_row(file), Misfit)
+    assert isinstance(read_row(file), InvalidRow)
 
 
 def test_the_optimizer_of_an_old_row_is_read_under_its_current_name() -> None:

@@ -1,4 +1,4 @@
-"""Result rows on disk: whole or absent when written, fitting or reported when read."""
+"""Result rows on disk: written atomically, and valid or reported when read."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 
 from kdbench.errors import StoreError
 from kdbench.records.row import Row
-from kdbench.records.store import Misfit, Store, read_all, read_row, read_rows, row_files, write_atomically
+from kdbench.records.store import InvalidRow, Store, read_all, read_row, read_rows, row_files, write_atomically
 from kdbench.spec.recipe import load_recipe
-from kdbench.spec.table import load_table
 from tests.helpers.rows import DIGITS, make_row
+from tests.helpers.tables import fixed_table
 
 
 def a_row(seed: int = 0, **more: Any) -> Row:
-    table = load_table("dist/coco")
+    table = fixed_table("dist/coco")
     return make_row(table, table.pairs[0], table.methods[1], "mini", seed, **more)
 
 
@@ -48,8 +48,8 @@ def test_a_run_that_never_finished_has_no_row(store: Store) -> None:
 def test_a_row_written_again_takes_the_place_of_the_first_and_leaves_nothing_else(store: Store) -> None:
     store.write(a_row(value=20.0))
     store.write(a_row(value=30.0))
-    (row,), misfits = read_rows([store.root])
-    assert row.metrics is not None and row.metrics.last["ap"] == 30.0 and not misfits
+    (row,), invalid = read_rows([store.root])
+    assert row.metrics is not None and row.metrics.last["ap"] == 30.0 and not invalid
     assert [path.name for path in store.folder(row.id).iterdir()] == ["row.json"]
 
 
@@ -60,8 +60,17 @@ def test_rows_are_collected_from_several_folders_and_counted_once(store: Store, 
     shipped = tmp_path / "results" / "akd" / "rows"
     shipped.mkdir(parents=True)
     (shipped / "any.json").write_text(two.model_dump_json())
-    rows, misfits = read_rows([store.root, tmp_path / "others", tmp_path / "results"])
-    assert sorted(row.id for row in rows) == sorted([one.id, two.id]) and not misfits
+    rows, invalid = read_rows([store.root, tmp_path / "others", tmp_path / "results"])
+    assert sorted(row.id for row in rows) == sorted([one.id, two.id]) and not invalid
+
+
+def test_of_two_rows_of_a_run_the_one_in_the_first_folder_is_read(store: Store, tmp_path: Path) -> None:
+    mine, shipped = a_row(value=20.0), a_row(value=30.0)
+    store.write(mine)
+    Store(tmp_path / "shipped").write(shipped)
+    assert mine.id == shipped.id
+    assert read_rows([store.root, tmp_path / "shipped"]) == ([mine], [])
+    assert read_rows([tmp_path / "shipped", store.root]) == ([shipped], [])
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
@@ -179,10 +188,10 @@ def test_a_file_that_does_not_fit_is_reported_and_the_others_are_read(how: str, 
     path = store.write(bad)
     change, words = BROKEN[how]
     path.write_text(change(bad))
-    rows, misfits = read_rows([store.root])
+    rows, invalid = read_rows([store.root])
     assert rows == [good]
-    assert [misfit.path for misfit in misfits] == [path]
-    assert words in misfits[0].reason
+    assert [invalid_row.path for invalid_row in invalid] == [path]
+    assert words in invalid[0].reason
     assert store.row(bad.id) is None  # so that the run is done again
 
 
@@ -202,7 +211,7 @@ def test_a_row_of_before_there_was_anything_learned_is_read(store: Store) -> Non
 
 
 def test_rows_read_together_share_their_parts_and_are_those_read_one_by_one(store: Store) -> None:
-    table = load_table("dist/coco")
+    table = fixed_table("dist/coco")
     pair, entry = table.pairs[0], table.methods[1]
     data = [DIGITS.model_copy(update={"options": options}) for options in ({}, {"fraction": 1}, {"fraction": 1.0})]
     recipes = [load_recipe("coco_mini", changes) for changes in ({}, {"source": "ours"}, {"lr": 0.02})]
@@ -210,9 +219,9 @@ def test_rows_read_together_share_their_parts_and_are_those_read_one_by_one(stor
     for i, (seed, own, recipe) in enumerate(product((0, 1), data, recipes)):
         row = make_row(table, pair, entry, "mini", seed, data=own, recipe=recipe)
         (store.root / "rows" / f"{i:02}.json").write_text(row.model_dump_json())
-    together, misfits = read_all([store.root])
+    together, invalid = read_all([store.root])
     alone = [read_row(path) for path in row_files(store.root)]
-    assert len(alone) == 2 * 3 * 3 and not misfits
+    assert len(alone) == 2 * 3 * 3 and not invalid
     assert [str(row) for row in together] == [str(row) for row in alone]  # == would not tell 1 from 1.0
     assert len({id(row.run.data) for row in together}) == 3
     assert len({id(row.run.recipe) for row in together}) == 3
@@ -246,11 +255,11 @@ def test_bytes_that_are_no_text_and_a_folder_in_place_of_a_row_are_reported(stor
         path.parent.mkdir(parents=True)
         make(path)
         found = read_row(path)
-        assert isinstance(found, Misfit) and found.path == path and found.reason
+        assert isinstance(found, InvalidRow) and found.path == path and found.reason
     assert len(read_rows([store.root])[1]) == 2
 
 
-def test_temporaries_of_a_killed_write_are_neither_rows_nor_misfits(store: Store) -> None:
+def test_temporaries_of_a_killed_write_are_neither_rows_nor_invalid(store: Store) -> None:
     row = a_row()
     path = store.write(row)
     path.with_name(".row.json.abc123").write_text("{")

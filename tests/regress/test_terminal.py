@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from kdbench.records.row import Row
-from kdbench.records.store import Misfit
+from kdbench.records.store import InvalidRow
 from kdbench.regress.compare import CellChange, compare
 from kdbench.regress.terminal import counts, labels, print_comparison
 from tests.helpers.altered import altered
@@ -35,9 +36,9 @@ HEAD = five(NONE, 70.05, 2) + five(KD, 70, 2) + five(DIST, 74.1, 2, factor=1.5)
 
 def printed(cells: list[CellChange], base: list[Row], head: list[Row], every: bool = False, width: int = 150) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    misfits = [Misfit(Path("a/row.json"), "id: Field required")]
+    invalid = [InvalidRow(Path("a/row.json"), "id: Field required")]
     return print_comparison(
-        cells, (Path("results/baselines"), base), (Path("results/runs"), head), misfits, every, console
+        cells, (Path("results/baselines"), base), (Path("results/runs"), head), invalid, every, console
     )
 
 
@@ -58,6 +59,28 @@ def test_cells_that_stand_out_are_shown_and_the_others_counted() -> None:
     assert line(text, "losses: 3 unchanged")
     assert line(text, "speed: 1 regressed, 2 unchanged")
     assert line(text, "cifar100, classification, full scale: noise budget 0.25 points")
+
+
+def test_every_value_of_a_cell_is_printed_in_its_column() -> None:
+    base, head = five(KD, 73.002, 1), five(KD, 70.002, 2, factor=0.5)[:4]
+    first = head[0].history[0].model_copy(update={"losses": {"task": 9.0}})
+    head = [row.model_copy(update={"history": (first, *row.history[1:])}) for row in head]
+    text = printed(compare(base, head), base, head, width=400)
+    at = text.splitlines().index(line(text, "wrn_40_2 -> wrn_40_1 kd"))
+    upper, lower, _, record = (re.split(r" {2,}", part.strip()) for part in text.splitlines()[at - 3 : at + 1])
+    assert upper == ["top-1 accuracy", "step"]
+    assert lower == ["cell", "BASE", "HEAD", "change (n)", "accuracy", "losses", "time", "speed"]
+    assert record == ["wrn_40_2 -> wrn_40_1 kd", "73.02", "70.02", "-3.00 (4)", "regressed", "unsure [1]", "×0.50",
+                      "improved"]  # fmt: skip
+    assert line(text, "[1] loss term task was 1 over the first epoch, now 9: something else is computed")
+    assert [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")] == [
+        "1 cells; a change counts with p <= 0.05 (Holm, all cells tested) and beyond the noise budget, of speed beyond "
+        "×1.1 by ranks, of a loss term beyond 15% in the first epoch",
+        "accuracy: 1 regressed",
+        "losses: 1 unsure",
+        "speed: 1 improved",
+        "left out: a/row.json: id: Field required",
+    ]
 
 
 def test_both_sides_say_what_they_hold() -> None:

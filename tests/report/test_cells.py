@@ -9,7 +9,7 @@ import pytest
 from kdbench import methods
 from kdbench.grid.cells import canonical
 from kdbench.records.row import Metrics, Row
-from kdbench.records.store import shared
+from kdbench.records.store import share_equal_parts
 from kdbench.report.cells import Cell, collect
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.reported import load_reported
@@ -228,7 +228,7 @@ def test_cells_are_the_same_whether_or_not_rows_share_their_parts(dist: Table) -
         other.append(row.model_copy(update={"run": run, "id": run.id}))
     rows = [*one, *other]
     cells = collect(dist, rows, "full")
-    assert collect(dist, shared(rows), "full") == cells
+    assert collect(dist, share_equal_parts(rows), "full") == cells
     found = next(x for x in cells if x.label == "dist" and x.rows)
     assert len(found.rows) == 2 and any(
         "other rows under another recipe, data set or teacher" in n for n in found.notes

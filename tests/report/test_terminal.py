@@ -14,7 +14,7 @@ from rich.console import Console
 
 from kdbench.errors import StoreError
 from kdbench.records.row import Row
-from kdbench.records.store import Misfit
+from kdbench.records.store import InvalidRow
 from kdbench.report import files
 from kdbench.report.blocks import blocks
 from kdbench.report.cells import collect
@@ -218,10 +218,10 @@ def test_spread_over_seeds_is_pooled_and_said(akd: Table) -> None:
     assert "One seed has no spread" not in text
 
 
-def test_misfits_are_listed_at_the_end() -> None:
+def test_invalid_rows_are_listed_at_the_end() -> None:
     console = Console(file=io.StringIO(), width=150)
-    misfit = Misfit(Path("results/runs/abc/row.json"), "status: Input should be 'done'")
-    text = print_tables(["dist/coco"], [], [misfit], out=None, console=console)
+    invalid_row = InvalidRow(Path("results/runs/abc/row.json"), "status: Input should be 'done'")
+    text = print_tables(["dist/coco"], [], [invalid_row], out=None, console=console)
     assert text.rstrip().endswith("results/runs/abc/row.json: status: Input should be 'done'")
 
 

@@ -53,9 +53,9 @@ def test_two_epochs_of_every_family_from_data_to_row(family: str, make_run: Any,
             assert row.teacher.measured == pytest.approx(row.teacher.recorded)
             assert row.cost.teacher_seconds > 0
         assert sum(row.history[0].losses.values()) > 0
-    found, misfits = read_rows([make_job().results])
+    found, invalid = read_rows([make_job().results])
     assert {row.id for row in found} == {row.id for row in [taught, *rows]}
-    assert not misfits
+    assert not invalid
 
 
 def student_of(results: Path, run_id: str) -> dict[str, torch.Tensor]:

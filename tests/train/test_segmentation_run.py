@@ -1,4 +1,4 @@
-"""Segmentation runs: in company as alone, resumed, and from the command line to a picture of what networks see."""
+"""Segmentation runs: in a cohort as alone, resumed, and from the command line to a picture of what networks see."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from kdbench import datasets, methods, tasks
+from kdbench import datasets, methods
 from kdbench.records import checkpoint as checkpoints
 from kdbench.records.row import Row
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Run
+from kdbench.tasks.segmentation import SegmentationTask
 from kdbench.train import loop as training
 from kdbench.train.job import Job, execute
 
@@ -66,7 +67,7 @@ class Shapes:
 
     def __init__(self, folder: Path, results: Path) -> None:
         self.folder, self.results = folder, results
-        self.data = tasks.describe(datasets.open_masks("", folder, folder, ignore_index=VOID))
+        self.data = SegmentationTask.describe(datasets.open_masks("", folder, folder, ignore_index=VOID))
         self.teacher = self.run(student="segmenter_mini_teacher")
         self.taught = self.execute(results, self.teacher)[0]
 
@@ -108,7 +109,7 @@ def same(one: Row, other: Row) -> bool:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_cohort_ends_bitwise_as_its_members_do_alone(precision: str, shapes: Shapes, tmp_path: Path) -> None:
+def test_a_cohort_ends_bitwise_as_its_students_do_alone(precision: str, shapes: Shapes, tmp_path: Path) -> None:
     runs = [shapes.run(method, precision=precision, epochs=1) for method in MIXED]
     rows = shapes.execute(tmp_path / "together", *runs)
     assert len({row.student.sha256 for row in rows if row.student}) == len(MIXED)
