@@ -23,7 +23,8 @@ from ..records.row import Row, Status
 from ..records.store import Store, write_atomically
 from ..spec.run import Run
 from ..spec.schema import digest
-from ..train.job import Job, JobSettings, row_without_result
+from ..train.job import Job, JobSettings
+from ..train.result import row_without_result
 from .base import FINISHED, PlannedJob
 from .progress import Display, JobDisplay
 

@@ -1,4 +1,4 @@
-"""What a person sees while runs are under way: bars on a terminal, plain lines anywhere else."""
+"""The progress of runs: bars on a terminal, plain lines anywhere else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.console.print(escape(line))
         sys.stdout.flush()
 
@@ -57,7 +57,7 @@ class Display:
         self.progress.update(self.grid, completed=self.done)
         score = ", ".join(f"{name} {value:.1f}" for name, value in list(event["metrics"].items())[:2])
         outcome = score if event["status"] == "done" else f"{event['status']}: {event['reason']}"
-        self.say(f"[{self.done}/{self.total}] {run.shown}: {outcome}")
+        self.log(f"[{self.done}/{self.total}] {run.display_name}: {outcome}")
 
 
 class JobDisplay:
@@ -65,7 +65,7 @@ class JobDisplay:
 
     def __init__(self, display: Display, runs: Sequence[Run]) -> None:
         self.display, self.runs = display, {run.id: run for run in runs}
-        self.name = runs[0].shown if len(runs) == 1 else f"{runs[-1].student} x{len(runs)} seed {runs[0].seed}"
+        self.name = runs[0].display_name if len(runs) == 1 else f"{runs[-1].student} x{len(runs)} seed {runs[0].seed}"
         self.batch = runs[0].recipe.batch_size
         self.task: TaskID = display.progress.add_task(self.name, total=None, detail="starting")
         self.last_line = self.last_time = 0.0
@@ -79,12 +79,12 @@ class JobDisplay:
             self.display.finished(self.runs[event["run"]], event)
         elif kind == "resumed":
             place = f"step {event['step']}" if event["step"] else "the method's earlier phase"
-            self.display.say(f"{self.runs[event['run']].shown}: goes on after {place}")
+            self.display.log(f"{self.runs[event['run']].display_name}: resumed after {place}")
         elif kind == "phase":
             self.display.progress.update(self.task, detail=event["text"])
         elif kind == "epoch" and event["metrics"]:
             name, value = next(iter(event["metrics"].items()))
-            self.display.say(f"{self.runs[event['run']].shown}: epoch {event['epoch']}: {name} {value:.1f}")
+            self.display.log(f"{self.runs[event['run']].display_name}: epoch {event['epoch']}: {name} {value:.1f}")
 
     def close(self) -> None:
         self.display.progress.remove_task(self.task)
@@ -100,7 +100,7 @@ class JobDisplay:
         self.display.progress.update(self.task, completed=event["step"], total=event["steps"], detail=detail)
         if not self.display.console.is_terminal and now - self.last_line > QUIET_SECONDS:
             self.last_line = now
-            self.display.say(f"{self.name}: step {event['step']}/{event['steps']}  {detail}")
+            self.display.log(f"{self.name}: step {event['step']}/{event['steps']}  {detail}")
 
 
 def _losses(losses: dict[str, dict[str, float]]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from kdbench import methods
 
+from .. import tasks
 from ..errors import SpecError
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.reported import load_reported
@@ -216,6 +217,7 @@ def _recipe_loader(
             recipe = load_recipe(name, fields)
             if recipe.task != table.task:
                 raise SpecError(f"{table.name}: recipe {recipe.name} is for {recipe.task}, the table for {table.task}")
+            tasks.get(recipe.task).check_image_kind(recipe)
             loaded[name, teacher] = recipe
         return loaded[name, teacher]
 

@@ -62,7 +62,7 @@ def make_plan(
                 continue
             for cell in expand_pair(table, pair, scale, request.changes):
                 if cell.skip:
-                    skipped.append(Skipped(table.name, f"{_name(pair)} {cell.entry.shown}", cell.skip))
+                    skipped.append(Skipped(table.name, f"{_name(pair)} {cell.entry.display_name}", cell.skip))
                 elif _selected(cell.entry, request.methods):
                     for run in runs_of(cell, table, data, seeds_of(table, request), teacher_file):
                         students.setdefault(run.id, run)
@@ -94,4 +94,4 @@ def _name(pair: Pair) -> str:
 
 
 def _selected(entry: MethodEntry, names: tuple[str, ...]) -> bool:
-    return not names or entry.method == "none" or entry.method in names or entry.shown in names
+    return not names or entry.method == "none" or entry.method in names or entry.display_name in names

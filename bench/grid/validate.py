@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from kdbench import datasets, methods
-from kdbench.methods.base import NetworkInfo, Setting
 
-from .. import networks
+from .. import networks, tasks
 from ..errors import SpecError, unknown
 from ..spec.reported import load_reported
 from ..spec.scale import Scale
 from ..spec.table import Pair, Table
-from ..tasks import METRICS
 from .cells import canonical, expand_pair
 from .pairs import networks_at, unsupported
 
@@ -37,10 +35,11 @@ def validate(table: Table) -> None:
     Raises:
         SpecError or MethodError: names the table's field.
     """
-    if table.task not in METRICS:
-        raise unknown(f"task of {table.name}", table.task, METRICS)
-    if table.metric not in METRICS[table.task]:
-        raise unknown(f"metric of {table.name}", table.metric, METRICS[table.task])
+    if table.task not in tasks.names():
+        raise unknown(f"task of {table.name}", table.task, tasks.names())
+    metrics = [metric.key for metric in tasks.get(table.task).metrics]
+    if table.metric not in metrics:
+        raise unknown(f"metric of {table.name}", table.metric, metrics)
     if table.dataset.mini not in datasets.names() or table.dataset.full not in datasets.names():
         wrong = next(name for name in (table.dataset.mini, table.dataset.full) if name not in datasets.names())
         raise unknown(f"dataset of {table.name}", wrong, datasets.names())
@@ -69,25 +68,10 @@ def _check_methods(table: Table, pair: Pair, scale: Scale, where: str, built: se
             (cell,) = expand_pair(table, pair, scale, {}, entries=[entry])
             options = methods.resolve(entry.method, entry.options_at(scale))
             if (key := (entry.method, canonical(options))) not in built and not cell.skip:
-                methods.build(entry.method, any_setting(table.task, samples, 10), **options)
+                methods.build(entry.method, tasks.get(table.task).example_setting(samples, 10), **options)
                 built.add(key)
         except (ValueError, TypeError) as error:
-            raise SpecError(f"{where}, method {j} ({entry.shown}): {error}") from error
-
-
-def any_setting(task: str, samples: int, classes: int) -> Setting:
-    """Shapes to build a method on, to see whether its options are possible on so many samples and classes."""
-    if task == "detection":
-        network = NetworkInfo(channels=(8, 8), strides=(8, 16))
-        return Setting(task, classes, samples, student=network, teacher=network)
-    if task == "segmentation":
-        network = NetworkInfo(channels=(8, 8, 8, 16, 16, 16), strides=(2, 4, 8, 8, 8, 8))
-        return Setting(task, classes, samples, student=network, teacher=network)
-    import torch
-
-    norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
-    network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
-    return Setting(task, classes, samples, network, network, torch.arange(samples) % classes, steps_per_epoch=10)
+            raise SpecError(f"{where}, method {j} ({entry.display_name}): {error}") from error
 
 
 def _check_reported(table: Table) -> None:
@@ -113,7 +97,7 @@ def _check_pair(where: str, teacher: str, student: str, task: str) -> None:
         if networks.task(name) != task:
             raise SpecError(f"{where}: {name} is for {networks.task(name)}, the table for {task}; choose another")
     libraries = networks.library(teacher), networks.library(student)
-    if task == "detection" and libraries[0] != libraries[1]:
+    if libraries[0] != libraries[1]:
         raise SpecError(
             f"{where}: {teacher} cannot teach {student}: the one is {libraries[0]}'s and the other {libraries[1]}'s, "
             "whose anchors stand in another order under equal shapes, so that what is compared would not belong "
@@ -129,7 +113,7 @@ def _check_pair(where: str, teacher: str, student: str, task: str) -> None:
 def check_names(tables: Sequence[Table], names: tuple[str, ...]) -> None:
     """Refuse a `--methods` name that no table has."""
     entries = [entry for table in tables for pair in table.pairs for entry in table.entries(pair)]
-    known = {entry.method for entry in entries} | {entry.shown for entry in entries}
+    known = {entry.method for entry in entries} | {entry.display_name for entry in entries}
     for name in names:
         if name not in known:
             raise unknown("method of these tables", name, known)

@@ -1,4 +1,4 @@
-"""What `kdbench check` looks at: everything that can be wrong before any training."""
+"""`kdbench check`: everything that can be wrong before any training."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 
 from kdbench import datasets
 
-from .. import tasks
+from .. import networks, tasks
 from ..errors import USER_ERRORS
 from ..grid.validate import validate
-from ..networks import detectron2
 from ..records.store import read_rows
 from ..report.coverage import coverage, unused
 from ..spec.recipe import load_recipe, recipe_names
@@ -23,43 +22,56 @@ from .user_data import detect_format
 def problems(
     data_root: Path, data: Path | None, results: list[Path], ignore_index: int | None = None
 ) -> Iterator[tuple[str, bool]]:
-    """Each thing looked at: a line about it, and whether it is wrong; `ignore_index` is that of masks in `data`."""
-    reading = {} if ignore_index is None else {"ignore_index": ignore_index}
+    """A line about each thing that was checked, and whether it is wrong.
+
+    Args:
+        data_root: folder that holds data sets.
+        data: a user's data, checked in place of those.
+        results: folders of rows.
+        ignore_index: of the masks in `data`.
+    """
+    options = {} if ignore_index is None else {"ignore_index": ignore_index}
     for name in recipe_names():
-        yield _attempt(f"recipe {name}", lambda name=name: load_recipe(name).source)  # type: ignore[misc]
+        yield _attempt(f"recipe {name}", lambda name=name: _recipe(name))  # type: ignore[misc]
     for name in table_names():
         yield _attempt(f"table {name}", lambda name=name: _table(name))  # type: ignore[misc]
     yield from _reported()
-    yield detectron2.report()
+    yield from networks.reports()
     for task, name, path in _sets(data_root, data):
-        yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, reading))  # type: ignore[misc]
-    rows, misfits = read_rows(results)
+        yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, options))  # type: ignore[misc]
+    rows, invalid = read_rows(results)
     yield f"results: {len(rows)} rows", False
-    for misfit in misfits:
-        yield f"{misfit.path}: {misfit.reason}", True
+    for invalid_row in invalid:
+        yield f"{invalid_row.path}: {invalid_row.reason}", True
 
 
 def _reported() -> Iterator[tuple[str, bool]]:
-    """Whether every printed number stands for a run of some table, or is given up there with a reason."""
+    """Whether a run of some table can reproduce every reported number, or the table says why not."""
     try:
         tables = [load_table(name) for name in table_names()]
         numbers = {name: load_reported(name) for name in reported_names()}
     except USER_ERRORS as error:
         yield f"reported: {error}", True
         return
-    for one in coverage(tables, numbers):
-        yield one.line, bool(one.problems)
+    for file in coverage(tables, numbers):
+        yield file.line, bool(file.problems)
     for text in unused(tables, numbers):
         yield text, True
 
 
-def _attempt(what: str, look: Callable[[], str]) -> tuple[str, bool]:
+def _attempt(what: str, check: Callable[[], str]) -> tuple[str, bool]:
     from kdbench.methods.base import MethodError
 
     try:
-        return f"{what}: {look()}", False
+        return f"{what}: {check()}", False
     except (*USER_ERRORS, MethodError) as error:
         return f"{what}: {error}", True
+
+
+def _recipe(name: str) -> str:
+    recipe = load_recipe(name)
+    tasks.get(recipe.task).check_image_kind(recipe)
+    return recipe.source
 
 
 def _table(name: str) -> str:
@@ -74,15 +86,16 @@ def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path |
         yield detect_format(data).task, data.name, data
         return
     tables = [load_table(name) for name in table_names()]
-    wanted = {(table.task, name) for table in tables for name in (table.dataset.full, table.dataset.mini)}
-    for task, name in sorted(wanted):
+    named = {(table.task, name) for table in tables for name in (table.dataset.full, table.dataset.mini)}
+    for task, name in sorted(named):
         if name == "digits" or datasets.present(name, data_root):
             yield task, name, None
 
 
-def _data(task: str, name: str, root: Path, path: Path | None, reading: dict[str, Any]) -> str:
-    data = tasks.open_data(task, name, root, path, reading)
-    tasks.verify(data, full=True)
-    size = tasks.describe(data)
+def _data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> str:
+    kind = tasks.get(task)
+    data = kind.open(name, root, path, options)
+    kind.verify(data, full=True)
+    size = kind.describe(data)
     counts = f"{size.train_images} + {size.val_images} images, {size.classes} classes, {size.fingerprint}"
     return "; ".join((counts, *data.notices))

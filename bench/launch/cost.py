@@ -1,4 +1,4 @@
-"""How long a plan will take: from finished runs of it on this machine, else in floating-point operations."""
+"""The time that a plan will take: from finished runs on this machine, else in floating-point operations."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from .tracing import traced
 
 
 def steps_of(run: Run) -> int:
-    """Optimiser steps of a run; of an epoch that keeps its last, smaller batch too few by one."""
+    """Optimizer steps of a run; one too few for an epoch that keeps its last, smaller batch."""
     recipe = run.recipe
     epoch = recipe.epoch_steps or run.data.train_images // recipe.batch_size
     return total_steps(recipe, epoch)
 
 
 def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | None:
-    """Seconds that a cohort trains, without earlier phases and evaluation; None where nothing like it has finished.
+    """Seconds that a cohort trains, without earlier phases and evaluation; None where no similar run has finished.
 
-    A run costs what its method cost on this machine with the same networks and batches, else what the methods that
-    finished there cost in the middle.
+    A run takes what its method took on this machine with the same networks and batches, else the median of the methods
+    that finished there.
     """
-    asked = _batches(runs[0])
-    like = [
+    batches = _batches(runs[0])
+    similar = [
         row
         for row in rows
         if row.cost
@@ -36,13 +36,13 @@ def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | N
         and row.environment.machine == machine
         and row.run.recipe.batch_size == runs[0].recipe.batch_size
         and row.run.student in {run.student for run in runs}
-        and _batches(row.run) == asked
+        and _batches(row.run) == batches
     ]
     total, shared = 0.0, 0.0
     for run in runs:
-        same = [row for row in like if _networks(row.run) == _networks(run)]
-        own = [row.cost for row in same if row.run.method == run.method and row.cost]
-        costs = own or [row.cost for row in same if row.cost]
+        same = [row for row in similar if _networks(row.run) == _networks(run)]
+        exact = [row.cost for row in same if row.run.method == run.method and row.cost]
+        costs = exact or [row.cost for row in same if row.cost]
         if not costs:
             return None
         total += statistics.median(cost.student_seconds for cost in costs)
@@ -51,18 +51,19 @@ def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | N
 
 
 def operations(runs: Sequence[Run], memory: Memory) -> float:
-    """Floating-point operations of a cohort: three forwards of each network that is trained, one of the others.
-
-    The others are the frozen teachers and the copies of online ones that students follow.
+    """Floating-point operations of a cohort: three forwards of each network that is trained, one of each frozen
+    teacher and each snapshot of an online one.
 
     Raises:
         UntracedError: a network cannot be traced.
     """
     shapes = memory.shapes(runs[0])
-    trained = [name for run in runs for name in (run.student, *online.teachers(run))]
+    trained = [name for run in runs for name in (run.student, *online.teacher_names(run))]
     frozen = {run.teacher.student for run in runs if run.teacher}
-    asked = [*frozen, *(name for run in runs for name in online.copied(run))]
-    step = sum(3 * traced(name, shapes).flops for name in trained) + sum(traced(name, shapes).flops for name in asked)
+    evaluated = [*frozen, *(name for run in runs for name in online.snapshot_names(run))]
+    step = sum(3 * traced(name, shapes).flops for name in trained) + sum(
+        traced(name, shapes).flops for name in evaluated
+    )
     return float(step) * max(steps_of(run) for run in runs)
 
 
@@ -76,12 +77,12 @@ def duration(value: float) -> str:
 
 
 def _networks(run: Run) -> tuple[str | None, ...]:
-    """The student, its frozen teacher, and what is trained or followed beside it."""
+    """The student, its frozen teacher, its online teachers and their snapshots."""
     frozen = run.teacher.student if run.teacher else None
-    return run.student, frozen, *online.teachers(run), *online.copied(run)
+    return run.student, frozen, *online.teacher_names(run), *online.snapshot_names(run)
 
 
 def _batches(run: Run) -> tuple[str, int, Recipe]:
-    """What a step's time depends on besides networks and method; how many steps there are does not count."""
+    """What the time of a step depends on besides networks and method."""
     same = run.recipe.model_copy(update={"epochs": 1, "milestones": (), "max_steps": None, "epoch_steps": None})
     return run.data.model_dump_json(), run.recipe.batch_size, same

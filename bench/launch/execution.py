@@ -48,7 +48,7 @@ def _summarize(plan: Plan, rows: list[Row], log: Log) -> bool:
     missing = len(plan.runs) - len(rows)
     log(f"{len(rows) - len(bad)} of {len(plan.runs)} runs done; `kdbench table` prints them")
     for row in bad:
-        log(f"  {row.status}: {row.run.shown}: {row.reason}")
+        log(f"  {row.status}: {row.run.display_name}: {row.reason}")
     if missing:
         log(f"  {missing} runs have no row; run the same command again")
     return bool(plan.runs) and not bad and not missing

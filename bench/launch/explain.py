@@ -47,7 +47,7 @@ def _line(cohort: ScheduledCohort, final: FinalPlan, time: float | None, exact: 
     runs, first = cohort.runs, cohort.runs[0]
     stage = final.plan.stages[cohort.stage]
     names = ", ".join(run.student if run.method == "none" else run.method for run in runs)
-    variant = first.data.shown.removeprefix(final.data.name)
+    variant = first.data.display_name.removeprefix(final.data.name)
     notes = [alone(first, stage)] if len(runs) == 1 and len(stage) > 1 else []
     if cohort.unfinished:
         unknown = "time unknown" if exact else ""

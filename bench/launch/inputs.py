@@ -10,11 +10,11 @@ from kdbench import methods
 
 from .. import networks, tasks
 from ..grid.plan import Plan
-from ..grid.validate import any_setting
 from ..networks.load import load_network
 from ..records import checkpoint
 from ..spec.request import RunRequest
 from ..spec.run import Run
+from ..tasks.base import OpenedData
 from ..train import online_teachers
 
 
@@ -30,7 +30,7 @@ def teacher_sha256(file: Path | None) -> str | None:
     return checkpoint.sha256(file)
 
 
-def check_inputs(plan: Plan, request: RunRequest, data: tasks.Opened) -> None:
+def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
     """Every variant of the data can be made, recipes and methods can be built on it, and the teacher file fits.
 
     Raises:
@@ -52,20 +52,19 @@ def _check_networks(plan: Plan, request: RunRequest) -> None:
     """Every network that is trained has the initial weights that its recipe asks for."""
     if request.teacher is None:
         trained = {
-            (name, run.recipe.init) for run in plan.runs for name in (run.student, *online_teachers.teachers(run))
+            (name, run.recipe.init) for run in plan.runs for name in (run.student, *online_teachers.teacher_names(run))
         }
         for name, init in trained:
             networks.check_init(name, init)
 
 
-def _check_variant(runs: list[Run], request: RunRequest, data: tasks.Opened) -> None:
+def _check_variant(runs: list[Run], request: RunRequest, data: OpenedData) -> None:
     """The variant of the data that runs share, with each of their recipes and methods."""
     first = runs[0]
+    task = tasks.get(first.task)
     if options := first.data.options:
-        data = tasks.open_data(
-            first.task, first.data.name, request.data_root, request.data, options | request.data_options
-        )
+        data = task.open(first.data.name, request.data_root, request.data, options | request.data_options)
     for run in {run.recipe.model_dump_json(): run for run in runs}.values():
-        tasks.build(data, run.recipe, run.data_seed)
+        task(data, run.recipe, run.data_seed)
     for run in {(run.method, str(run.options)): run for run in runs}.values():
-        methods.build(run.method, any_setting(run.task, len(data.train), run.data.classes), **run.options)
+        methods.build(run.method, task.example_setting(len(data.train), run.data.classes), **run.options)

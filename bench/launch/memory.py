@@ -1,10 +1,10 @@
-"""How much memory a cohort takes, before it is started, and how it is split where that is too much.
+"""The memory of a cohort, estimated before it starts, and how it is split where that is too much.
 
-Every member keeps its weights, gradients, the state of its optimiser, and what its method trains or remembers. What a
-forward leaves for the backward is one member's at a time, so the largest counts once.
+Every student keeps its weights, gradients, the state of its optimizer, and what its method trains or remembers. What a
+forward saves for the backward is one student's at a time, so the largest counts once.
 
-Eleven jobs on a CPU (1 to 9 students of all three tasks, peaks of 0.8 to 3.6 GiB) were foreseen at 1.05 to 1.44 times
-the peak that they had. On CUDA nothing was measured yet.
+Eleven jobs on a CPU (1 to 9 students of all three tasks, peaks of 0.8 to 3.6 GiB) were estimated at 1.05 to 1.44 times
+their measured peak. On CUDA nothing was measured yet.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ import torch
 
 from kdbench import methods
 
-from .. import networks
+from .. import networks, tasks
 from ..grid.cohorts import divided
-from ..grid.validate import any_setting
-from ..spec.recipe import PaddedCrop, Recipe, Resize, ScaledCrop
+from ..spec.recipe import Recipe
 from ..spec.run import Run
-from ..tasks import classification, segmentation
+from ..tasks.base import Shapes
 from ..train import online_teachers as online
-from .tracing import FLOAT, Loss, Shapes, Traced, UntracedError, loss_of, traced
+from .tracing import FLOAT, Loss, Traced, UntracedError, loss_of, traced
 
 GIB = 2**30
 LIBRARIES = {"cpu": 1.0 * GIB, "cuda": 1.0 * GIB}  # Python and torch; on CUDA the context and cuDNN's workspaces
 MARGIN = 1.2  # on all the rest
 LITTLE = 1.1  # times what the largest run takes, where that is too much alone: splitting further would save nothing
 PIXEL = 48 * 2**10  # for each pixel of a batch: more than any network here keeps (30 KiB), and room for a method
-STATES = {"sgd": 1, "adamw": 2, "rmsprop_tf": 2}  # values that an optimiser keeps for each weight
+STATES = {"sgd": 1, "adamw": 2, "rmsprop_tf": 2}  # values that an optimizer keeps for each weight
 
 
 @dataclass(frozen=True)
 class Split:
-    """A cohort as it is run: in parts, and what there is to say of its memory."""
+    """A cohort as it is run, in parts, and a note on its memory."""
 
     parts: tuple[tuple[Run, ...], ...]
     words: str
@@ -52,7 +51,7 @@ class Memory:
     Args:
         kind: "cpu" or "cuda".
         room: bytes for each job.
-        stored: height and width of images that are held as arrays; of no account for image files.
+        stored: height and width of images that are held as arrays; ignored for image files.
         workers: loader processes a job.
     """
 
@@ -90,51 +89,41 @@ class Memory:
         return tuple(next(fitting, [(run,) for run in runs]))
 
     def bound(self, runs: Sequence[Run]) -> float:
-        """More bytes than `needed` says, from the shapes of batches and weights alone."""
+        """An upper bound of `needed`, from the shapes of batches and weights alone."""
         shapes = self.shapes(runs[0])
         pixels = shapes.height * shapes.width * shapes.batch * max(1.0, _evaluated(runs[0], shapes))
-        frozen = [run.teacher.student for run in runs if run.teacher]
-        own = [name for run in runs for name in (run.student, *online.teachers(run), *online.copied(run))]
+        names = [run.teacher.student for run in runs if run.teacher]
+        for run in runs:
+            names += [run.student, *online.teacher_names(run), *online.snapshot_names(run)]
         try:
-            states = sum(8 * _weights(name, shapes.classes) for name in [*own, *frozen]) + sum(map(bank_bytes, runs))
-        except Exception:  # noqa: BLE001 - of a network that cannot be built without memory; `split` says more
+            states = sum(8 * _weights(name, shapes.classes) for name in names) + sum(map(bank_bytes, runs))
+        except Exception:  # noqa: BLE001 - a network that cannot be built without memory; `split` reports it
             return math.inf
-        beside = max(1, *(len(online.teachers(run)) for run in runs))
-        return (
-            MARGIN * (PIXEL * pixels * beside + states + self._data(runs[0], shapes))
-            + LIBRARIES[self.kind]
-        )
+        parallel = max(1, *(len(online.teacher_names(run)) for run in runs))
+        return MARGIN * (PIXEL * pixels * parallel + states + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def needed(self, runs: Sequence[Run]) -> float:
-        """Bytes at the height of a cohort's training and evaluation."""
+        """Peak bytes of a cohort's training and evaluation."""
         shapes = self.shapes(runs[0])
         students = [traced(run.student, shapes) for run in runs]
         losses = [loss_of(run, shapes) for run in runs]
-        beside = [[traced(name, shapes) for name in online.teachers(run)] for run in runs]
-        copied = [traced(name, shapes) for run in runs for name in online.copied(run)]
+        online_teachers = [[traced(name, shapes) for name in online.teacher_names(run)] for run in runs]
+        snapshots = [traced(name, shapes) for run in runs for name in online.snapshot_names(run)]
         frozen = [traced(name, shapes) for name in {run.teacher.student for run in runs if run.teacher}]
-        states = sum(_state(run.recipe, own, loss) for run, own, loss in zip(runs, students, losses, strict=True))
-        states += sum(_state(runs[0].recipe, one, Loss()) for taught in beside for one in taught)
-        states += sum(one.weights + one.buffers + one.shown for one in [*frozen, *copied])
+        states = sum(_state(run.recipe, net, loss) for run, net, loss in zip(runs, students, losses, strict=True))
+        states += sum(_state(runs[0].recipe, net, Loss()) for nets in online_teachers for net in nets)
+        states += sum(net.weights + net.buffers + net.output_bytes for net in [*frozen, *snapshots])
         steps = [
-            loss.kept + sum(one.kept + one.passing for one in [own, *taught])
-            for own, loss, taught in zip(students, losses, beside, strict=True)
+            loss.saved + sum(net.saved + net.forward for net in [student, *teachers])
+            for student, loss, teachers in zip(students, losses, online_teachers, strict=True)
         ]
-        passing = max(one.passing for one in [*students, *frozen, *itertools.chain(*beside)])
-        height = max(*steps, passing * _evaluated(runs[0], shapes), *(teacher.passing for teacher in frozen))
-        return MARGIN * (states + height + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
+        forward = max(net.forward for net in [*students, *frozen, *itertools.chain(*online_teachers)])
+        peak = max(*steps, forward * _evaluated(runs[0], shapes), *(teacher.forward for teacher in frozen))
+        return MARGIN * (states + peak + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def shapes(self, run: Run) -> Shapes:
         """A run's largest batches."""
-        image = run.recipe.image
-        if isinstance(image, PaddedCrop):
-            height, width = self.stored
-        elif isinstance(image, Resize):
-            height = width = 32 * math.ceil(image.longer / 32)  # one image upright and one lying in a batch
-        elif isinstance(image, ScaledCrop):
-            height, width = image.height, image.width
-        else:
-            height = width = image.size
+        height, width = tasks.get(run.task).input_size(run.recipe, self.stored)
         return Shapes(
             run.task,
             run.data.classes,
@@ -146,21 +135,15 @@ class Memory:
         )
 
     def _data(self, run: Run, shapes: Shapes) -> int:
-        """The batch, what is made ready beside it, and a data set of arrays."""
+        """The batch, those that are prefetched, and a data set of arrays."""
         batch = 3 * FLOAT * shapes.batch * shapes.height * shapes.width
         size = (3 + 2 * self.workers * (self.kind == "cpu")) * batch
-        image = run.recipe.image
-        if isinstance(image, PaddedCrop):
-            height, width = (side + 2 * image.padding for side in self.stored)
-            size += 3 * height * width * run.data.train_images
-            if self.kind == "cpu":
-                size += 3 * math.prod(self.stored) * (run.data.train_images + run.data.val_images)
-        return size
+        return size + tasks.get(run.task).stored_bytes(run.recipe, run.data, self.stored, self.kind)
 
 
 def bank_bytes(run: Run) -> int:
-    """What a run's method will keep beside its networks; these are built, without memory, only if it keeps anything."""
-    setting = any_setting(run.task, run.data.train_images, run.data.classes)
+    """Bytes of the banks and queues that a run's method will keep."""
+    setting = tasks.get(run.task).example_setting(run.data.train_images, run.data.classes)
     if run.teacher_network is None or not methods.bank_bytes(run.method, setting, run.options):
         return 0
     with torch.device("meta"):
@@ -169,7 +152,7 @@ def bank_bytes(run: Run) -> int:
 
 
 def available(device: str, root: Path = Path("/")) -> int:
-    """Bytes that processes may still take on a device; of a CPU, what is free and what control groups leave of it.
+    """Free bytes of a device; of a CPU, what is free and within the limits of control groups.
 
     Args:
         device: "cpu", "cuda" or "cuda:0".
@@ -179,7 +162,7 @@ def available(device: str, root: Path = Path("/")) -> int:
         return int(torch.cuda.mem_get_info(device)[0])
     file = root / "proc" / "meminfo"
     if not file.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all there is, where Linux does not say more
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all memory: not on Linux
     free = next(int(line.split()[1]) * 1024 for line in file.read_text().splitlines() if line.startswith("MemAvail"))
     return min([free, *_left_in_groups(root)])
 
@@ -195,19 +178,19 @@ def _left_in_groups(root: Path) -> Iterator[int]:
             limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
-        own = top / path.strip("/")
-        for group in (own, *own.parents):
+        leaf = top / path.strip("/")
+        for group in (leaf, *leaf.parents):
             values = [*_lines(group / limit), *_lines(group / used)]
             if group.is_relative_to(top) and len(values) == 2 and values[0] != "max":
                 stat = dict(entry.split() for entry in _lines(group / "memory.stat"))
                 yield int(values[0]) - int(values[1]) + int(stat.get(cached, 0))
 
 
-def _state(recipe: Recipe, own: Traced, loss: Loss) -> int:
-    """What stays between steps: weights, gradients, the optimiser's values, buffers, and the running mean."""
-    copies = 2 + STATES[recipe.optimiser]
-    running = own.weights + own.buffers if recipe.ema else 0
-    return copies * (own.weights + loss.weights) + own.buffers + loss.buffers + running
+def _state(recipe: Recipe, network: Traced, loss: Loss) -> int:
+    """What is kept between steps: weights, gradients, the optimizer's values, buffers, and the running mean."""
+    copies = 2 + STATES[recipe.optimizer]
+    running = network.weights + network.buffers if recipe.ema else 0
+    return copies * (network.weights + loss.weights) + network.buffers + loss.buffers + running
 
 
 @cache
@@ -217,11 +200,8 @@ def _weights(name: str, classes: int) -> int:
 
 
 def _evaluated(run: Run, shapes: Shapes) -> float:
-    """How many training batches an evaluation looks at in one go."""
-    pixels = shapes.batch * shapes.height * shapes.width
-    if run.task == "classification":
-        return min(run.data.val_images, classification.EVALUATED) / shapes.batch
-    return max(1.0, segmentation.EVALUATED / pixels) if run.task == "segmentation" else 1.0
+    """The size of an evaluation batch, in training batches."""
+    return tasks.get(run.task).evaluated_batches(shapes, run.data.val_images)
 
 
 def _gib(size: float) -> str:

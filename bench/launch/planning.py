@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdbench import datasets
-from kdbench.datasets.base import ArraySplit
 
 from .. import tasks
 from ..errors import SpecError
@@ -100,8 +99,8 @@ def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> 
     """
     form = detect_format(data)
     kinds = {table.name: load_recipe(getattr(table.recipe, scale)).image.kind for table in tables}
-    others = ", ".join(name for name in kinds if kinds[name] != form.kind)
-    fitting = [table for table in tables if kinds[table.name] == form.kind]
+    others = ", ".join(name for name in kinds if kinds[name] != form.image_kind)
+    fitting = [table for table in tables if kinds[table.name] == form.image_kind]
     if not fitting:
         raise SpecError(
             f"--data {data} looks like {form.description}, which none of these tables reads at scale {scale} "
@@ -116,16 +115,17 @@ def _final_plan(
     tables: Sequence[Table], scale: Scale, request: RunRequest, devices: tuple[str, ...], log: Log
 ) -> FinalPlan:
     name = getattr(tables[0].dataset, scale)
-    opened = tasks.open_data(tables[0].task, name, request.data_root, request.data, request.data_options)
-    tasks.verify(opened)
+    task = tasks.get(tables[0].task)
+    opened = task.open(name, request.data_root, request.data, request.data_options)
+    task.verify(opened)
     for notice in opened.notices:
         log(f"data: {notice}")
-    data = tasks.describe(opened)
+    data = task.describe(opened)
     plan = make_plan(tables, scale, data, request, teacher_sha256(request.teacher))
     check_inputs(plan, request, opened)
     settings = _settings(scale, request)
     taken = slots(devices, scale, request)
-    memory = _memory(plan, opened, settings, taken, request.memory)
+    memory = _memory(plan, task.stored_size(opened), settings, taken, request.memory)
     schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain)
     return FinalPlan(tuple(tables), request, scale, data, plan, schedule, memory, settings, taken)
 
@@ -142,12 +142,13 @@ def _settings(scale: Scale, request: RunRequest) -> JobSettings:
     )
 
 
-def _memory(plan: Plan, data: tasks.Opened, settings: JobSettings, slots: Sequence[str], limit: float | None) -> Memory:
+def _memory(
+    plan: Plan, stored: tuple[int, int], settings: JobSettings, slots: Sequence[str], limit: float | None
+) -> Memory:
     """What each job has: the share of the device that has least, of `limit` GiB or of what is free now."""
     parallel = max((len(stage) for stage in plan.stages), default=1)  # a teacher never runs beside its students
     free = min(
         (GIB * limit if limit else available(device)) / (min(count, parallel) if device == "cpu" else count)
         for device, count in Counter(slots).items()
     )
-    stored = data.train.images.shape[1:3] if isinstance(data.train, ArraySplit) else (0, 0)
     return Memory(slots[0].split(":")[0], free, stored, settings.workers)

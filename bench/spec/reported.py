@@ -1,4 +1,4 @@
-"""The numbers that papers print: `results/reported/*.csv`, one number a line, each with its source."""
+"""Reported numbers: `results/reported/*.csv`, one number a line, each with its source."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class Reported(BaseModel):
-    """One reported number, in percent. An empty `value` says that the paper leaves this cell of its table blank."""
+    """One reported number, in percent. An empty `value` is a cell that the paper leaves blank."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +29,7 @@ class Reported(BaseModel):
     strategy: str  # the paper's name for a recipe, where one table has several
     teacher: str
     teacher_value: Percent | None
-    student: str  # empty for a teacher that stands alone
+    student: str  # empty for a row about a teacher alone
     student_value: Percent | None
     method: Name
     metric: Name
@@ -42,7 +42,7 @@ class Reported(BaseModel):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What a file may hold only once."""
+        """Unique within a file."""
         names = (self.paper, self.table, self.dataset, self.strategy, self.teacher, self.student)
         return (*names, self.method, self.metric)
 
@@ -86,26 +86,32 @@ def find(
     metric: str,
     strategy: str | None = None,
 ) -> Reported | None:
-    """The number that `rows` give a cell; None where there is none or it was left blank.
+    """The reported number of a cell; None where there is none or it is blank.
 
     Raises:
-        SpecError: the cell stands under several strategies and none is named.
+        SpecError: the cell is reported under several strategies and none is named.
     """
-    wanted = (table, teacher, student, method, metric)
-    found = [
+    names = (table, teacher, student, method, metric)
+    matches = [
         row
         for row in rows
-        if (row.table, row.teacher, row.student, row.method, row.metric) == wanted
+        if (row.table, row.teacher, row.student, row.method, row.metric) == names
         and row.value is not None
         and strategy in (None, row.strategy)
     ]
-    return _only(found)
+    if len(matches) > 1:
+        strategies = ", ".join(repr(row.strategy) for row in matches)
+        raise SpecError(
+            f"{teacher} -> {student} {method} of {matches[0].paper} {table} is reported under the strategies "
+            f"{strategies}; name one"
+        )
+    return matches[0] if matches else None
 
 
 def student_alone(
     rows: Iterable[Reported], *, table: str, teacher: str, student: str, metric: str, strategy: str | None = None
 ) -> Reported | None:
-    """The student's own number, printed beside its distilled ones (`student_value`), as a row of the method `none`."""
+    """The reported number of the student without a teacher (`student_value`), as a row of the method `none`."""
     for row in rows:
         same = (row.table, row.teacher, row.student, row.metric) == (table, teacher, student, metric)
         if same and row.student_value is not None and strategy in (None, row.strategy):
@@ -113,16 +119,6 @@ def student_alone(
             update = {"method": "none", "value": row.student_value, "std": None, "note": note}
             return row.model_copy(update=update)
     return None
-
-
-def _only(found: list[Reported]) -> Reported | None:
-    if len(found) > 1:
-        one = found[0]
-        raise SpecError(
-            f"{one.teacher} -> {one.student} {one.method} of {one.paper} {one.table} is reported under the strategies "
-            f"{', '.join(repr(row.strategy) for row in found)}; name one"
-        )
-    return found[0] if found else None
 
 
 def _parse(values: dict[str | Any, Any], path: Path, line: int) -> Reported:

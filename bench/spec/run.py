@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Self
 
-from .recipe import Recipe, Task
+from .recipe import Recipe
 from .scale import Scale
 from .schema import Spec, digest
 
 
 class Data(Spec):
-    """A data set as a run sees it; where it lies on disk is no part of it.
+    """A data set as a run sees it, wherever it is on disk.
 
     `options` make a variant of it, such as `fraction: 0.25`; everything else describes the set as a whole.
     """
@@ -25,7 +25,7 @@ class Data(Spec):
     options: dict[str, Any] = {}
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         return " ".join([self.name, *(f"{name}={value}" for name, value in sorted(self.options.items()))])
 
 
@@ -33,16 +33,16 @@ class Run(Spec):
     """One training: the unit of work, identified by the hash of everything that determines its numbers.
 
     A frozen teacher is itself a run (of the method `none`), or a checkpoint file known by its sha256. An online teacher
-    is trained beside its student and is a network's name.
+    is a network that is trained with its student.
     """
 
     version: int = 1
-    task: Task
+    task: str
     scale: Scale
     data: Data
     student: str
     teacher: Run | None = None
-    teacher_file: str | None = None  # sha256 of a checkpoint that stands in for the teacher run's own
+    teacher_file: str | None = None  # sha256 of a checkpoint used in place of the teacher run's
     online_teacher: str | None = None
     method: str
     options: dict[str, Any]
@@ -51,7 +51,7 @@ class Run(Spec):
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits of the sha256 of the canonical JSON of this spec; a recipe's name and source do not count."""
+        """16 hex digits of the sha256 of the canonical JSON of this spec, without a recipe's name and source."""
         prose = {"name", "source"}
         return digest(self.model_dump(mode="json", exclude={"recipe": prose, "teacher": {"recipe": prose}}))
 
@@ -66,14 +66,14 @@ class Run(Spec):
         return int(digest([self.data.fingerprint, "data", self.seed]), 16) % 2**63
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """A copy that works out its own identity: pydantic's would keep the hashes of the original."""
+        """A copy with its own identity: pydantic's would keep the cached hashes of the original."""
         copied = super().model_copy(update=update, deep=deep)
         for cached in ("id", "init_seed", "data_seed"):
             copied.__dict__.pop(cached, None)
         return copied
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         source = f"{self.teacher_network} -> " if self.teacher_network else ""
         variant = " ".join(f"{name}={value} " for name, value in sorted(self.data.options.items()))
         return f"{source}{self.student} {self.method} {variant}seed {self.seed}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import unknown
-from .recipe import Positive, Task
+from .recipe import Positive
 from .scale import Scale
 from .schema import Spec, merged, parse, read_yaml
 
@@ -113,7 +113,7 @@ class Table(Spec):
     paper: str
     title: str
     citation: str
-    task: Task
+    task: str
     dataset: ByScale
     data_size: DataSize
     metric: str

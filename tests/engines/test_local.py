@@ -24,15 +24,15 @@ from kdbench.launch.memory import Memory, Split
 from kdbench.launch.schedule import make_schedule, threads_of
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
-from kdbench.spec.table import load_table
 from kdbench.train.job import Job, JobSettings
 from tests.helpers.rows import make_row
+from tests.helpers.tables import fixed_table
 
 
 @pytest.fixture
 def rows() -> list[Row]:
     """A teacher's, a plain student's and a distilled student's row, as their runs would leave them."""
-    table = load_table("dist/coco")
+    table = fixed_table("dist/coco")
     pair = table.pairs[0]
     none, dist = (make_row(table, pair, entry, "mini") for entry in table.methods[:2])
     assert dist.run.teacher is not None

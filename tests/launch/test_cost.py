@@ -12,15 +12,15 @@ from kdbench.launch.tracing import traced
 from kdbench.records.row import Row
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.run import Run
-from kdbench.spec.table import load_table
 from tests.helpers.rows import make_row
+from tests.helpers.tables import cifar_table, fixed_table
 
 MINI = load_recipe("coco_mini")
 STEPS = MINI.epochs * (MINI.epoch_steps or 0)
 
 
 def row_of(method: str, student_seconds: float, **changes: Any) -> Row:
-    table = load_table("dist/coco")
+    table = fixed_table("dist/coco")
     entry = next(entry for entry in table.entries(table.pairs[0]) if entry.method == method)
     row = make_row(table, table.pairs[0], entry, "mini", **changes)
     assert row.cost
@@ -63,9 +63,8 @@ def test_work_is_a_forward_of_the_teacher_and_three_of_each_student() -> None:
 
 def ekd(**options: Any) -> Run:
     """A student beside its online teachers."""
-    table = load_table("ekd/cifar100")
-    entry = next(entry for entry in table.methods if entry.method == "ekd")
-    run = make_row(table, table.pairs[0], entry, "mini").run
+    table = cifar_table("none", "ekd")
+    run = make_row(table, table.pairs[0], table.methods[1], "mini").run
     beside = {"teacher": None, "online_teacher": "resnet20", "options": run.options | options}
     return run.model_copy(update=beside)
 

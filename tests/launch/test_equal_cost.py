@@ -14,17 +14,16 @@ from kdbench.report.cells import Cell, collect
 from kdbench.report.gains import factor_of
 from kdbench.spec.recipe import Recipe, load_recipe, stretched
 from kdbench.spec.request import RunRequest
-from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+from kdbench.spec.table import MethodEntry, Table
 from tests.helpers.rows import DIGITS, make_row
+from tests.helpers.tables import cifar_table
 
 NONE, KD, CRD = MethodEntry(method="none"), MethodEntry(method="kd"), MethodEntry(method="crd")
 
 
 @pytest.fixture(scope="module")
 def table() -> Table:
-    pair = Pair(teacher="resnet56", student="resnet20", mini=Networks(teacher="resnet20", student="resnet8"))
-    changes: dict[str, Any] = {"pairs": (pair,), "methods": (NONE, KD, CRD), "reported": (), "unreachable": ()}
-    return load_table("crd/cifar100").model_copy(update=changes)
+    return cifar_table(NONE, KD, CRD)
 
 
 def row(table: Table, entry: MethodEntry, value: float, slowdown: float = 1.0, **more: Any) -> Row:

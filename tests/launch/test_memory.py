@@ -50,13 +50,13 @@ def test_what_a_forward_keeps_is_what_autograd_keeps_of_real_tensors(pictures: P
         network.train()(images)
     own = {parameter.data_ptr() for parameter in network.parameters()} | {images.data_ptr()}
     saved = sum(storage.nbytes() for place, storage in kept.items() if place not in own)
-    assert saved < found.kept < 1.3 * saved  # the stem's and the shown maps are there besides
+    assert saved < found.saved < 1.3 * saved  # the stem's and the shown maps are there besides
     assert found.weights == sum(4 * parameter.numel() for parameter in network.parameters())
 
 
 def test_half_precision_keeps_about_half(pictures: Pictures) -> None:
     full, half = (
-        tracing.traced("resnet8", estimate().shapes(pictures.run(recipe=short(precision=precision)))).kept
+        tracing.traced("resnet8", estimate().shapes(pictures.run(recipe=short(precision=precision)))).saved
         for precision in ("float32", "bfloat16")
     )
     assert 0.45 < half / full < 0.65
@@ -70,9 +70,9 @@ def test_each_member_adds_its_states_and_the_largest_step_counts_once(pictures: 
     one, two = estimate().needed([kd]), estimate().needed([kd, hot])
     assert two - one == pytest.approx(MARGIN * (4 * own.weights + own.buffers))  # AdamW: weight, gradient, two states
     shapes = estimate().shapes(none)
-    assert tracing.loss_of(heavy, shapes).kept > 10 * tracing.loss_of(kd, shapes).kept
+    assert tracing.loss_of(heavy, shapes).saved > 10 * tracing.loss_of(kd, shapes).saved
     gap = estimate().needed([heavy]) - one
-    assert gap > MARGIN * tracing.loss_of(heavy, shapes).kept
+    assert gap > MARGIN * tracing.loss_of(heavy, shapes).saved
     assert estimate().needed([kd, hot, heavy]) - two == pytest.approx(gap + MARGIN * (4 * own.weights + own.buffers))
 
 
@@ -80,7 +80,7 @@ def test_an_online_teacher_counts_as_a_student(pictures: Pictures) -> None:
     alone, beside = (pictures.run(method, recipe=short(batch_size=256)) for method in ("none", "dml"))
     other = tracing.traced("resnet14", estimate().shapes(alone))
     more = estimate().needed([beside]) - estimate().needed([alone])
-    assert more > MARGIN * (4 * other.weights + other.kept)
+    assert more > MARGIN * (4 * other.weights + other.saved)
 
 
 def test_each_of_several_online_teachers_counts_and_a_copy_as_a_frozen_one(pictures: Pictures) -> None:
@@ -90,9 +90,9 @@ def test_each_of_several_online_teachers_counts_and_a_copy_as_a_frozen_one(pictu
         return estimate().needed([pictures.run("ekd", recipe=recipe, options={"guided": False} | options)])
 
     other = tracing.traced("resnet14", estimate().shapes(pictures.run(recipe=recipe)))
-    trained = MARGIN * (4 * other.weights + other.buffers + other.kept + other.passing)
+    trained = MARGIN * (4 * other.weights + other.buffers + other.saved + other.forward)
     assert needed(teachers=3) - needed(teachers=2) == pytest.approx(trained, rel=1e-3)
-    frozen = MARGIN * (other.weights + other.buffers + other.shown)
+    frozen = MARGIN * (other.weights + other.buffers + other.output_bytes)
     assert needed(snapshots=4) - needed() == pytest.approx(frozen, rel=1e-3)
 
 
@@ -104,7 +104,7 @@ def test_losses_against_several_teachers_and_copies_are_traced(pictures: Picture
     one, two = loss(), loss(teachers=2)
     assert (one.rule, two.rule, loss(guided=False, snapshots=2).rule) == ("", "", "")
     assert one.weights < two.weights < 2 * one.weights  # the student's modules count once
-    assert one.kept < two.kept < 2 * one.kept
+    assert one.saved < two.saved < 2 * one.saved
 
 
 def test_a_method_whose_shapes_depend_on_values_is_counted_by_a_rule_with_its_bank(pictures: Pictures) -> None:
@@ -112,7 +112,7 @@ def test_a_method_whose_shapes_depend_on_values_is_counted_by_a_rule_with_its_ba
     loss = tracing.loss_of(run, estimate().shapes(run))
     assert "bincount" in loss.rule
     assert loss.buffers == 24 * (2 * 128 * 4 + 8)
-    assert loss.kept > loss.buffers
+    assert loss.saved > loss.buffers
 
 
 @pytest.mark.parametrize("method", ["none", "dml", "reviewkd", "crd"])

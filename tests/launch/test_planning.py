@@ -25,6 +25,7 @@ from kdbench.methods.base import MethodError
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.request import RunRequest
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+from tests.helpers.tables import cifar_table, fixed_table
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 8, "teacher.batch_size": 8}
@@ -48,8 +49,7 @@ def table_of(*entries: MethodEntry, **changes: Any) -> Table:
     """A classification table of small networks; `changes` are fields of its only pair."""
     mini = Networks(teacher="resnet14", student="resnet8")
     pair = Pair(teacher="resnet56", student="resnet20", mini=mini, **changes)
-    fields = {"pairs": (pair,), "methods": (MethodEntry(method="none"), *entries), "reported": (), "unreachable": ()}
-    return load_table("dkd/cifar100").model_copy(update=fields)
+    return cifar_table("none", *entries, pairs=(pair,))
 
 
 class Log(list[str]):
@@ -101,7 +101,7 @@ def test_an_array_file_picks_the_tables_of_small_images_and_says_which_it_left(p
 
 
 def test_a_coco_folder_picks_detection_tables(plans: Plans, digits_path: Path, logged: Log) -> None:
-    (found,) = plans(load_table("dist/coco"), load_table("dist/cifar100"), data=digits_path)
+    (found,) = plans(fixed_table("dist/coco"), fixed_table("dist/cifar100"), data=digits_path)
     assert {run.task for run in found.plan.runs} == {"detection"}
     assert "dist/cifar100" in logged.text
 
@@ -115,14 +115,14 @@ def test_an_image_folder_picks_tables_of_image_files(plans: Plans, tmp_path: Pat
 
 
 def test_data_that_no_named_table_is_for_is_one_error(plans: Plans, digits_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"looks like a detection set, which none of these tables .*\(dkd/cifar100\)"):
+    with pytest.raises(SpecError, match=r"looks like a detection set, which none of these tables .*\(test/cifar100\)"):
         plans(table_of(), data=digits_path)
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere.npz"])
 def test_data_that_is_not_there_is_one_error(missing: str, plans: Plans, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=f"--data .*{missing} does not exist; give"):
-        plans(table_of(), load_table("dist/coco"), data=tmp_path / missing)
+        plans(table_of(), fixed_table("dist/coco"), data=tmp_path / missing)
 
 
 def test_a_file_that_is_no_data_set_is_one_error(plans: Plans, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_table_finds_its_reported_numbers(name: str) -> None:
         for entry in table.entries(pair):
             if entry.reported:
                 assert entry.reported in {row.method for row in rows}, (
-                    f"{entry.shown}: {entry.reported} is not reported"
+                    f"{entry.display_name}: {entry.reported} is not reported"
                 )
 
 
