@@ -1,4 +1,4 @@
-"""What MAG and MAS share: the self-analysing modules, the phase that trains the teacher's, and the code losses."""
+"""Base of MAG and MAS: the self-analyzing modules, the training of the teacher's modules, and the code losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .base import Batch, Method, MethodError, Outputs, Setting, Teacher
 from .functional import kl_divergence, logits_pair, pooled_pair
 
 MOMENTUM, WEIGHT_DECAY, GAMMA = 0.9, 5e-4, 0.1
-"""Of the modules' phase, beside module_lr; the rate falls by GAMMA at half and at three quarters of it."""
+"""SGD of `prepare`; the learning rate is multiplied by GAMMA at half and at three quarters of the steps."""
 
 
 def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -27,7 +27,7 @@ def perceptron(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 def code_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """temperature^2 * KL(softmax(teacher / temperature) || softmax(student / temperature)), mean over rows of [N, D].
 
-    In the released form, with probabilities as targets: at temperature 8 the form with logarithms differs from it by
+    In the released form, with probabilities as targets; at temperature 8 the form with log-probabilities differs by
     3e-5 of the value in float32.
     """
     log_p = F.log_softmax(student / temperature, dim=1)
@@ -36,10 +36,10 @@ def code_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Ten
 
 
 class SelfAnalysis(nn.Module):
-    """Encodes a pooled feature [N, D] into an abstract and a detailed code; with `num_classes`, decodes both.
+    """Encoders of a pooled feature [N, D] into an abstract and a detailed code; with `num_classes` also their decoders.
 
-    Source: wrapper.py of shaoeric/multi-granularity-distillation. The student's decoders are never used, so they are
-    not built: `num_classes` is None there.
+    Source: wrapper.py of shaoeric/multi-granularity-distillation. The student's decoders would not be used, so
+    its `num_classes` is None.
     """
 
     def __init__(self, dim: int, abstract_dim: int, detailed_dim: int, num_classes: int | None = None) -> None:
@@ -65,11 +65,11 @@ class SelfAnalysis(nn.Module):
 
 
 class Granularity(Method):
-    """MAG and MAS but for the soft target; `methods/mag.py` describes losses and options."""
+    """MAG and MAS without their soft target; `methods/mag.py` describes losses and options."""
 
     tasks = frozenset({"classification"})
     wraps = ("kd", "fitnet", "at", "sp", "vid", "rkd", "crd", "afd")
-    prepared = ("teacher_modules.",)
+    prepared_prefixes = ("teacher_modules.",)
 
     def __init__(
         self,
@@ -88,11 +88,11 @@ class Granularity(Method):
         super().__init__(setting)
         self.name = f"{type(self).name}+{base.name}"  # type: ignore[misc]
         self.base = base
-        self.soft_alone = base.name == "kd"
-        if self.soft_alone:
+        self.around_kd = base.name == "kd"
+        if self.around_kd:
             self._refuse_unused_options()
-        self.task_weight = (0.2 if self.soft_alone else base.task_weight) if ce_weight is None else ce_weight
-        self.soft_weight = (0.8 if self.soft_alone else 1.0) if soft_weight is None else soft_weight
+        self.task_weight = (0.2 if self.around_kd else base.task_weight) if ce_weight is None else ce_weight
+        self.soft_weight = (0.8 if self.around_kd else 1.0) if soft_weight is None else soft_weight
         self.soft_temperature = soft_temperature
         self.abstract_temperature, self.detailed_temperature = abstract_temperature, detailed_temperature
         self.module_epochs, self.module_lr = module_epochs, module_lr
@@ -104,14 +104,14 @@ class Granularity(Method):
                 raise MethodError(f"{self.name}: {option} is {size}; a softmax over the code needs at least 2 units")
         dims = setting.student.pooled_dim, setting.teacher.pooled_dim
         if dims[0] is None or dims[1] is None:
-            raise MethodError(f"{self.name}: a network shows no pooled feature; choose classifiers that do")
+            raise MethodError(f"{self.name}: a network has no pooled feature; choose classifiers that pool")
         self.code_dims = (abstract_dim, detailed_dim)
         self.student_modules = SelfAnalysis(dims[0], *self.code_dims)
         self.teacher_modules = SelfAnalysis(dims[1], *self.code_dims, setting.num_classes)
         self.teacher_modules.requires_grad_(False)
 
     @property
-    def preparation(self) -> str:
+    def preparation_key(self) -> str:
         temperatures = f"{self.abstract_temperature} {self.detailed_temperature}"
         return (
             f"granularity codes {self.code_dims[0]} {self.code_dims[1]} temperatures {temperatures} "
@@ -122,20 +122,20 @@ class Granularity(Method):
         for option, parameter in inspect.signature(type(self.base)).parameters.items():
             if parameter.default is not parameter.empty and getattr(self.base, option) != parameter.default:
                 raise MethodError(
-                    f"{self.name}: {option} is kd's and has no effect here, where the soft target stands for kd; use "
+                    f"{self.name}: {option} of kd has no effect here, where the soft target replaces kd; use "
                     "soft_weight, ce_weight and soft_temperature"
                 )
 
     @abstractmethod
     def soft_target(self, logits: Tensor, abstract: Tensor, detailed: Tensor) -> Tensor:
-        """What the student's logits are drawn to, [N, K]; logits and codes are the teacher's."""
+        """The target of the student's logits, [N, K], from the teacher's logits and codes."""
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
-        """Train the teacher's modules on its pooled features; the last state is kept.
+        """Train the teacher's modules on its pooled features and keep the last state.
 
         SGD of momentum 0.9 and weight decay 5e-4, module_lr times 0.1 at half and at three quarters of module_epochs
-        epochs (30 and 45 of 60). Released as two passes an epoch, one a branch; the branches share no parameter, so
-        one pass with the summed loss differs in batch order alone.
+        epochs (30 and 45 of 60). The released code has two passes per epoch, one for each code; these share no
+        parameters, so one pass with the summed loss differs only in batch order.
         """
         self.teacher_modules.reset_parameters()
         self.teacher_modules.requires_grad_(True)
@@ -156,7 +156,7 @@ class Granularity(Method):
         super().prepare(teacher, batches)
 
     def _module_steps(self, batches: Iterator[Batch]) -> tuple[int, Iterator[Batch]]:
-        """Steps of `prepare`, and all of `batches`; the first one tells the batch size where no epoch is known."""
+        """Steps of `prepare` and all `batches`; if steps_per_epoch is unknown, the first batch gives the batch size."""
         steps = self.setting.steps_per_epoch
         if steps is None:
             first = next(batches)
@@ -164,7 +164,7 @@ class Granularity(Method):
         return self.module_epochs * steps, batches
 
     def module_losses(self, batch: Batch, teacher: Outputs) -> dict[str, Tensor]:
-        """Each decoder's KL to the teacher's own logits plus its cross-entropy, 1 : 1."""
+        """For each decoder, the KL to the teacher's logits plus the cross-entropy."""
         assert isinstance(teacher.logits, Tensor) and teacher.pooled is not None
         decoded = self.teacher_modules.decode(*self.teacher_modules.codes(teacher.pooled.detach()))
         temperatures = (self.abstract_temperature, self.detailed_temperature)
@@ -175,16 +175,16 @@ class Granularity(Method):
         return dict(zip(("abstract", "detailed"), losses, strict=True))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """`soft_target`, `abstract_code`, `detailed_code`, and the base's terms (none of kd's)."""
+        """`soft_target`, `abstract_code`, `detailed_code`, and the base's terms (none around kd)."""
         logits, teacher_logits = logits_pair(self.name, student, teacher)
         pooled, teacher_pooled = pooled_pair(self.name, student, teacher)
-        own = self.student_modules.codes(pooled)
+        codes = self.student_modules.codes(pooled)
         with torch.no_grad():
-            others = self.teacher_modules.codes(teacher_pooled)
-            soft = self.soft_target(teacher_logits, *others)
+            teacher_codes = self.teacher_modules.codes(teacher_pooled)
+            soft = self.soft_target(teacher_logits, *teacher_codes)
         terms = {
             "soft_target": self.soft_weight * kl_divergence(logits, soft, self.soft_temperature),
-            "abstract_code": code_divergence(own[0], others[0], self.abstract_temperature),
-            "detailed_code": code_divergence(own[1], others[1], self.detailed_temperature),
+            "abstract_code": code_divergence(codes[0], teacher_codes[0], self.abstract_temperature),
+            "detailed_code": code_divergence(codes[1], teacher_codes[1], self.detailed_temperature),
         }
-        return terms if self.soft_alone else terms | self.base(batch, student, teacher)
+        return terms if self.around_kd else terms | self.base(batch, student, teacher)

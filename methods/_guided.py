@@ -1,4 +1,4 @@
-"""Guided modules of EKD: a small head on every stage of a network but its last."""
+"""Guided modules of EKD: a small head on every stage of a network except the last."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from .base import NetworkInfo, Outputs
 
 
 def bottleneck(inputs: int, outputs: int) -> nn.Sequential:
-    """[N, inputs, H, W] -> [N, outputs, H/2, W/2]: 1x1 to half the width, 3x3 with stride 2, 1x1; BN and ReLU each."""
+    """[N, inputs, H, W] -> [N, outputs, H/2, W/2]: 1x1 to half the width, 3x3 of stride 2, 1x1, each with BN, ReLU."""
     width = max(inputs // 2, 1)
     shapes = ((inputs, width, 1, 1), (width, width, 3, 2), (width, outputs, 1, 1))
     layers: list[nn.Module] = []
-    for before, after, kernel, stride in shapes:
-        conv = nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
-        layers += [conv, nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+    for c_in, c_out, kernel, stride in shapes:
+        conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+        layers += [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
 class GuidedModule(nn.Module):
     """[N, C, H, W] of one stage -> guided feature [N, dim] and guided logits [N, K].
 
-    Bottlenecks until the map is as small as the last stage's, each to the width of the next stage (the last one's,
-    where a stage shrinks more than once); then the spatial mean, a linear layer to the feature, one to the logits.
+    Bottlenecks to the size of the last stage, each to the width of the next stage (of the last stage if there is no
+    further one), then the spatial mean, a linear layer to the feature and a linear layer to the logits.
 
     Args:
         channels: widths of this stage and of all later ones.
-        halvings: how often the stride doubles from this stage to the last.
+        halvings: number of times that the stride doubles from this stage to the last.
         dim: D.
         num_classes: K.
     """
@@ -46,11 +46,11 @@ class GuidedModule(nn.Module):
 
 
 class GuidedModules(nn.Module):
-    """All of one network's: a `GuidedModule` a stage but the last, whose feature is the pooled one and logits its own.
+    """The guided modules of one network: one for each stage except the last, whose feature is the pooled feature.
 
     Args:
         info: the network's shapes, with strides and pooled_dim.
-        dim: D of the guided features; a linear layer brings the pooled feature there where its length differs.
+        dim: D of the guided features; a linear layer maps a pooled feature of another length to D.
         num_classes: K.
     """
 
@@ -65,7 +65,7 @@ class GuidedModules(nn.Module):
         self.trunk = nn.Identity() if info.pooled_dim == dim else nn.Linear(info.pooled_dim, dim)
 
     def forward(self, outputs: Outputs) -> tuple[list[Tensor], list[Tensor]]:
-        """Guided features of every stage, each [N, D], and guided logits of every stage but the last, each [N, K]."""
+        """Guided features of all stages, [N, D] each, and guided logits of all stages except the last, [N, K] each."""
         pairs = [module(feature) for module, feature in zip(self.stages, outputs.features[1:-1], strict=True)]
         return [*(feature for feature, _ in pairs), self.trunk(outputs.pooled)], [logits for _, logits in pairs]
 

@@ -1,6 +1,6 @@
-"""The paths of Adaptive Distillation that compare one stage of student and teacher.
+"""Stage losses of Adaptive Distillation.
 
-Formulas: models/distillation_losses of wyze-AI/AdaptiveDistillation. Targets carry no gradient.
+Formulas: models/distillation_losses of wyze-AI/AdaptiveDistillation. Targets have no gradient.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ EPS = 1e-6
 
 def attention(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over [N, H*W] of the squared difference of attention maps; [N, C_s, H, W] and [N, C_t, H, W]."""
-    own, other = _attention_map(student), _attention_map(teacher)
-    return F.mse_loss(own, target("ad", own, other, "attention maps [N, H*W]"))
+    s, t = _attention_map(student), _attention_map(teacher)
+    return F.mse_loss(s, target("ad", s, t, "attention maps [N, H*W]"))
 
 
 def _attention_map(feature: Tensor) -> Tensor:
@@ -30,10 +30,10 @@ def _attention_map(feature: Tensor) -> Tensor:
 def nst(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over [N, C, C] of the squared difference of channel Grams A A' and B B'; maps are [N, C, H, W].
 
-    A and B hold channels as rows that are unit vectors over space. This is no maximum mean discrepancy as in the NST
-    paper, and it needs channels that correspond. Where a map has fewer positions than channels, the Grams are never
-    formed: with D = A - B and M = A + B, |A A' - B B'|^2 = (<D'D, M'M> + <D'M, M'D>) / 2, whose matrices have a row a
-    position (16 instead of 2048 at the last stage of a CIFAR ResNet50). D keeps the precision near agreement.
+    The rows of A and B are channels, as unit vectors over space. Unlike the maximum mean discrepancy of the NST paper,
+    this needs corresponding channels. If a map has fewer positions than channels, the Grams are not computed: with
+    D = A - B and M = A + B, |A A' - B B'|^2 = (<D'D, M'M> + <D'M, M'D>) / 2, with one row per position in each matrix
+    (16 instead of 2048 at the last stage of a CIFAR ResNet50). D keeps the precision if A and B are nearly equal.
     """
     teacher = target("ad", student, teacher, "features")
     a, b = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
@@ -48,5 +48,5 @@ def nst(student: Tensor, teacher: Tensor) -> Tensor:
 
 def feature_map(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over [N, C] of the squared difference of spatial means; [N, C, H, W] maps of any two sizes."""
-    own, other = student.mean(dim=(2, 3)), teacher.mean(dim=(2, 3))
-    return F.mse_loss(own, target("ad", own, other, "spatial means"))
+    s, t = student.mean(dim=(2, 3)), teacher.mean(dim=(2, 3))
+    return F.mse_loss(s, target("ad", s, t, "spatial means"))

@@ -1,4 +1,4 @@
-"""The sum of several methods: what `a+b` means when `a` wraps nothing."""
+"""The sum of several methods: `a+b` where `a` is no wrapper."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from .base import Batch, Method, MethodError, Outputs, Setting
 
 
 class Sum(Method):
-    """Every part's losses, named `part` or `part/term` when a part has several.
+    """All losses of several methods, named `method`, or `method/term` if a method has several.
 
-    The task weight is the product of the parts' task weights. Parts that train their teacher or begin with a phase of
-    their own cannot be summed.
+    The task weight is the product of the methods' task weights. Methods that train their teacher or have an initial
+    phase cannot be summed.
     """
 
-    def __init__(self, setting: Setting, parts: Mapping[str, Method]) -> None:
+    def __init__(self, setting: Setting, summands: Mapping[str, Method]) -> None:
         super().__init__(setting)
-        self.part_names = tuple(parts)
-        self.summands = nn.ModuleList(parts.values())
-        for name, part in parts.items():
-            if part.teacher_mode != "frozen" or part.initial_epochs:
-                raise MethodError(
-                    f"{name} cannot be part of a sum: it trains its teacher or begins before the task does"
-                )
-            self.task_weight *= part.task_weight
+        self.summand_names = tuple(summands)
+        self.summands = nn.ModuleList(summands.values())
+        for name, method in summands.items():
+            if method.teacher_mode != "frozen" or method.initial_epochs:
+                raise MethodError(f"{name} cannot be part of a sum: it trains its teacher or has an initial phase")
+            self.task_weight *= method.task_weight
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
-        for name, part in zip(self.part_names, self.summands, strict=True):
-            own = part(batch, student, teacher)
-            terms |= {name if len(own) == 1 else f"{name}/{term}": value for term, value in own.items()}
+        for name, method in zip(self.summand_names, self.summands, strict=True):
+            losses = method(batch, student, teacher)
+            terms |= {name if len(losses) == 1 else f"{name}/{term}": value for term, value in losses.items()}
         return terms

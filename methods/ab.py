@@ -6,26 +6,26 @@ import torch
 from torch import Tensor, nn
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import check_stages, level_pairs
+from .functional import level_pairs, pre_activations, stage_channels
 
 
 class AB(Method):
-    """Before the task is learned, each neuron of the student learns to be active where the teacher's is.
+    """The student's neurons first learn to be active where the teacher's are, then the task.
 
         d(s, t) = (s + margin)^2 where t <= 0 and s > -margin;  (s - margin)^2 where t > 0 and s <= margin;  else 0
         loss = 3/1000 * sum over stages l of 1 / 2^(stages - l) * 1/N sum_{n,c,h,w} d(connector_l(S_l), T_l)
 
-    S, T: `pre_activations`, [N, C, h, w]; l counts from 1. Where width or size differ, a connector brings the student's
-    map to the teacher's: a 1x1 convolution, or a strided or transposed one for a map of twice or half the size, with
-    BatchNorm. The loss is that of the first `initial_epochs`, where it stands alone and without a factor; the released
-    code (RepDistiller) then trains with the cross-entropy alone, and so does this method unless `joint` is set.
+    S, T: `pre_activations`, [N, C, h, w]; l counts from 1. If widths or sizes differ, a connector maps the
+    student's map to the teacher's shape: a 1x1 convolution, or a strided or transposed one for a map of twice or half
+    the size, with BatchNorm. In the `initial_epochs` the unweighted loss is the only one; the released code
+    (RepDistiller) then trains with the cross-entropy alone, and so does this method unless `joint` is set.
 
     Args:
         setting: the run's shapes.
-        weight: factor on the loss where `joint` keeps it beside the task; it does not touch the initial epochs.
-        initial_epochs: 30.
-        margin: distance that pre-activations keep from 0.
-        joint: keep the loss, times weight, after the initial epochs.
+        weight: factor on the loss after the initial epochs, with `joint`.
+        initial_epochs: epochs of the initial phase; 30 in the released scripts.
+        margin: distance from 0 that pre-activations shall keep.
+        joint: add the weighted loss to the task loss after the initial epochs.
     """
 
     name = "ab"
@@ -47,30 +47,30 @@ class AB(Method):
         if initial_epochs < 1:
             raise MethodError(f"ab: initial_epochs is {initial_epochs}; it must be at least 1")
         self.weight, self.initial_epochs, self.margin, self.joint = weight, initial_epochs, margin, joint
-        widths = check_stages(self.name, setting)
-        same = (1,) * len(widths)  # where strides are unknown, `level_pairs` still catches maps of different sizes
+        widths = stage_channels(self.name, setting)
+        same = (1,) * len(widths)  # if strides are unknown, `level_pairs` still detects maps of different sizes
         strides = zip(setting.student.strides[1:] or same, setting.teacher.strides[1:] or same, strict=True)
         self.connectors = nn.ModuleList(_connector(*w, *s) for w, s in zip(widths, strides, strict=True))
 
     def initial(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """The loss, without weight."""
+        """The unweighted loss."""
         return {self.name: self._loss(student, teacher)}
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Nothing, or with `joint` the weighted loss."""
+        """No term; with `joint` the weighted loss."""
         return {self.name: self.weight * self._loss(student, teacher)} if self.joint else {}
 
     def _loss(self, student: Outputs, teacher: Outputs) -> Tensor:
-        maps = zip(self.connectors, _before_relu(student), strict=False)
-        own = tuple(connector(feature) for connector, feature in maps)
-        pairs = level_pairs(self.name, own, _before_relu(teacher), "connected pre-activations")
+        maps = zip(self.connectors, pre_activations(student), strict=False)
+        connected = tuple(connector(feature) for connector, feature in maps)
+        pairs = level_pairs(self.name, connected, pre_activations(teacher), "connected pre-activations")
         losses = [boundary(s, t, self.margin) / 2 ** (len(pairs) - i - 1) for i, (s, t) in enumerate(pairs)]
         return 3e-3 * torch.stack(losses).sum()
 
 
 def boundary(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """Sum over all elements of d(student, teacher), divided by the images; two [N, C, h, w] maps."""
-    # On the right side of the margin the distance to it is cut to 0.
+    """Sum over all elements of d(student, teacher), divided by N; two [N, C, h, w] maps."""
+    # Beyond the margin, on the correct side, the distance is clamped to 0.
     wrong = torch.where(teacher > 0, margin - student, margin + student).clamp_min(0)
     return wrong.square().sum() / len(student)
 
@@ -91,8 +91,3 @@ def _connector(student: int, teacher: int, student_stride: int, teacher_stride: 
             "sizes may differ by a factor of 2 at most, so choose networks of more similar families"
         )
     return nn.Sequential(conv, nn.BatchNorm2d(teacher))
-
-
-def _before_relu(outputs: Outputs) -> tuple[Tensor, ...]:
-    maps = outputs.extra.get("pre_activations", ())
-    return maps if isinstance(maps, tuple) else (maps,)

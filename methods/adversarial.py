@@ -1,4 +1,4 @@
-"""The holistic part of structured knowledge distillation: a discriminator between teacher's and student's logits."""
+"""The holistic loss of structured knowledge distillation: a discriminator between teacher and student logits."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .base import Batch, Method, MethodError, Outputs, Setting
 from .functional import logits_pair
 
 WIDTHS = (64, 128, 256, 512)
-LEAST = 64
-"""Height and width that the discriminator's last layer needs."""
+MIN_SIZE = 64
+"""Least height and width for the discriminator's last layer."""
 
 
 class Adversarial(Method):
-    """A discriminator D learns which logits are the teacher's; the student learns to pass for it.
+    """Hinge GAN loss: a discriminator D separates the teacher's logits from the student's, which learn to deceive it.
 
-        generator = -weight * mean D(S)                                          to the student alone
-        discriminator = discriminator_weight * mean (max(0, 1 - D(T)) + max(0, 1 + D(S)))    to D alone
+        generator = -weight * mean D(S)                                          for the student
+        discriminator = discriminator_weight * mean (max(0, 1 - D(T)) + max(0, 1 + D(S)))    for D
 
-    S, T [N, K, h, w], raw logits. The hinge loss is what CIRKD's code base runs; it has no gradient penalty. One
-    backward pass serves both, with the D of before the step in each, as released. A summand of segmentation rows, as in
-    `skd+kd+adversarial`; no table takes it in by default.
+    S, T [N, K, h, w], raw logits. The hinge loss, without gradient penalty, is that of CIRKD's code. One backward pass
+    computes both terms with the same D, as released. It is a summand of segmentation rows, as in
+    `skd+kd+adversarial`; no table includes it by default.
 
-    The released D trains by Adam (betas 0.9 and 0.99). Here it is a group of the run's own optimiser with the released
-    learning rate: under SGD it moves more slowly, and `lr` is there to be raised.
+    The released D trains by Adam (betas 0.9 and 0.99). Here it is a group of the run's optimizer with the released
+    learning rate; with SGD it learns more slowly, so a higher `lr` may help.
 
     Args:
         setting: the run's shapes.
-        weight: factor on the student's part.
-        discriminator_weight: factor on the discriminator's own loss.
+        weight: factor on the student's term.
+        discriminator_weight: factor on the discriminator's term.
         lr: the discriminator's learning rate, constant.
     """
 
@@ -58,21 +58,21 @@ class Adversarial(Method):
         return [{"params": list(self.discriminator.parameters()), "lr": self.lr, "weight_decay": 0.0}]
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Two terms; see the class."""
-        own, other = logits_pair(self.name, student, teacher)
-        held = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        passing = functional_call(self.discriminator, held, (own,)).mean()
-        false, true = self.discriminator(own.detach()), self.discriminator(other)
-        hinge = F.relu(1 - true).mean() + F.relu(1 + false).mean()
-        return {"generator": -self.weight * passing, "discriminator": self.discriminator_weight * hinge}
+        """Terms `generator` and `discriminator`; see the class."""
+        logits, teacher_logits = logits_pair(self.name, student, teacher)
+        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        score = functional_call(self.discriminator, frozen, (logits,)).mean()
+        fake, real = self.discriminator(logits.detach()), self.discriminator(teacher_logits)
+        hinge = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        return {"generator": -self.weight * score, "discriminator": self.discriminator_weight * hinge}
 
 
 class Discriminator(nn.Module):
-    """Scores of logits: [N, K, h, w] -> [N, 1, h', w'].
+    """Realness scores of logits: [N, K, h, w] -> [N, 1, h', w'].
 
-    BatchNorm, then four 4x4 convolutions of stride 2 with spectral normalisation and LeakyReLU(0.1), self-attention
-    after the third and the fourth, and a 4x4 convolution to one channel. Logits of less than 64x64 are enlarged to it
-    (our choice; Cityscapes crops have 64x128).
+    BatchNorm, then four 4x4 convolutions of stride 2 with spectral normalization and LeakyReLU(0.1), self-attention
+    after the third and the fourth, and a 4x4 convolution to one channel. Logits smaller than 64x64 are enlarged to
+    that size (our choice; Cityscapes crops have 64x128).
     """
 
     def __init__(self, classes: int) -> None:
@@ -87,8 +87,8 @@ class Discriminator(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         height, width = logits.shape[2:]
-        if min(height, width) < LEAST:
-            size = (max(height, LEAST), max(width, LEAST))
+        if min(height, width) < MIN_SIZE:
+            size = (max(height, MIN_SIZE), max(width, MIN_SIZE))
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
         scores: Tensor = self.layers(logits)
         return scores
@@ -106,6 +106,6 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (conv(x).flatten(2) for conv in (self.query, self.key, self.value))
-        shares = (query.mT @ key).softmax(dim=2)  # [N, P, P]: how much each position reads of every other
-        read: Tensor = (value @ shares.mT).view_as(x)
-        return x + self.gamma * read
+        attention = (query.mT @ key).softmax(dim=2)  # [N, P, P]: weights of all positions (columns) for each position
+        attended: Tensor = (value @ attention.mT).view_as(x)
+        return x + self.gamma * attended

@@ -6,28 +6,28 @@ import torch
 from torch import Tensor, nn
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import check_stages, level_pairs
+from .functional import level_pairs, stage_channels
 
 EPS = 1e-6
 
 
 class AFD(Method):
-    """Squared error between maps whose channels have length 1, weighed by how much each of the teacher's matters.
+    """Squared error between maps with unit-length channels, weighted by learned attention over the teacher's channels.
 
         u(x)[n,c] = x[n,c] / (||x[n,c]||_2 + 1e-6), norm over positions
         rho(t) = a / sum_c a,  a = sigmoid(W2 relu(W1 mean_{h,w} t))                            [N, C], learned
         loss = weight * mean over stages of mean_n sum_c rho(T)[n,c] mean_{h,w} (u(align(S)) - u(T))^2[n,c]
 
     S, T: the stages without the stem, [N, C, h, w]. This is the AFD of Wang et al. (ICLR 2020; half of their AFDS) with
-    the squeeze-and-excitation attention of Knowledge-Distillation-Zoo in place of the paper's, which that repository
-    found unstable; the multi-granularity paper's code seems to carry this form (it names such an attention and never
-    sets it). It is not the AFD of Ji et al. (AAAI 2021).
+    the squeeze-and-excitation attention of Knowledge-Distillation-Zoo instead of the paper's, which that repository
+    reports as unstable; the multi-granularity paper's code probably uses this form (it mentions such an attention but
+    never sets it). It is not the AFD of Ji et al. (AAAI 2021).
 
     Args:
         setting: the run's shapes.
         weight: 500, Knowledge-Distillation-Zoo's for CIFAR-10; the multi-granularity paper's is unknown.
         att_f: channels of the attention's hidden layer per channel of the teacher.
-        align: "conv1x1" puts a 1x1 convolution on a student's stage where its width is not the teacher's (our choice;
+        align: "conv1x1" puts a 1x1 convolution on each student stage of another width than the teacher's (our choice;
             the sources compare equal widths only); None refuses such pairs.
     """
 
@@ -42,7 +42,7 @@ class AFD(Method):
         self, setting: Setting, weight: float = 500.0, att_f: float = 1.0, align: str | None = "conv1x1"
     ) -> None:
         super().__init__(setting)
-        stages = check_stages(self.name, setting)
+        stages = stage_channels(self.name, setting)
         student, teacher = zip(*stages, strict=True)
         if align not in ("conv1x1", None):
             raise MethodError(f"afd: align is {align!r}; use 'conv1x1' or null")
@@ -55,9 +55,9 @@ class AFD(Method):
         self.attention = nn.ModuleList(_attention(width, int(width * att_f)) for width in teacher)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        own = tuple(align(feature) for align, feature in zip(self.align, student.features[1:], strict=False))
+        aligned = tuple(align(feature) for align, feature in zip(self.align, student.features[1:], strict=False))
         losses = []
-        pairs = level_pairs(self.name, own, teacher.features[1:], "stages")
+        pairs = level_pairs(self.name, aligned, teacher.features[1:], "stages")
         for attention, (s, t) in zip(self.attention, pairs, strict=True):
             score = attention(t.mean(dim=(2, 3))).sigmoid()
             rho = score / score.sum(dim=1, keepdim=True)
@@ -67,7 +67,7 @@ class AFD(Method):
 
 
 def unit(feature: Tensor) -> Tensor:
-    """u of a map, [N, C, h, w]."""
+    """u of the class docstring: channels of unit length, [N, C, h, w]."""
     length: Tensor = torch.linalg.vector_norm(feature, dim=(2, 3), keepdim=True)
     return feature / (length + EPS)
 

@@ -10,33 +10,33 @@ from .base import Batch, FeatureMethod, Method, MethodError, Outputs, Setting
 
 BATCHNORM_EPS = 1e-5
 FIGURE_EPS = 1e-2
-"""Our choice: the variance is 0 where the teacher's feature is, about 0.11 T^2 elsewhere at drop_rate 0.1."""
+"""Our choice: the variance is 0 at zeros of the teacher's feature, about 0.11 T^2 elsewhere with drop_rate 0.1."""
 
 
 class AKD(Method):
-    """The base compares a perturbed teacher (an Avatar) with the student, both divided by an uncertainty.
+    """A feature method with a perturbed teacher (an Avatar) as target, student and Avatar divided by an uncertainty.
 
-        a = dropout(T, drop_rate), drawn anew for every level and forward (perturb)
+        a = dropout(T, drop_rate), drawn for every level and forward (perturb)
         U(x)_c = (x_c - mean_{n,h,w} x_c) / sqrt(var_{n,h,w} x_c + 1e-5) (normalise)
         loss = base weight * sum over levels of mean over Avatars of base.compare(U(align(S)), U(a))
 
-    S [N, C_s, H, W], T [N, C, H, W]. Both switches on is the released code; both off is the base alone. What a base
-    computes beside its features (CWD on logits) stays as it is in all arms. The paper covers dense prediction, but
-    code was released for detection alone: segmentation, where the base reads the map before the classifier, is our
-    reading, and so is classification.
+    S [N, C_s, H, W], T [N, C, H, W]. The released code sets perturb and normalise; without both, this is the base
+    alone. Terms of the base that are not on features (CWD on logits) do not change. The paper covers dense prediction,
+    but code was released only for detection: segmentation, where the base compares the map before the classifier, is
+    our reading, and so is classification.
 
     Args:
         setting: the run's shapes.
-        base: the wrapped method. Its weight and alignment are used.
-        perturb: draw Avatars; False lets the base read T itself.
+        base: the wrapped method, whose weight and alignment are used.
+        perturb: draw Avatars; False uses T as the target.
         normalise: divide by the uncertainty.
-        drop_rate: share of the teacher's feature elements that an Avatar loses; the others are scaled up.
+        drop_rate: share of the teacher's feature elements that an Avatar sets to 0; the others are scaled up.
         avatars: Avatars a forward; the loss is their mean. Released: 1.
-        cwd_raw_target: leave CWD's target un-normalised, as the released code does (the student's side is normalised).
-        uncertainty: "batchnorm" (released) is U above: no parameters, and the batch's own statistics, separate for
-            student and Avatar. "figure" is our reading of the paper's figure: student and Avatars are divided by one
+        cwd_raw_target: do not normalize CWD's target, as in the released code (which normalizes the student's feature).
+        uncertainty: "batchnorm" (released) is U above: no parameters, statistics of the batch, separate for student and
+            Avatar. "figure" is our reading of the paper's figure: student and Avatars are divided by
             sigma^2[c,h,w] = mean over images and Avatars of (a - T)^2, plus 1e-2 (our choice; the paper has no eps).
-        chunk: images that share U's statistics: the paper's per-GPU batch of 2; None takes the whole batch.
+        chunk: images that share the statistics of U: the paper's batch of 2 on each GPU; None is the whole batch.
     """
 
     name = "akd"
@@ -79,13 +79,13 @@ class AKD(Method):
         self.cwd_raw_target, self.uncertainty = cwd_raw_target, uncertainty
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """One term, named after wrapper and base, and the base's terms on anything but features."""
+        """One term, named after wrapper and base, and the base's terms that are not on features."""
         levels = [
             self._level(self.base.aligned(student, level), feature.detach(), level)
             for level, feature in enumerate(self.base.maps(teacher.features))
         ]
         total = torch.stack(levels).sum()
-        return {self.name: self.base.weight * total} | self.base.other_terms(student, teacher)
+        return {self.name: self.base.weight * total} | self.base.non_feature_terms(student, teacher)
 
     def _level(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         avatars = self._avatars(teacher)
@@ -98,12 +98,12 @@ class AKD(Method):
             student, targets = self._batchnorm(student, level), [self._batchnorm(a, level) for a in avatars]
         if self.cwd_raw_target:
             targets = avatars
-        return torch.stack([self.base.compare(student, goal, level) for goal in targets]).mean()
+        return torch.stack([self.base.compare(student, target, level) for target in targets]).mean()
 
     def _avatars(self, teacher: Tensor) -> list[Tensor]:
         if not self.perturb:
             return [teacher]
-        # Dropout stays on whatever the mode: it is the method, not a regulariser.
+        # Dropout is on in every mode: it is part of the method, not a regularizer.
         return [F.dropout(teacher, self.drop_rate, training=True) for _ in range(self.avatars)]
 
     def _batchnorm(self, feature: Tensor, level: int) -> Tensor:
@@ -114,5 +114,5 @@ class AKD(Method):
                 f"{self.name}: level {level} is 1x1 for a single image, so a channel has one value and no variance; "
                 "use more images or larger ones, or set normalise to false"
             )
-        parts = [F.batch_norm(p, None, None, training=True, eps=BATCHNORM_EPS) for p in feature.split(chunk)]
-        return torch.cat(parts)
+        chunks = feature.split(chunk)
+        return torch.cat([F.batch_norm(c, None, None, training=True, eps=BATCHNORM_EPS) for c in chunks])

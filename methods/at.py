@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import attention_map, check_stages, match_sizes
+from .functional import attention_map, match_sizes, stage_channels
 
 
 class AT(Method):
-    """Where a network looks: the energy of a feature over space, as a unit vector.
+    """Squared error between attention maps: the energy of a feature over space, as a unit vector.
 
         A(F) = v / ||v||,  v = mean_c |F|^p                  [N, H*W]
         stage loss = mean_{n,hw} (A(S) - A(T))^2;  summed over stages, times weight
 
-    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t]; of maps of different size the larger is first pooled to the smaller by
-    adaptive averages. Classification: every stage, not the stem. Segmentation: the last feature alone, the map before
-    the classifier, as CIRKD runs it.
+    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t]; the larger of two maps is first reduced to the smaller size by
+    adaptive average pooling. Classification: every stage, without the stem. Segmentation: only the last feature, the
+    map before the classifier, as in CIRKD's scripts.
 
     Args:
         setting: the run's shapes.
-        weight: CIFAR 1000; segmentation in CIRKD's scripts 10000, beside `kd`.
+        weight: CIFAR 1000; segmentation in CIRKD's scripts 10000, together with `kd`.
         p: power of the activations.
     """
 
@@ -38,16 +38,16 @@ class AT(Method):
             raise MethodError(f"at: p is {p}; it must be positive")
         self.weight, self.p = weight, p
         if setting.task == "classification":
-            check_stages(self.name, setting)
+            stage_channels(self.name, setting)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
         first = -1 if self.setting.task == "segmentation" else 1
         pairs = zip(student.features[first:], teacher.features[first:], strict=True)
-        total = torch.stack([self.compare(own, other) for own, other in pairs]).sum()
+        total = torch.stack([self.compare(s, t) for s, t in pairs]).sum()
         return {self.name: self.weight * total}
 
     def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The stage loss of [N, C_s, H_s, W_s] and [N, C_t, H_t, W_t], unweighted."""
-        own, other = match_sizes(student, teacher)
-        return (attention_map(own, self.p) - attention_map(other, self.p)).square().mean()
+        s, t = match_sizes(student, teacher)
+        return (attention_map(s, self.p) - attention_map(t, self.p)).square().mean()

@@ -1,7 +1,7 @@
 """The interface between a network, a batch and a distillation method.
 
-Nothing here knows about datasets, recipes or the harness: a method needs torch and this file alone, so it can be
-lifted into any training script.
+Independent of data sets, recipes and the rest of the harness: methods need torch and the files of this folder alone, so
+the folder can be copied into any training script.
 """
 
 from __future__ import annotations
@@ -15,35 +15,46 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ._errors import MethodError
+
+__all__ = [
+    "IGNORE_INDEX",
+    "Batch",
+    "FeatureMethod",
+    "Method",
+    "MethodError",
+    "NetworkInfo",
+    "Outputs",
+    "Setting",
+    "Teacher",
+]
+
 Item = TypeVar("Item")
 
-VOID = 255
-"""Label of pixels that count for nothing in the targets of segmentation."""
-
-
-class MethodError(ValueError):
-    """A method was asked for something it cannot do; the message says what and how to mend it."""
+IGNORE_INDEX = 255
+"""Label of ignored pixels in the targets of segmentation."""
 
 
 @dataclass
 class Outputs:
-    """What a network shows a method for one batch of N images.
+    """The outputs of one network for a batch of N images.
 
     Attributes:
         logits: classification [N, K]; segmentation [N, K, h, w]; dense detectors one [N, A*K, H, W] per pyramid
-            level (A anchors a location); two-stage detectors the RPN's objectness, one [N, A, H, W] per level.
-        features: maps from shallow to deep, [N, C, H, W]; classifiers show the stem and every stage, segmenters also
-            the map that their classifier reads, detectors their pyramid levels.
-        pooled: [N, D], what the classifier reads.
+            level (A anchors per location); two-stage detectors the RPN's objectness, one [N, A, H, W] per level.
+        features: maps from shallow to deep, [N, C, H, W]; classifiers: the stem and every stage; segmenters: also the
+            map before the classifier; detectors: the pyramid levels.
+        pooled: [N, D], the input of the classifier.
         boxes: dense detectors one [N, A*4, H, W] of box deltas per level; two-stage detectors the RPN's.
-        extra: whatever else a family has to show. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
+        extra: further outputs of a network family. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
             `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, B * 4] for B boxes a
             proposal (torchvision K + 1, detectron2 K, or 1 where classes share a box). FCOS:
             `centerness`, one [N, 1, H, W] per level. Classifiers: `pre_activations`, the stages (`features` without
             the stem) before their last ReLU. Segmenters with an auxiliary head: `aux_logits` [N, K, h', w'].
-        losses: the network's own task losses, scalars by name, when it was given targets.
-        others: an online teacher's: what further teachers show, in order (`Method.online_teachers`), or else the last
-            copy of it, without gradients, once there is one (`Method.teacher_snapshots`).
+        losses: the network's task losses, scalars by name, if it was called with targets.
+        others: with online teachers, on the first one's outputs: the outputs of the further teachers, in order
+            (`Method.online_teachers`), or of the latest snapshot, without gradients, once there is one
+            (`Method.teacher_snapshots`).
     """
 
     logits: Tensor | tuple[Tensor, ...]
@@ -56,15 +67,15 @@ class Outputs:
 
     def float(self) -> Outputs:
         """The same outputs in float32; tensors that are float32 already are not copied."""
-        return self._each(Tensor.float)
+        return self._map(Tensor.float)
 
     def detach(self) -> Outputs:
         """The same outputs without their gradients."""
-        return self._each(Tensor.detach)
+        return self._map(Tensor.detach)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Outputs:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Outputs:
         def apply(value: Any) -> Any:
-            return tuple(map(change, value)) if isinstance(value, tuple) else change(value)
+            return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
 
         return replace(
             self,
@@ -73,20 +84,20 @@ class Outputs:
             pooled=None if self.pooled is None else apply(self.pooled),
             boxes=apply(self.boxes),
             extra={name: apply(value) for name, value in self.extra.items()},
-            others=tuple(other._each(change) for other in self.others),
+            others=tuple(outputs._map(function) for outputs in self.others),
         )
 
 
 @dataclass
 class Batch:
-    """What the data says about N samples.
+    """N samples: inputs, targets and their positions in the training set.
 
     Attributes:
-        inputs: normalised images [N, 3, H, W].
-        targets: the task's; classification int64 [N], or float32 [N, K] where a recipe mixes images; segmentation
-            int64 [N, H, W] at the size of the inputs, VOID where a pixel counts for nothing.
+        inputs: normalized images [N, 3, H, W].
+        targets: classification int64 [N], or float32 [N, K] where a recipe mixes images; segmentation int64 [N, H, W]
+            at the size of the inputs, IGNORE_INDEX at ignored pixels; detection one dict per image.
         index: int64 [N], each sample's position in the training set.
-        full_inputs: what the teacher sees where the student sees less (low-resolution tables); else None.
+        full_inputs: the teacher's inputs where the student's have a lower resolution; else None.
     """
 
     inputs: Tensor
@@ -96,20 +107,20 @@ class Batch:
 
     @property
     def teacher_inputs(self) -> Tensor:
-        """What the teacher sees, [N, 3, H', W']."""
+        """The teacher's inputs, [N, 3, H', W']."""
         return self.inputs if self.full_inputs is None else self.full_inputs
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """The shapes behind `Outputs`.
+    """Shapes of a network's `Outputs`.
 
     Attributes:
         channels: channels of each feature.
         strides: input pixels per feature pixel, for each feature.
         pooled_dim: length of `Outputs.pooled`.
-        classifier: the final linear layer, where there is one.
-        norms: the BatchNorm that ends in each of `pre_activations`, where there is one.
+        classifier: the final linear layer; None if there is none.
+        norms: the BatchNorm whose output is each of `pre_activations`; empty if there is none.
     """
 
     channels: tuple[int, ...]
@@ -121,16 +132,16 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know when it is built.
+    """The task and the network shapes that a method is built for.
 
     Attributes:
         task: "classification", "detection" or "segmentation".
         num_classes: K.
         num_samples: training samples.
-        student: the student's shapes.
-        teacher: the teacher's.
-        train_targets: classification: label of every training sample, int64 [num_samples]; None where unknown.
-        steps_per_epoch: optimiser steps an epoch, for warm-ups that are counted in epochs; None where unknown.
+        student: shapes of the student.
+        teacher: shapes of the teacher.
+        train_targets: classification: label of every training sample, int64 [num_samples]; None if unknown.
+        steps_per_epoch: optimizer steps per epoch, for warm-ups counted in epochs; None if unknown.
     """
 
     task: str
@@ -143,21 +154,32 @@ class Setting:
 
 
 class Teacher(Protocol):
-    """What `Method.prepare` may ask of a frozen teacher; `losses_from` is answered by detectors alone."""
+    """The frozen teacher that `Method.prepare` receives; only detectors implement `losses_from`."""
 
     def __call__(self, inputs: Tensor) -> Outputs: ...
 
     def losses_from(self, features: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        """The teacher's own task losses when its head reads `features` in place of its own."""
+        """The teacher's task losses when its head reads `features` instead of the teacher's feature maps."""
         ...
 
 
 class Method(nn.Module, ABC):
     """A distillation method: `forward` turns two `Outputs` into named, weighted scalar losses.
 
-    A run minimises `task_weight * task_loss + sum(method(...).values())`. Parameters of a method (alignment layers,
-    generators) train together with the student unless they do not require gradients; none of them is kept in the
-    saved student.
+    A run minimizes `task_weight * task_loss + sum(method(...).values())`. Parameters of a method (alignment layers,
+    generators) train together with the student unless they do not require gradients; the saved student contains none
+    of them.
+
+    Attributes:
+        name: name of the file.
+        citation: authors, title, venue, year and URL.
+        tasks: the tasks that the method supports.
+        needs_teacher: False for training without a teacher.
+        min_classes: least number of classes.
+        prepared_prefixes: prefixes of the state dict entries that `prepare` fills.
+        teacher_mode: "frozen" or "online" (trained with the student).
+        task_weight: factor on the task loss.
+        initial_epochs: epochs of the initial phase, before those of the recipe.
     """
 
     name: ClassVar[str]
@@ -165,7 +187,7 @@ class Method(nn.Module, ABC):
     tasks: ClassVar[frozenset[str]]
     needs_teacher: ClassVar[bool] = True
     min_classes: ClassVar[int] = 2
-    prepared: ClassVar[tuple[str, ...]] = ()  # how names in the state dict begin that `prepare` fills
+    prepared_prefixes: ClassVar[tuple[str, ...]] = ()
     teacher_mode: str = "frozen"
     task_weight: float = 1.0
     initial_epochs: int = 0
@@ -176,73 +198,75 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def mode(cls, options: dict[str, Any]) -> str:
-        """Which teacher these resolved options want: "none", "frozen", or "online" (trained beside the student)."""
+        """The kind of teacher for these resolved options: "none", "frozen" or "online" (trained with the student)."""
         return cls.teacher_mode if cls.needs_teacher else "none"
 
     @classmethod
     def online_teachers(cls, options: dict[str, Any]) -> int:
-        """How many online teachers these options want: one network, each time from initial weights of its own."""
+        """Number of online teachers for these options: one architecture, each with different initial weights."""
         return 1
 
     @classmethod
     def teacher_snapshots(cls, options: dict[str, Any]) -> int:
-        """How many copies of the one online teacher these options want to be taken, evenly spaced over training.
+        """Number of snapshots of the online teacher for these options, evenly spaced over training.
 
-        A copy is frozen, answers in eval mode, and is shown in `Outputs.others` until the next one takes its place.
+        A snapshot is frozen, runs in eval mode, and its outputs are in `Outputs.others` until the next snapshot.
         """
         return 0
 
     @classmethod
     def bank_bytes(cls, setting: Setting, options: dict[str, Any]) -> int:
-        """Memory that banks and queues of embeddings will take, in bytes; known before anything is built."""
+        """Memory of banks and queues of embeddings, in bytes; known before anything is built."""
         return 0
 
     @property
-    def preparation(self) -> str:
-        """Equal for methods whose `prepare` fills `prepared` with the very same values, which a cohort does once."""
+    def preparation_key(self) -> str:
+        """Equal for methods whose `prepare` fills `prepared_prefixes` with the same values; a cohort runs it once."""
         return self.name
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
-        """An earlier phase, such as training teacher-side modules; `batches` never ends.
+        """A phase before the training of the student, such as training teacher-side modules; `batches` is endless.
 
-        What it leaves in `prepared` may depend on the teacher, the batches, the global random state and `preparation`
-        alone: what it trains is initialised in it.
+        The values of `prepared_prefixes` may depend on the teacher, the batches, the global random state and
+        `preparation_key` alone, so `prepare` also initializes the modules that it trains.
         """
-        for part in self.parts():
-            part.prepare(teacher, batches)
+        for method in self.submethods():
+            method.prepare(teacher, batches)
 
     def initial(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Losses of the first `initial_epochs`, which come before the recipe's and know no task loss (AB, FSP)."""
+        """Losses of the `initial_epochs`, which precede the recipe's epochs and have no task loss (AB, FSP)."""
         raise NotImplementedError(f"{type(self).__name__} has no initial phase")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Optimiser groups of this method's own: "params", and "lr" (which then stays), "weight_decay", "momentum"."""
-        return [group for part in self.parts() for group in part.parameter_groups()]
+        """Separate optimizer groups: "params", and optionally "lr" (constant), "weight_decay" and "momentum"."""
+        return [group for method in self.submethods() for group in method.parameter_groups()]
 
-    def beside_teachers(self) -> list[nn.Module]:
-        """What learns with each teacher and not with the student, in their order; of a sum one part's at most."""
-        return [module for part in self.parts() for module in part.beside_teachers()]
+    def teacher_side_modules(self) -> list[nn.Module]:
+        """Modules that train with an online teacher, one per teacher, in order; at most one submethod has any."""
+        return [module for method in self.submethods() for module in method.teacher_side_modules()]
 
     def learned(self) -> dict[str, float]:
-        """Figures that training has led to and the paper reports, such as weights of losses; of a whole its parts'.
+        """Learned values that the paper reports, such as loss weights, by name; includes those of submethods.
 
-        A name that several parts use stands behind the part's: `ad/attention`. Waits for the device.
+        A name that several submethods use gets the submethod's name as prefix: `ad/attention`. Waits for the device.
         """
-        found = [(part.name, name, value) for part in self.parts() for name, value in part.learned().items()]
-        uses = Counter(name for _, name, _ in found)
-        return {name if uses[name] == 1 else f"{part}/{name}": value for part, name, value in found}
+        values = [
+            (method.name, name, value) for method in self.submethods() for name, value in method.learned().items()
+        ]
+        uses = Counter(name for _, name, _ in values)
+        return {name if uses[name] == 1 else f"{method}/{name}": value for method, name, value in values}
 
-    def parts(self) -> list[Method]:
-        """The methods that this one is made of."""
-        inner = [m for child in self.children() for m in (child if isinstance(child, nn.ModuleList) else [child])]
-        return [part for part in inner if isinstance(part, Method)]
+    def submethods(self) -> list[Method]:
+        """The methods that this one is composed of: summands, or the base of a wrapper."""
+        modules = [m for child in self.children() for m in (child if isinstance(child, nn.ModuleList) else [child])]
+        return [module for module in modules if isinstance(module, Method)]
 
     @abstractmethod
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Named, weighted losses. A frozen teacher's outputs carry no gradient."""
 
     def __call__(self, batch: Batch, student: Outputs, teacher: Outputs, initial: bool = False) -> dict[str, Tensor]:
-        # Ratios of norms and exponentials lose their meaning in half precision, so every term is float32.
+        # Ratios of norms and exponentials are too inexact in half precision, so every term is float32.
         teacher = (teacher.detach() if self.teacher_mode == "frozen" else teacher).float()
         with torch.autocast(batch.inputs.device.type, enabled=False):
             if initial:
@@ -255,13 +279,13 @@ class FeatureMethod(Method):
     """A method that compares the features of student and teacher level by level and sums over levels.
 
     In segmentation there is one level, the last feature: the map that the classifier reads, as CIRKD's code base
-    compares it. Subclasses define `compare`; wrappers such as AKD call `maps`, `aligned`, `compare` and `other_terms`
-    themselves.
+    compares it. Subclasses define `compare`; wrappers such as AKD call `maps`, `aligned`, `compare` and
+    `non_feature_terms` themselves.
 
     Args:
-        setting: the run's shapes; student and teacher must show the same number of features.
+        setting: the run's shapes; student and teacher must have the same number of features.
         weight: factor on the sum.
-        align: "conv1x1" puts a 1x1 convolution to the teacher's width on each student feature; None compares as is.
+        align: "conv1x1" puts a 1x1 convolution to the teacher's width on each student feature; None adds no layer.
     """
 
     def __init__(self, setting: Setting, weight: float = 1.0, align: str | None = "conv1x1") -> None:
@@ -270,7 +294,7 @@ class FeatureMethod(Method):
         student, teacher = self.maps(setting.student.channels), self.maps(setting.teacher.channels)
         if len(student) != len(teacher):
             raise MethodError(
-                f"{self.name}: the student shows {len(student)} features and the teacher {len(teacher)}; "
+                f"{self.name}: the student has {len(student)} features and the teacher {len(teacher)}; "
                 "choose a teacher and a student of the same family"
             )
         if align not in ("conv1x1", None):
@@ -281,9 +305,9 @@ class FeatureMethod(Method):
             nn.Conv2d(s, t, kernel_size=1) if align else nn.Identity() for s, t in zip(student, teacher, strict=True)
         )
 
-    def maps(self, shown: tuple[Item, ...]) -> tuple[Item, ...]:
-        """Those of a network's features, or of their channels, that are compared."""
-        return shown[-1:] if self.setting.task == "segmentation" else shown
+    def maps(self, features: tuple[Item, ...]) -> tuple[Item, ...]:
+        """The items that belong to compared levels, of one item (map or channels) for each feature of a network."""
+        return features[-1:] if self.setting.task == "segmentation" else features
 
     def aligned(self, student: Outputs, level: int) -> Tensor:
         """The student's feature at `level` in the teacher's width, [N, C_teacher, H, W]."""
@@ -294,11 +318,11 @@ class FeatureMethod(Method):
     def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         """Unweighted scalar loss between two maps of one shape, [N, C, H, W]."""
 
-    def other_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Named, weighted losses on anything but features, which a wrapper passes on as they are."""
+    def non_feature_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Named, weighted losses on outputs that are not features; wrappers add them unchanged."""
         return {}
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         levels = enumerate(self.maps(teacher.features))
         total = torch.stack([self.compare(self.aligned(student, i), feature, i) for i, feature in levels]).sum()
-        return {self.name: self.weight * total} | self.other_terms(student, teacher)
+        return {self.name: self.weight * total} | self.non_feature_terms(student, teacher)

@@ -1,4 +1,4 @@
-"""L1 between raw box outputs: the head term that the released AKD and MasKD configs add to their feature loss."""
+"""L1 between raw box outputs: the loss on heads in the released AKD and MasKD configs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .functional import level_pairs, roi_pair
 
 
 class BoxL1(Method):
-    """weight * sum over levels of mean |b_s - b_t|, every anchor and location included.
+    """weight * sum over levels of mean |b_s - b_t|, over all anchors and locations.
 
     Dense detectors: b is one [N, A*4, H, W] of raw box deltas per pyramid level. Two-stage detectors: b is the RoI
-    head's [sum R_i, (K + 1) * 4], one mean; student and teacher must read the same proposals.
+    head's [sum R_i, (K + 1) * 4], one mean; student and teacher must use the same proposals.
 
     Args:
         setting: the run's shapes.
         weight: factor on the sum; 1 in the configs.
-        beta: 0 is L1 (RetinaNet); above 0 smooth L1, quadratic below beta (RepPoints 0.11, the RoI head also smooth).
+        beta: 0 is L1 (RetinaNet); above 0 smooth L1, quadratic below beta (RepPoints 0.11; also in the RoI head).
     """
 
     name = "box_l1"
@@ -43,9 +43,9 @@ class BoxL1(Method):
             pairs = [roi_pair(self.name, "roi_boxes", student, teacher)]
         else:
             pairs = level_pairs(self.name, student.boxes, teacher.boxes, "box outputs")
-        total = torch.stack([self._mean(own, other) for own, other in pairs]).sum()
+        total = torch.stack([self._mean(s, t) for s, t in pairs]).sum()
         return {self.name: self.weight * total}
 
     def _mean(self, student: Tensor, teacher: Tensor) -> Tensor:
-        # Not `reduction="mean"`: without proposals there is nothing to match and the mean would be NaN.
+        # Not `reduction="mean"`, which is NaN without proposals.
         return F.smooth_l1_loss(student, teacher, reduction="sum", beta=self.beta) / max(student.numel(), 1)

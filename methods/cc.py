@@ -9,19 +9,19 @@ from .functional import pooled_pair
 
 
 class CC(Method):
-    """Correlation, between neighbours in the batch, of how far the student is from the teacher.
+    """Correlation of the embedding differences between student and teacher of neighboring images in the batch.
 
         delta_n = |E_s(S_n) - E_t(T_n)|                      [N, embed_dim]
-        loss = weight * mean_n <delta_n, delta_{n+1}>        over the N - 1 pairs of neighbours
+        loss = weight * mean_n <delta_n, delta_{n+1}>        over the N - 1 pairs of neighbors
 
-    S [N, D_s], T [N, D_t], the pooled features; E_s and E_t are linear layers that train with the student, E_t too, as
-    released. This is the loss of RepDistiller, which had it from the paper's authors, and the one behind the tables;
-    the paper's own formula compares kernel matrices. A single image has no neighbour and costs nothing.
+    S [N, D_s], T [N, D_t], the pooled features; E_s and E_t are linear layers that both train with the student, as
+    released. This is the loss of RepDistiller, which obtained it from the paper's authors, and that of its tables; the
+    paper's formula compares kernel matrices. The loss of a single image is 0.
 
     Args:
         setting: the run's shapes.
         weight: factor on the loss.
-        embed_dim: width of the embeddings; 128 is the default of RepDistiller's script.
+        embed_dim: length of the embeddings; RepDistiller's script has 128 by default.
     """
 
     name = "cc"
@@ -47,11 +47,11 @@ class CC(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
-        own, other = pooled_pair(self.name, student, teacher)
-        return {self.name: self.weight * congruence(self.embed_student(own), self.embed_teacher(other))}
+        s, t = pooled_pair(self.name, student, teacher)
+        return {self.name: self.weight * congruence(self.embed_student(s), self.embed_teacher(t))}
 
 
 def congruence(student: Tensor, teacher: Tensor) -> Tensor:
-    """The loss of two embeddings [N, D], unweighted."""
+    """The unweighted loss of two embeddings [N, D]."""
     delta = (student - teacher).abs()
     return (delta[:-1] * delta[1:]).sum() / max(len(delta) - 1, 1)

@@ -10,23 +10,23 @@ from .functional import logits_pair, target
 
 
 class CWD(FeatureMethod):
-    """Each channel is a distribution over space; the student's is drawn to the teacher's.
+    """KL between the student's and the teacher's channels, each a distribution over space.
 
         q = softmax_{HW}(T / tau),  p = softmax_{HW}(align(S) / tau)
         level loss = tau^2 / (N * C) * sum_{n,c} KL(q || p);  summed over levels, times weight
 
-    S [N, C_s, H, W], T [N, C, H, W]. In segmentation the level is the map before the classifier, and a term of its own
-    is the same loss on the raw logits [N, K, h, w], a channel a class. CIRKD's scripts also add `kd` and an adversarial
-    term: their row is `cwd+kd` or `cwd+kd+adversarial`.
+    S [N, C_s, H, W], T [N, C, H, W]. In segmentation the level is the map before the classifier, and a second term is
+    the same loss on the raw logits [N, K, h, w], with classes as channels. CIRKD's scripts also add `kd` and an
+    adversarial term: their row is `cwd+kd` or `cwd+kd+adversarial`.
 
     Args:
         setting: the run's shapes.
         weight: factor on the sum; the paper's value depends on the detector (RepPoints in the AKD configs: 7.5).
-            CIRKD's scripts have 50 and divide by N * C_s where the widths differ: for their 128 and 256 channels that
-            is 100 here.
+            CIRKD's scripts have 50 and divide by N * C_s if the widths differ: with their 128 and 256 channels this is
+            100 here.
         tau: temperature; segmentation in CIRKD's scripts 4.
         align: "conv1x1" or None.
-        logits_weight: segmentation only: factor on the term of the logits, none at 0; in CIRKD's scripts 3.
+        logits_weight: segmentation only: factor on the logits term; 0 omits it; in CIRKD's scripts 3.
     """
 
     name = "cwd"
@@ -48,15 +48,15 @@ class CWD(FeatureMethod):
         if tau <= 0:
             raise MethodError(f"cwd: tau is {tau}; it must be positive")
         if logits_weight and setting.task != "segmentation":
-            raise MethodError(f"cwd: logits_weight has no meaning for {setting.task}; leave it 0")
+            raise MethodError(f"cwd: logits_weight has no effect in {setting.task}; set it to 0")
         self.tau, self.logits_weight = tau, logits_weight
 
     def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         """tau^2 * KL(teacher || student), mean over the N * C channels of [N, C, H, W] maps."""
         return self._divergence(student, target(self.name, student, teacher, f"features of level {level}"))
 
-    def other_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """`cwd_logits`, where it has a weight."""
+    def non_feature_terms(self, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """`cwd_logits`, unless its weight is 0."""
         if not self.logits_weight:
             return {}
         return {"cwd_logits": self.logits_weight * self._divergence(*logits_pair(self.name, student, teacher))}

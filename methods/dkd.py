@@ -11,24 +11,24 @@ from .functional import kl_divergence, logits_pair
 
 
 class DKD(Method):
-    """KD taken apart: how sure of the target class, and how the other classes share the rest.
+    """KD split into the target class against the rest, and the distribution over the non-target classes.
 
-        p = softmax(z / T);  b = (p_y, 1 - p_y);  r = softmax(z / T) over the classes other than y
+        p = softmax(z / T);  b = (p_y, 1 - p_y);  r = softmax(z / T) over the classes except y
         tckd = alpha * T^2 * KL(b(teacher) || b(student)),  nckd = beta * T^2 * KL(r(teacher) || r(student))
-        both means over images, times weight, times min(epoch / warmup_epochs, 1), where the first epoch is 1
+        both are means over images, times weight, times min(epoch / warmup_epochs, 1), with epochs from 1
 
-    z [N, K] logits, y [N] labels. With two classes there is one other class and no nckd, so three are needed. Both
-    parts are computed from log-probabilities.
+    z [N, K] logits, y [N] labels. With two classes nckd would be 0, so three are needed. Both terms are computed from
+    log-probabilities.
 
     Args:
         setting: the run's shapes.
         weight: factor on both terms.
-        alpha: factor on the target class's part.
-        beta: factor on the other classes' part. CIFAR-100: 8; 6 for vgg13 to vgg8 or MobileNetV2 and for wrn_40_2 to
+        alpha: factor on tckd.
+        beta: factor on nckd. CIFAR-100: 8; 6 for vgg13 to vgg8 or MobileNetV2 and for wrn_40_2 to
             wrn_16_2 or wrn_40_1; 2 for resnet56 to resnet20 and resnet110 to resnet32.
         temperature: T.
-        warmup_epochs: epochs until the full weight; 0 is full from the start. Forwards in training are counted in a
-            buffer, so a resumed run goes on where it stopped.
+        warmup_epochs: epochs until the full weight; 0 is the full weight from the start. Training forwards are counted
+            in a buffer, so a resumed run continues the warm-up.
     """
 
     name = "dkd"
@@ -55,29 +55,27 @@ class DKD(Method):
         if warmup_epochs < 0:
             raise MethodError(f"dkd: warmup_epochs is {warmup_epochs}; use a number of epochs, or 0 for none")
         if warmup_epochs and not setting.steps_per_epoch:
-            raise MethodError(
-                "dkd: warmup_epochs needs the setting's steps_per_epoch; give it, or set warmup_epochs: 0"
-            )
+            raise MethodError("dkd: warmup_epochs needs Setting.steps_per_epoch; pass it, or set warmup_epochs: 0")
         self.weight, self.alpha, self.beta = weight, alpha, beta
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
         self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Terms `tckd` and `nckd`; see the class."""
-        own, other = logits_pair(self.name, student, teacher)
+        s, t = logits_pair(self.name, student, teacher)
         labels, temperature = batch.targets, self.temperature
-        if labels.shape != own.shape[:1]:
+        if labels.shape != s.shape[:1]:
             raise MethodError(
-                f"dkd: targets have shape {tuple(labels.shape)} for {len(own)} images; it needs one class an image, so "
-                "switch off what mixes labels"
+                f"dkd: targets have shape {tuple(labels.shape)} for {len(s)} images; it needs one class per image, so "
+                "choose a recipe without mixup and cutmix"
             )
         factor = self.weight * self._warmup()
-        tckd = kl_divergence(binary_logits(own, labels, temperature), binary_logits(other, labels, temperature), 1.0)
-        nckd = kl_divergence(other_logits(own, labels), other_logits(other, labels), temperature)
+        tckd = kl_divergence(binary_logits(s, labels, temperature), binary_logits(t, labels, temperature), 1.0)
+        nckd = kl_divergence(non_target_logits(s, labels), non_target_logits(t, labels), temperature)
         return {"tckd": factor * self.alpha * temperature**2 * tckd, "nckd": factor * self.beta * nckd}
 
     def _warmup(self) -> Tensor | float:
-        """The factor of the present epoch; a tensor, to spare the device a wait."""
+        """The factor of the current epoch; a tensor, so the device is not synchronized."""
         if self.training:
             self.forwards += 1
         if not self.warmup_epochs or not self.setting.steps_per_epoch:
@@ -89,11 +87,12 @@ class DKD(Method):
 def binary_logits(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """(log p_y, log(1 - p_y)) of p = softmax(logits / temperature): [N, K], [N] -> [N, 2]."""
     log_p = F.log_softmax(logits / temperature, dim=1)
-    return torch.stack([log_p.gather(1, targets[:, None])[:, 0], other_logits(log_p, targets).logsumexp(dim=1)], dim=1)
+    log_rest = non_target_logits(log_p, targets).logsumexp(dim=1)
+    return torch.stack([log_p.gather(1, targets[:, None])[:, 0], log_rest], dim=1)
 
 
-def other_logits(logits: Tensor, targets: Tensor) -> Tensor:
-    """The logits of the classes that are not the target: [N, K], [N] -> [N, K - 1]."""
+def non_target_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    """The logits of the non-target classes: [N, K], [N] -> [N, K - 1]."""
     classes = logits.shape[1]
     columns = torch.arange(classes - 1, device=logits.device).expand(len(logits), -1)
     return logits.gather(1, columns + (columns >= targets[:, None]))

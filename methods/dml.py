@@ -1,4 +1,4 @@
-"""DML: deep mutual learning of two networks that both begin untrained."""
+"""DML: deep mutual learning of two networks, both trained from scratch."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from .functional import kl_divergence, logits_pair
 
 
 class DML(Method):
-    """Each network mimics the other's logits beside its own task.
+    """Student and teacher train together, each with its task loss and the KL to the logits of the other network.
 
         student: CE(z_s) + weight * KL_T(z_s || z_t)
         teacher: CE(z_t) + weight * KL_T(z_t || z_s)
         KL_T(x || y) = T^2 * KL(softmax(y / T) || softmax(x / T)), mean over images; y is detached
 
-    The teacher is a second student, of whatever architecture. Both step at once from one forward (our choice; the
-    paper's algorithm updates them in turn).
+    The teacher is a second student of any architecture. Both are updated after one forward (our choice; the paper
+    updates them in turn).
 
     Args:
         setting: the run's shapes.
         weight: factor on both KL terms.
-        temperature: T; the paper has none.
+        temperature: T; 1 in the paper.
     """
 
     name = "dml"
@@ -40,11 +40,11 @@ class DML(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """`mutual_student`, and the teacher's `teacher_task` and `mutual_teacher`."""
-        own, _ = logits_pair(self.name, student, teacher)
-        peer = teacher.logits  # with its gradient
-        assert isinstance(peer, Tensor)
+        s, _ = logits_pair(self.name, student, teacher)
+        t = teacher.logits  # with gradient
+        assert isinstance(t, Tensor)
         return {
-            "mutual_student": self.weight * kl_divergence(own, peer, self.temperature),
-            "mutual_teacher": self.weight * kl_divergence(peer, own, self.temperature),
-            "teacher_task": F.cross_entropy(peer, batch.targets),
+            "mutual_student": self.weight * kl_divergence(s, t, self.temperature),
+            "mutual_teacher": self.weight * kl_divergence(t, s, self.temperature),
+            "teacher_task": F.cross_entropy(t, batch.targets),
         }

@@ -10,15 +10,16 @@ from .functional import target
 
 
 class FitNet(Method):
-    """weight * mean_{n,c,h,w} (ReLU(BN(conv(S))) - T)^2 of one feature.
+    """Squared error between one feature of the student, regressed to the teacher's shape, and the teacher's (hint).
 
-    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t]. The convolution goes to the teacher's width, and its form follows from
-    the strides:
+        loss = weight * mean_{n,c,h,w} (ReLU(BN(conv(S))) - T)^2
+
+    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t]. The convolution has the teacher's width and depends on the strides:
         equal: 1x1.
         the student's map twice as large: 3x3, stride 2, padding 1.
         the student's map half as large: transposed 4x4, stride 2, padding 1.
-    Any other ratio is refused. One phase, with the task loss from the start, as RepDistiller's tables have it; the
-    paper first trains on the hint alone.
+    Any other ratio is an error. One phase, with the task loss from the start, as in RepDistiller's tables; the paper
+    first trains on the hint alone.
 
     Args:
         setting: the run's shapes.
@@ -37,10 +38,10 @@ class FitNet(Method):
         super().__init__(setting)
         self.weight, self.hint_layer = weight, hint_layer
         for who, info in (("student", setting.student), ("teacher", setting.teacher)):
-            shown = min(len(info.channels), len(info.strides))
-            if not 0 <= hint_layer < shown:
+            count = min(len(info.channels), len(info.strides))
+            if not 0 <= hint_layer < count:
                 raise MethodError(
-                    f"fitnet: hint_layer is {hint_layer}, but the {who} shows {shown} features with known strides; "
+                    f"fitnet: hint_layer is {hint_layer}, but the {who} has {count} features with known strides; "
                     "use an index from 0 that both networks have"
                 )
         channels = setting.teacher.channels[hint_layer]
@@ -49,16 +50,16 @@ class FitNet(Method):
     def _convolution(self) -> nn.Module:
         student, teacher = self.setting.student, self.setting.teacher
         shape = student.channels[self.hint_layer], teacher.channels[self.hint_layer]
-        own, other = student.strides[self.hint_layer], teacher.strides[self.hint_layer]
-        if own == other:
+        student_stride, teacher_stride = student.strides[self.hint_layer], teacher.strides[self.hint_layer]
+        if student_stride == teacher_stride:
             return nn.Conv2d(*shape, kernel_size=1)
-        if 2 * own == other:
+        if 2 * student_stride == teacher_stride:
             return nn.Conv2d(*shape, kernel_size=3, stride=2, padding=1)
-        if own == 2 * other:
+        if student_stride == 2 * teacher_stride:
             return nn.ConvTranspose2d(*shape, kernel_size=4, stride=2, padding=1)
         raise MethodError(
-            f"fitnet: feature {self.hint_layer} has stride {own} in the student and {other} in the teacher; there is "
-            "a regressor for equal strides and for a factor of 2, so choose another hint_layer"
+            f"fitnet: feature {self.hint_layer} has stride {student_stride} in the student and {teacher_stride} in the "
+            "teacher; strides must be equal or differ by a factor of 2, so choose another hint_layer"
         )
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

@@ -33,23 +33,23 @@ class Paraphraser(nn.Module):
 
 
 class FT(Method):
-    """The student's translated last map copies the teacher's paraphrased one.
+    """L1 between the attention of the student's translated last map and of the teacher's paraphrased one.
 
-        q(f) = L2-normalised over positions: mean_c f[n,c,h,w]^2                                [N, h w]
+        q(f) = L2-normalized over positions: mean_c f[n,c,h,w]^2                                [N, h w]
         loss = weight * mean_{n,hw} |q(translator(S)) - q(paraphraser(T))|
 
-    S, T: the last stage, [N, C, h, w]; the larger one's factor is average-pooled to the smaller's size. The factor has
+    S, T: the last stage, [N, C, h, w]; the larger of both factors is average-pooled to the smaller size. The factor has
     k times the teacher's channels. `prepare` trains the paraphraser to reconstruct T (mean squared error, SGD with
-    momentum 0.9 and weight decay 5e-4); afterwards it is frozen. q is RepDistiller's, whose weight 200 is; the paper
-    normalises whole factors without the mean over channels.
+    momentum 0.9 and weight decay 5e-4); afterwards it is frozen. q and the weight 200 are RepDistiller's; the
+    paper normalizes whole factors without the mean over channels.
 
     Args:
         setting: the run's shapes; needs steps_per_epoch.
-        weight: 200.
+        weight: factor on the loss.
         k: factor channels per teacher channel.
-        paraphraser_epochs: epochs of `prepare`; with 0 the paraphraser stays as it was drawn.
+        paraphraser_epochs: epochs of `prepare`; with 0 the paraphraser keeps its random initial weights.
         paraphraser_lr: learning rate of `prepare`. RepDistiller: 0.01 for ResNet and WRN students, for others the
-            student's (0.05 for VGG); one default, so that all students share a paraphraser, is our choice.
+            student's (0.05 for VGG); a single default, so that all students share a paraphraser, is our choice.
     """
 
     name = "ft"
@@ -58,7 +58,7 @@ class FT(Method):
         "2018. As released in https://github.com/HobbitLong/RepDistiller"
     )
     tasks = frozenset({"classification"})
-    prepared = ("paraphraser.",)
+    prepared_prefixes = ("paraphraser.",)
 
     def __init__(
         self,
@@ -72,25 +72,29 @@ class FT(Method):
         channels = setting.teacher.channels[-1]
         factors = int(channels * k)
         if factors < 1:
-            raise MethodError(f"ft: k is {k} and the teacher's last stage has {channels} channels; no factor is left")
+            raise MethodError(
+                f"ft: k is {k} and the teacher's last stage has {channels} channels; the factor has no channel"
+            )
         if paraphraser_epochs < 0 or paraphraser_lr <= 0:
             raise MethodError(
                 f"ft: paraphraser_epochs is {paraphraser_epochs} and paraphraser_lr {paraphraser_lr}; "
                 "they must be at least 0 and above 0"
             )
         if paraphraser_epochs and not setting.steps_per_epoch:
-            raise MethodError("ft: paraphraser_epochs needs Setting.steps_per_epoch, the optimiser steps of an epoch")
+            raise MethodError(
+                "ft: paraphraser_epochs needs Setting.steps_per_epoch; pass it, or set paraphraser_epochs: 0"
+            )
         self.weight, self.k = weight, k
         self.steps, self.lr = paraphraser_epochs * (setting.steps_per_epoch or 0), paraphraser_lr
         self.paraphraser = Paraphraser(channels, factors).requires_grad_(False)
         self.translator = _encoder(setting.student.channels[-1], factors, norm=True)
 
     @property
-    def preparation(self) -> str:
+    def preparation_key(self) -> str:
         return f"ft k {self.k} {self.steps} steps lr {self.lr}"
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
-        """Train the paraphraser, from scratch, on the teacher's last map."""
+        """Train the paraphraser from scratch on the teacher's last map."""
         for layer in self.paraphraser.modules():
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
                 layer.reset_parameters()
@@ -110,8 +114,8 @@ class FT(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         factors = self.translator(student.features[-1]), self.paraphraser.encoder(teacher.features[-1])
-        own, other = (attention_map(factor) for factor in match_sizes(*factors))
-        return {self.name: self.weight * F.l1_loss(own, other)}
+        s, t = (attention_map(factor) for factor in match_sizes(*factors))
+        return {self.name: self.weight * F.l1_loss(s, t)}
 
 
 def _encoder(channels: int, factors: int, norm: bool) -> nn.Sequential:

@@ -11,15 +11,15 @@ from .functional import head_pair, labels_at
 
 
 class IFVD(Method):
-    """How far each pixel lies from its class's centre, in the student as in the teacher.
+    """Squared error between the similarities of each pixel to the center of its class.
 
-        centre(F)[n, k] = mean of F over the pixels of class k in image n
-        V(F)[n, i] = cosine of pixel i and the centre of its class
+        center(F)[n, k] = mean of F over the pixels of class k in image n
+        V(F)[n, i] = cosine of pixel i and the center of its class
         loss = weight * mean_{n,i} (V(S) - V(T))^2
 
-    S [N, C_s, h, w], T [N, C_t, h, w], the maps before the classifiers; widths need not match. Labels are brought to
-    h x w by nearest neighbour, and gradients flow through the centres too. Void pixels have no centre: they add
-    nothing but count in the mean, as released. CIRKD's scripts run `ifvd+kd+adversarial`.
+    S [N, C_s, h, w], T [N, C_t, h, w], the maps before the classifiers; widths may differ. Labels are resized to h x w
+    by nearest neighbor, and centers have gradients. Ignored pixels have no center: they add 0 but count in the mean, as
+    released. CIRKD's scripts run `ifvd+kd+adversarial`.
 
     Args:
         setting: the run's shapes.
@@ -39,22 +39,22 @@ class IFVD(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
-        own, other = head_pair(self.name, student, teacher)
-        labels = labels_at(self.name, batch, own.shape[2:]).flatten(1)[:, :, None]
+        s, t = head_pair(self.name, student, teacher)
+        labels = labels_at(self.name, batch, s.shape[2:]).flatten(1)[:, :, None]
         members = (labels == torch.arange(self.setting.num_classes, device=labels.device)).float()
-        return {self.name: self.weight * (variation(own, members) - variation(other, members)).square().mean()}
+        return {self.name: self.weight * (variation(s, members) - variation(t, members)).square().mean()}
 
 
 def variation(features: Tensor, members: Tensor) -> Tensor:
-    """Cosine of each pixel and its class's centre; 0 where it has no class.
+    """Cosine of each pixel and the center of its class; 0 for pixels without class.
 
     Args:
         features: [N, C, h, w].
-        members: 1 where pixel i is of class k, else 0: [N, h*w, K].
+        members: [N, h*w, K]; 1 if pixel i is of class k, else 0.
 
     Returns:
         [N, h*w].
     """
     pixels = features.flatten(2).mT
-    centres = members.mT @ pixels / members.sum(dim=1).clamp_min(1)[:, :, None]
-    return F.cosine_similarity(pixels, members @ centres, dim=2)
+    centers = members.mT @ pixels / members.sum(dim=1).clamp_min(1)[:, :, None]
+    return F.cosine_similarity(pixels, members @ centers, dim=2)

@@ -9,15 +9,17 @@ from .functional import kl_divergence, logits_pair
 
 
 class KD(Method):
-    """weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over rows.
+    """KL between softened class probabilities.
 
-    A row is an image of [N, K] logits; in segmentation a pixel of [N, K, h, w] raw logits, void pixels included. The
-    gradient of the KL shrinks as 1 / T^2, which the factor makes up for.
+        loss = weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)), mean over rows
+
+    A row is an image of [N, K] logits; in segmentation a pixel of [N, K, h, w] raw logits, including ignored pixels.
+    The factor T^2 compensates for the gradient of the KL, which scales as 1 / T^2.
 
     Args:
         setting: the run's shapes.
         weight: CIFAR 0.9; ImageNet in DIST's recipe 1, in mdistiller's 0.5; segmentation 1.
-        task_weight: factor on the task's own loss: CIFAR 0.1; ImageNet in DIST's recipe 0.9, in mdistiller's 0.5;
+        task_weight: factor on the task loss: CIFAR 0.1; ImageNet in DIST's recipe 0.9, in mdistiller's 0.5;
             segmentation 1.
         temperature: T: CIFAR 4; ImageNet in DIST's recipe 4, in mdistiller's 1; segmentation 1.
     """
@@ -39,5 +41,5 @@ class KD(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
-        own, other = logits_pair(self.name, student, teacher)
-        return {self.name: self.weight * kl_divergence(own, other, self.temperature)}
+        s, t = logits_pair(self.name, student, teacher)
+        return {self.name: self.weight * kl_divergence(s, t, self.temperature)}

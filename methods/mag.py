@@ -14,24 +14,25 @@ class MAG(Granularity):
         L = ce_weight * CE + soft_weight * KL_4(z_s || z_t) + base + KL_2(a_s || a_t) + KL_8(e_s || e_t)
         KL_T(x || y) = T^2 * KL(softmax(y / T) || softmax(x / T)), mean over images
 
-    f [N, D] is what the classifier reads. The teacher's encoders are learned before the student (`prepare`), each with
-    a decoder Linear - ReLU - Linear to logits, KL_T to z_t plus CE; the student's learn with it, from the codes alone.
-    The base enters with its own options. A published gain over a feature base holds the added KL_4 term as well:
-    compare with that base plus kd. Around kd, the soft target is all of kd, and kd's own options must stay as they are.
+    f [N, D] is the pooled feature. The teacher's encoders are trained before the student (`prepare`), each with a
+    decoder Linear - ReLU - Linear to logits, by KL_T to z_t plus CE; the student's encoders train with the student,
+    from the code losses alone. The base has its usual options. A published gain over a feature base includes the gain
+    from the added KL_4 term: compare with that base plus kd. Around kd, the soft target replaces kd, whose options must
+    keep their defaults.
 
     Args:
         setting: the run's shapes.
         base: the wrapped method.
-        ce_weight: factor on the student's cross-entropy; None is the released scripts' 0.2 around kd and the base's
-            own, 1, around any other (rkd and afd have no script: our choice, by analogy).
+        ce_weight: factor on the student's cross-entropy; None is 0.2 around kd, as in the released scripts, and 1
+            around any other base (there is no script for rkd and afd: our choice, by analogy).
         soft_weight: factor on the soft target; None is 0.8 around kd and 1 around any other base (as above).
-        soft_temperature: of the soft target.
-        abstract_temperature: of the abstract code, and of its decoder in `prepare`.
-        detailed_temperature: of the detailed code, and of its decoder in `prepare`.
+        soft_temperature: temperature of the soft target.
+        abstract_temperature: temperature of the abstract code and of its decoder in `prepare`.
+        detailed_temperature: temperature of the detailed code and of its decoder in `prepare`.
         abstract_dim: units of the abstract code.
         detailed_dim: units of the detailed code.
         module_epochs: epochs of `prepare`.
-        module_lr: its learning rate.
+        module_lr: learning rate of `prepare`.
     """
 
     name = "mag"

@@ -12,7 +12,7 @@ from .functional import target
 
 
 class ReceptiveTokens(nn.Module):
-    """The T mask tokens of one level, [T, C], and the head that says how much each mask matters in an image."""
+    """The T mask tokens of one level, [T, C], and the head that predicts the weight of each mask in an image."""
 
     def __init__(self, channels: int, num_tokens: int) -> None:
         super().__init__()
@@ -36,31 +36,31 @@ class ReceptiveTokens(nn.Module):
         """sigmoid(tokens @ feature): [N, C, H, W] -> [N, T, H, W]."""
         return torch.einsum("tc,nchw->nthw", self.mask_token, feature).sigmoid()
 
-    def shares(self, feature: Tensor) -> Tensor:
-        """softmax over tokens of the head: [N, C, H, W] -> [N, T]."""
-        shares: Tensor = self.prob(feature).flatten(1).softmax(dim=1)
-        return shares
+    def mask_weights(self, feature: Tensor) -> Tensor:
+        """Softmax of the head over tokens: [N, C, H, W] -> [N, T]."""
+        weights: Tensor = self.prob(feature).flatten(1).softmax(dim=1)
+        return weights
 
 
 class MasKD(FeatureMethod):
-    """Squared error inside masks that tokens, learned beforehand on the teacher, draw on the teacher's feature.
+    """Squared error inside masks of the teacher's feature, defined by tokens that are trained on the teacher before.
 
         m = sigmoid(tokens @ T)                              [N, tokens, H, W]; after custom_mask_warmup forwards
                                                              times sigmoid(tokens @ align(S)), without gradient
         D[n,t,c] = sum_{hw} m^2 (align(S) - T)^2 / sum_{hw} m
         level loss = mean_n sum_t softmax(prob(T))[n,t] * mean_c D[n,t,c];  summed over levels, times weight
 
-    S [N, C_s, H, W], T [N, C, H, W]. Tokens and prob head never train with the student: `prepare` learns them through
-    the teacher's head, which detectors alone lend (`Teacher.losses_from`). Under AKD they still come from the teacher's
-    plain features, as released, though they then read normalised Avatars.
+    S [N, C_s, H, W], T [N, C, H, W]. Tokens and prob head do not train with the student: `prepare` trains them with
+    the losses of the teacher's head, which only detectors have (`Teacher.losses_from`). AKD around this method does not
+    change `prepare`, as released, though masks are then computed from normalized Avatars.
 
     Args:
         setting: the run's shapes.
         weight: RetinaNet 7; FCOS 10; Faster R-CNN 1.
         num_tokens: masks a level.
-        custom_mask_warmup: training forwards before the student's mask joins: RetinaNet 7000 (X101 8500), Faster
-            R-CNN 7330, FCOS 5000. The count is a buffer, so a resumed run goes on where it stopped.
-        mask_steps: iterations of `prepare`; with 0 the tokens stay as they were drawn.
+        custom_mask_warmup: training forwards without the student's mask: RetinaNet 7000 (X101 8500), Faster R-CNN 7330,
+            FCOS 5000. The count is a buffer, so a resumed run continues it.
+        mask_steps: iterations of `prepare`; with 0 the tokens keep their random initial values.
         mask_lr: learning rate of `prepare`.
         align: "conv1x1" or None.
     """
@@ -71,7 +71,7 @@ class MasKD(FeatureMethod):
         "ICLR 2023. https://github.com/hunto/MasKD"
     )
     tasks = frozenset({"detection"})
-    prepared = ("tokens.",)
+    prepared_prefixes = ("tokens.",)
     forwards: Tensor
 
     def __init__(
@@ -94,14 +94,14 @@ class MasKD(FeatureMethod):
         self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
     @property
-    def preparation(self) -> str:
+    def preparation_key(self) -> str:
         return f"maskd {self.num_tokens} tokens {self.mask_steps} steps lr {self.mask_lr}"
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
-        """Learn the tokens: the teacher's own head must still work on masked features, and masks must differ.
+        """Train the tokens to keep the teacher's losses low on masked features, with masks that differ.
 
         Adam, lr mask_lr by cosine to 1e-6, weight decay 1e-3, mask_steps iterations of `mask_loss`. Gradients are
-        taken for the tokens alone, so nothing of the teacher changes.
+        computed for the tokens alone, so the teacher does not change.
         """
         for tokens in self.tokens:
             tokens.reset_parameters()  # type: ignore[operator]
@@ -121,21 +121,21 @@ class MasKD(FeatureMethod):
         self.tokens.requires_grad_(False)
 
     def mask_loss(self, teacher: Teacher, batch: Batch) -> Tensor:
-        """The teacher's task losses on sum_t share_t * m_t * T, plus the masks' mean pairwise dice, over levels."""
+        """The teacher's task losses on sum_t weight_t * m_t * T, plus the masks' mean pairwise dice, over levels."""
         with torch.no_grad():
             features = [feature.float() for feature in teacher(batch.inputs).features]
         masked, overlaps = [], []
         for tokens, feature in zip(self.tokens, features, strict=True):
             assert isinstance(tokens, ReceptiveTokens)
             masks = tokens.masks(feature)
-            masked.append(feature * torch.einsum("nt,nthw->nhw", tokens.shares(feature), masks)[:, None])
+            masked.append(feature * torch.einsum("nt,nthw->nhw", tokens.mask_weights(feature), masks)[:, None])
             overlaps.append(dice(masks))
         task = torch.stack(list(teacher.losses_from(tuple(masked), batch).values())).sum()
         return task + torch.stack(overlaps).sum()
 
     def aligned(self, student: Outputs, level: int) -> Tensor:
-        # Forwards are counted here because a forward aligns each level once, also when a wrapper such as AKD, which
-        # may compare a level several times, does the calling.
+        # Forwards are counted here because a forward aligns each level once, also in a wrapper such as AKD, which may
+        # compare a level several times.
         if self.training and level == 0:
             self.forwards += 1
         return super().aligned(student, level)
@@ -146,15 +146,15 @@ class MasKD(FeatureMethod):
         tokens = self.tokens[level]
         assert isinstance(tokens, ReceptiveTokens)
         with torch.no_grad():
-            # The count includes the present forward while training. A tensor decides, to spare the device a wait.
+            # While training, the count includes this forward. `torch.where` instead of `if`: no device synchronization.
             custom = self.forwards - int(self.training) >= self.custom_mask_warmup
             masks = tokens.masks(teacher)
             masks = torch.where(custom, masks * tokens.masks(student), masks).flatten(2)
-            shares = tokens.shares(teacher)
+            weights = tokens.mask_weights(teacher)
         error = (student - teacher).square().mean(dim=1).flatten(1)
-        # Masks can underflow to 0 everywhere on a small map; the floor keeps 0 / 0 away and changes nothing else.
+        # The masks of a small map can all underflow to 0; clamping only prevents 0 / 0.
         inside = torch.einsum("nti,ni->nt", masks.square(), error) / masks.sum(dim=2).clamp_min(1e-12)
-        return (shares * inside).sum(dim=1).mean()
+        return (weights * inside).sum(dim=1).mean()
 
 
 def dice(masks: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mimic: mean squared error between feature maps, the plain baseline of dense distillation."""
+"""Mimic: mean squared error between feature maps, the baseline of feature distillation in dense prediction."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from .functional import target
 
 
 class Mimic(FeatureMethod):
-    """weight * sum over levels of mean_{n,c,h,w} (align(S) - T)^2.
+    """Mean squared error between feature maps.
 
-    S [N, C_s, H, W], T [N, C_t, H, W]; `align` is a 1x1 convolution a level. The "+mimic" rows of DIST's detection
-    table put it on the five pyramid levels with weight 1. On a classifier's stages it is FitNets' hint on every stage;
-    on a segmenter's last map it is what CIRKD's scripts call FitNet, with weight 10 beside `kd`.
+        loss = weight * sum over levels of mean_{n,c,h,w} (align(S) - T)^2
+
+    S [N, C_s, H, W], T [N, C_t, H, W]; `align` is a 1x1 convolution for each level. In the "+mimic" rows of DIST's
+    detection table it has the five pyramid levels and weight 1. On a classifier's stages it is FitNets' hint on every
+    stage; on a segmenter's last map it is FitNet in CIRKD's scripts, with weight 10 and together with `kd`.
     """
 
     name = "mimic"

@@ -1,4 +1,4 @@
-"""No distillation: the student's own recipe, the row that every other row is compared with."""
+"""No distillation: the student alone, trained with its recipe; the baseline of all methods."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from .base import Batch, Method, Outputs
 
 
 class NoDistillation(Method):
-    """Adds no term: the run minimises `task_loss` alone."""
+    """No terms: the run minimizes the task loss alone."""
 
     name = "none"
-    citation = "The student's own recipe; nothing to cite."
+    citation = "The student alone, with its recipe; no paper."
     tasks = frozenset({"classification", "detection", "segmentation"})
     needs_teacher = False
 

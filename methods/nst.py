@@ -7,19 +7,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Batch, Method, Outputs, Setting
-from .functional import check_stages, match_sizes
+from .functional import match_sizes, stage_channels
 
 
 class NST(Method):
-    """The channels of a network, as samples of spatial patterns, shall be distributed like the teacher's.
+    """Squared maximum mean discrepancy between student and teacher channels, as samples of spatial patterns.
 
         f_c = F_c / ||F_c||                                  each channel over H*W
         k(f, g) = <f, g>^2
         stage loss = mean_{n,c,c'} k(t, t) + mean k(s, s) - 2 mean k(s, t);  summed over stages, times weight
 
-    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t], every stage, not the stem; of maps of different size the larger is first
-    pooled to the smaller by adaptive averages. This is the squared maximum mean discrepancy under a polynomial kernel;
-    neither the order nor the number of channels matters.
+    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t], every stage, without the stem; the larger of two maps is first reduced
+    to the smaller size by adaptive average pooling. The kernel k is polynomial; the loss does not depend on the order
+    of channels, and widths may differ.
 
     Args:
         setting: the run's shapes.
@@ -35,20 +35,20 @@ class NST(Method):
 
     def __init__(self, setting: Setting, weight: float = 50.0) -> None:
         super().__init__(setting)
-        check_stages(self.name, setting)
+        stage_channels(self.name, setting)
         self.weight = weight
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
         stages = zip(student.features[1:], teacher.features[1:], strict=True)
-        total = torch.stack([discrepancy(*match_sizes(own, other)) for own, other in stages]).sum()
+        total = torch.stack([discrepancy(*match_sizes(s, t)) for s, t in stages]).sum()
         return {self.name: self.weight * total}
 
 
 def discrepancy(student: Tensor, teacher: Tensor) -> Tensor:
-    """The stage loss of [N, C_s, H, W] and [N, C_t, H, W], unweighted."""
-    own, other = (F.normalize(features.flatten(2), dim=2) for features in (student, teacher))
-    return _kernel(other, other) + _kernel(own, own) - 2 * _kernel(own, other)
+    """The unweighted stage loss of [N, C_s, H, W] and [N, C_t, H, W]."""
+    s, t = (F.normalize(features.flatten(2), dim=2) for features in (student, teacher))
+    return _kernel(t, t) + _kernel(s, s) - 2 * _kernel(s, t)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:

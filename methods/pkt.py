@@ -13,12 +13,12 @@ EPS = 1e-7
 
 
 class PKT(Method):
-    """Each image's neighbours as a distribution; the student's is drawn to the teacher's.
+    """KL between the student's and the teacher's distributions of similarities to the other images of the batch.
 
         p_ij = k_ij / sum_j k_ij,  k_ij = (cos(f_i, f_j) + 1) / 2
         loss = weight * mean_{ij} p_ij(T) * log((p_ij(T) + 1e-7) / (p_ij(S) + 1e-7))
 
-    S [N, D_s], T [N, D_t], the pooled features. The mean runs over all N^2 entries, hence the large weight.
+    S [N, D_s], T [N, D_t], the pooled features. The mean is over all N^2 entries, hence the large weight.
 
     Args:
         setting: the run's shapes.
@@ -38,12 +38,12 @@ class PKT(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
-        own, other = (neighbourhoods(pooled) for pooled in pooled_pair(self.name, student, teacher))
-        return {self.name: self.weight * (other * ((other + EPS) / (own + EPS)).log()).mean()}
+        s, t = (similarity_distribution(pooled) for pooled in pooled_pair(self.name, student, teacher))
+        return {self.name: self.weight * (t * ((t + EPS) / (s + EPS)).log()).mean()}
 
 
-def neighbourhoods(embeddings: Tensor) -> Tensor:
-    """p of the class docstring: [N, D] -> [N, N], every row of sum 1."""
+def similarity_distribution(embeddings: Tensor) -> Tensor:
+    """p of the class docstring: [N, D] -> [N, N]; every row sums to 1."""
     unit: Tensor = embeddings / (torch.linalg.vector_norm(embeddings, dim=1, keepdim=True) + EPS)
     kernel = (unit @ unit.T + 1) / 2
     return kernel / kernel.sum(dim=1, keepdim=True)

@@ -7,17 +7,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import check_stages, level_pairs
+from .functional import level_pairs, pre_activations, stage_channels
 
 
 class AttentionFusion(nn.Module):
-    """Fuse a student's map with what came from deeper ones, and shape it like the teacher's.
+    """Fuses a student's map with the result of the deeper levels and maps it to the teacher's shape.
 
     Args:
         student: channels of the student's map.
-        mid: channels that travel from level to level.
+        mid: channels of the result passed from level to level.
         teacher: channels of the teacher's map.
-        fuse: False at the deepest level, where nothing has come yet.
+        fuse: False at the deepest level, which has no deeper one.
     """
 
     def __init__(self, student: int, mid: int, teacher: int, fuse: bool) -> None:
@@ -25,9 +25,9 @@ class AttentionFusion(nn.Module):
         self.enter = nn.Sequential(nn.Conv2d(student, mid, 1, bias=False), nn.BatchNorm2d(mid))
         self.leave = nn.Sequential(nn.Conv2d(mid, teacher, 3, padding=1, bias=False), nn.BatchNorm2d(teacher))
         self.attention = nn.Sequential(nn.Conv2d(2 * mid, 2, 1), nn.Sigmoid()) if fuse else None
-        for part in (self.enter, self.leave):
-            assert isinstance(part[0], nn.Conv2d)
-            nn.init.kaiming_uniform_(part[0].weight, a=1)
+        for layers in (self.enter, self.leave):
+            assert isinstance(layers[0], nn.Conv2d)
+            nn.init.kaiming_uniform_(layers[0].weight, a=1)
 
     def forward(self, student: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
         """[N, C_s, h, w] and the deeper level's [N, mid, ., .] -> [N, C_t, *size] and [N, mid, *size]."""
@@ -43,22 +43,22 @@ class AttentionFusion(nn.Module):
 
 
 class ReviewKD(Method):
-    """The student's stages, deep to shallow, each fused with the deeper ones, copy the teacher's pre-activations.
+    """The student's stages, each fused with the deeper ones, match the teacher's pre-activations.
 
         r_l, m_l = fusion_l(S_l, m_{l+1})                      the deepest level is the pooled feature as a 1x1 map
         loss = weight * min(epoch / warmup_epochs, 1) * sum_l hierarchical_context(r_l, T_l)
 
     S: the student's stages after their last ReLU (before it with stu_preact) and its pooled feature; T: the teacher's
-    `pre_activations` and its pooled feature; the stem is not read. mid = min(max_mid_channel, student's pooled_dim):
+    `pre_activations` and its pooled feature; without the stem. mid = min(max_mid_channel, student's pooled_dim):
     256 for resnet8x4. The fusion (1x1 to mid, attention, 3x3 to the teacher's width, each convolution with BatchNorm)
-    is the paper's; sizes come from the maps. The epoch counts from 1 by training forwards, which a buffer keeps, so a
-    resumed run goes on where it stopped.
+    is the paper's; sizes are those of the maps. The epoch, from 1, follows from the number of training forwards; the
+    count is a buffer, so a resumed run continues it.
 
     Args:
-        setting: the run's shapes; needs steps_per_epoch where there is a warm-up.
+        setting: the run's shapes; needs steps_per_epoch for a warm-up.
         weight: resnet32x4 -> resnet8x4: 5; ImageNet (mdistiller): 1, ResNet50 -> MobileNet 8.
         warmup_epochs: epochs of linear warm-up: CIFAR-100 20; ImageNet 1; 0 for none.
-        stu_preact: read the student before its ReLUs too, as mdistiller does on ImageNet.
+        stu_preact: use the student's pre-activations as well, as mdistiller does on ImageNet.
         max_mid_channel: upper limit of mid.
     """
 
@@ -79,9 +79,9 @@ class ReviewKD(Method):
         max_mid_channel: int = 512,
     ) -> None:
         super().__init__(setting)
-        stages = check_stages(self.name, setting)
+        stages = stage_channels(self.name, setting)
         if setting.student.pooled_dim is None or setting.teacher.pooled_dim is None:
-            raise MethodError("reviewkd: it reads pooled features, and a network does not say how long its are")
+            raise MethodError("reviewkd: it needs pooled features, and the pooled_dim of a network is unknown")
         if warmup_epochs < 0 or max_mid_channel < 1:
             raise MethodError(
                 f"reviewkd: warmup_epochs is {warmup_epochs} and max_mid_channel {max_mid_channel}; "
@@ -97,24 +97,24 @@ class ReviewKD(Method):
         self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        own = _levels(student, _before_relu(student) if self.stu_preact else student.features[1:])
-        goals = _levels(teacher, _before_relu(teacher))
-        if not len(own) == len(goals) == len(self.fusions):
+        maps = _levels(student, pre_activations(student) if self.stu_preact else student.features[1:])
+        targets = _levels(teacher, pre_activations(teacher))
+        if not len(maps) == len(targets) == len(self.fusions):
             raise MethodError(
-                f"reviewkd: the student shows {len(own)} levels, the teacher {len(goals)}, and NetworkInfo.channels "
-                f"promise {len(self.fusions)}, the pooled feature included"
+                f"reviewkd: the student has {len(maps)} levels, the teacher {len(targets)}, and NetworkInfo.channels "
+                f"has {len(self.fusions)}, including the pooled feature"
             )
         reviewed: list[Tensor] = []
         deeper = None
-        for fusion, feature, goal in reversed(list(zip(self.fusions, own, goals, strict=True))):
-            result, deeper = fusion(feature, deeper, goal.shape[2:])
+        for fusion, feature, t in reversed(list(zip(self.fusions, maps, targets, strict=True))):
+            result, deeper = fusion(feature, deeper, t.shape[2:])
             reviewed.insert(0, result)
-        pairs = level_pairs(self.name, tuple(reviewed), goals, "reviewed features")
+        pairs = level_pairs(self.name, tuple(reviewed), targets, "reviewed features")
         total = torch.stack([hierarchical_context(s, t) for s, t in pairs]).sum()
-        return {self.name: self.weight * self._warmth() * total}
+        return {self.name: self.weight * self._warmup() * total}
 
-    def _warmth(self) -> Tensor | float:
-        """min(epoch / warmup_epochs, 1); a training forward counts itself."""
+    def _warmup(self) -> Tensor | float:
+        """min(epoch / warmup_epochs, 1) of the current epoch; counts training forwards."""
         done = self.forwards.clone()
         if self.training:
             self.forwards += 1
@@ -125,9 +125,9 @@ class ReviewKD(Method):
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of two [N, C, h, w] maps, averaged with that of their 4x4, 2x2 and 1x1 poolings.
+    """Mean squared error of two [N, C, h, w] maps, averaged with those of their 4x4, 2x2 and 1x1 poolings.
 
-    Weights 1, 1/2, 1/4, 1/8 over their sum; sizes that are not below h are left out and use up no weight.
+    Weights 1, 1/2, 1/4, 1/8 over their sum; sizes not below h are left out, and so are their weights.
     """
     total, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
     for size in (4, 2, 1):
@@ -139,11 +139,6 @@ def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:
     return total / weights
 
 
-def _before_relu(outputs: Outputs) -> tuple[Tensor, ...]:
-    maps = outputs.extra.get("pre_activations", ())
-    return maps if isinstance(maps, tuple) else (maps,)
-
-
 def _levels(outputs: Outputs, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The maps and, where there is one, the pooled feature as [N, D, 1, 1]."""
+    """The maps and, if there is one, the pooled feature as [N, D, 1, 1]."""
     return maps if outputs.pooled is None else (*maps, outputs.pooled[:, :, None, None])

@@ -1,4 +1,4 @@
-"""SKD: structured knowledge distillation, its pair-wise part."""
+"""SKD: the pair-wise loss of structured knowledge distillation."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from .functional import head_pair
 
 
 class SKD(Method):
-    """Places of an image that are alike to the teacher shall be alike to the student.
+    """Squared error between similarities of positions within an image.
 
         A(F)[n, i, j] = cosine of cells i and j of image n;  cells are the maxima of 2x2 positions
         loss = weight * mean_{n,i,j} (A(S) - A(T))^2
 
-    S [N, C_s, h, w], T [N, C_t, h, w], the maps before the classifiers; widths need not match. Void pixels take part.
-    The paper's pixel-wise part is `kd` and its holistic part `adversarial`, methods of their own: CIRKD's scripts run
-    `skd+kd+adversarial`, and `skd+kd` leaves out the holistic part.
+    S [N, C_s, h, w], T [N, C_t, h, w], the maps before the classifiers; widths may differ. Ignored pixels are included.
+    The paper's pixel-wise loss is `kd` and its holistic loss `adversarial`: CIRKD's scripts run `skd+kd+adversarial`,
+    and `skd+kd` omits the holistic loss.
 
     Args:
         setting: the run's shapes.
@@ -37,8 +37,8 @@ class SKD(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
-        own, other = head_pair(self.name, student, teacher)
-        return {self.name: self.weight * (similarities(own) - similarities(other)).square().mean()}
+        s, t = head_pair(self.name, student, teacher)
+        return {self.name: self.weight * (similarities(s) - similarities(t)).square().mean()}
 
 
 def similarities(features: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from .base import Batch, Method, Outputs, Setting
 
 
 class SP(Method):
-    """Images that are alike to the teacher shall be alike to the student.
+    """Squared error between similarity matrices of the images of a batch.
 
-        G(F) = row-normalised (f f^T),  f = F as [N, C*H*W]
+        G(F) = row-normalized (f f^T),  f = F as [N, C*H*W]
         loss = weight / N^2 * sum (G(S) - G(T))^2
 
-    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t], the last stage; neither widths nor sizes need match.
+    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t], the last stage; widths and sizes may differ.
 
     Args:
         setting: the run's shapes.
@@ -39,6 +39,6 @@ class SP(Method):
 
 
 def similarity(features: Tensor) -> Tensor:
-    """Inner products of the images' features, each row of unit length: [N, C, H, W] -> [N, N]."""
+    """Inner products of the images' features, with rows of unit length: [N, C, H, W] -> [N, N]."""
     flat = features.flatten(1)
     return F.normalize(flat @ flat.T, dim=1)

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import check_stages, match_sizes
+from .functional import match_sizes, stage_channels
 
 EPS = 1e-5
-"""Least predicted variance."""
+"""Lower bound of predicted variances."""
 
 
 class Predictor(nn.Module):
-    """A Gaussian for the teacher's feature: its mean from the student's, its variance learned, one a channel."""
+    """A Gaussian of the teacher's feature: mean predicted from the student's, one learned variance per channel."""
 
     def __init__(self, student: int, teacher: int, init_pred_var: float) -> None:
         super().__init__()
@@ -44,19 +44,19 @@ class Predictor(nn.Module):
 
 
 class VID(Method):
-    """The student shall tell as much as possible about the teacher: a bound of their mutual information.
+    """Lower bound of the mutual information between the student's and the teacher's features, maximized.
 
-        mu = conv1x1 - ReLU - conv1x1 - ReLU - conv1x1 (S), without biases, all in the teacher's width
+        mu = conv1x1 - ReLU - conv1x1 - ReLU - conv1x1 (S), without biases, all of the teacher's width
         stage loss = mean_{n,c,h,w} 1/2 * ((mu - T)^2 / var_c + log var_c),  var = softplus(log_scale) + 1e-5
         summed over stages, times weight
 
-    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t], every stage, not the stem; of maps of different size the larger is first
-    pooled to the smaller by adaptive averages. As a log-likelihood, the loss can fall below 0.
+    S [N, C_s, H_s, W_s], T [N, C_t, H_t, W_t], every stage, without the stem; the larger of two maps is first reduced
+    to the smaller size by adaptive average pooling. As a negative log-likelihood, the loss can be negative.
 
     Args:
         setting: the run's shapes.
         weight: factor on the sum.
-        init_pred_var: the variances at the start.
+        init_pred_var: initial variances.
     """
 
     name = "vid"
@@ -71,10 +71,10 @@ class VID(Method):
         if init_pred_var <= EPS:
             raise MethodError(f"vid: init_pred_var is {init_pred_var}; it must be above {EPS}")
         self.weight = weight
-        self.predictors = nn.ModuleList(Predictor(s, t, init_pred_var) for s, t in check_stages(self.name, setting))
+        self.predictors = nn.ModuleList(Predictor(s, t, init_pred_var) for s, t in stage_channels(self.name, setting))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""
         stages = zip(self.predictors, student.features[1:], teacher.features[1:], strict=True)
-        total = torch.stack([predictor(*match_sizes(own, other)) for predictor, own, other in stages]).sum()
+        total = torch.stack([predictor(*match_sizes(s, t)) for predictor, s, t in stages]).sum()
         return {self.name: self.weight * total}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdbench.methods.base import VOID, Batch, NetworkInfo, Outputs, Setting
+from kdbench.methods.base import IGNORE_INDEX, Batch, NetworkInfo, Outputs, Setting
 
 CLASSES, ANCHORS, IMAGES, ROIS = 5, 2, 2, (3, 4)
 SIZES = ((6, 5), (3, 3))
@@ -101,7 +101,8 @@ def classifier_sample(widths: tuple[int, int] = (4, 6), images: int = 4, samples
 def segmenter_sample(widths: tuple[int, int] = (4, 6), images: int = IMAGES) -> Sample:
     """As `make_sample`, of two segmenters of output stride 8: the stem, four stages and the map before the classifier.
 
-    The masks have patches of 8x8 pixels, so that every class and VOID stand at stride 8 too, and a border of VOID.
+    The masks have patches of 8x8 pixels, so that every class and IGNORE_INDEX also occur at stride 8, and a border of
+    IGNORE_INDEX.
     """
     generator = torch.Generator().manual_seed(7)
     height, width = 48, 64
@@ -117,9 +118,9 @@ def segmenter_sample(widths: tuple[int, int] = (4, 6), images: int = IMAGES) -> 
 
     infos = [NetworkInfo(tuple(base * factor for factor in factors), strides) for base in widths]
     patches = torch.randint(0, CLASSES + 1, (images, height // 8, width // 8), generator=generator)
-    patches = torch.where(patches == CLASSES, VOID, patches)
+    patches = torch.where(patches == CLASSES, IGNORE_INDEX, patches)
     targets = patches.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
-    targets[:, :3] = targets[:, :, -3:] = VOID
+    targets[:, :3] = targets[:, :, -3:] = IGNORE_INDEX
     setting = Setting("segmentation", CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
     batch = Batch(torch.zeros(images, 3, height, width), targets, torch.arange(images))
     return Sample(setting, batch, outputs(infos[0]), outputs(infos[1]))
@@ -138,6 +139,12 @@ def dense() -> Sample:
 @pytest.fixture
 def segmenters() -> Sample:
     return segmenter_sample()
+
+
+@pytest.fixture
+def equal_widths() -> Sample:
+    """Two classifiers of the same widths."""
+    return make_sample("classification", widths=(6, 6))
 
 
 @pytest.fixture

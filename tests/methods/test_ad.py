@@ -180,16 +180,16 @@ def test_softmax_regression_goes_through_a_frozen_classifier_that_is_the_teacher
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"config": "adaptive_at"}, "config is 'adaptive_at'; did you mean 'adaptive_at_st'"),
-        ({"aggregation": "adaptiv"}, "aggregation is 'adaptiv'; did you mean 'adaptive'"),
-        ({"paths": "atention"}, "paths names 'atention'; did you mean 'attention'"),
-        ({"paths": ""}, "paths names ''; available: soft_target"),
-        ({"paths": "nst+nst:2"}, "paths names nst twice"),
+        ({"config": "adaptive_at"}, "config of ad: 'adaptive_at'. Did you mean 'adaptive_at_st'"),
+        ({"aggregation": "adaptiv"}, "aggregation of ad: 'adaptiv'. Did you mean 'adaptive'"),
+        ({"paths": "atention"}, "path of ad: 'atention'. Did you mean 'attention'"),
+        ({"paths": ""}, "path of ad: ''. Available: soft_target"),
+        ({"paths": "nst+nst:2"}, "paths contains nst twice"),
         ({"paths": "nst:"}, "the weight of nst in paths is ''; write a positive number"),
         ({"paths": "nst:-1"}, "the weight of nst in paths is '-1'"),
         ({"paths": "nst:inf"}, "the weight of nst in paths is 'inf'"),
         ({"temperature": 0.0}, "temperature is 0.0; it must be positive"),
-        ({"config": "equal", "safe": True}, "leave safe false"),
+        ({"config": "equal", "safe": True}, "set safe to false"),
     ],
 )
 def test_senseless_options_are_refused(options: dict[str, Any], message: str, data: Any) -> None:
@@ -200,7 +200,7 @@ def test_senseless_options_are_refused(options: dict[str, Any], message: str, da
 def test_networks_that_a_path_cannot_compare_are_refused_when_it_is_built(data: Any) -> None:
     setting = data.setting
     fewer = replace(setting, student=replace(setting.student, channels=(4, 4, 8), strides=(1, 1, 2)))
-    with pytest.raises(MethodError, match="the student shows 2 stages and the teacher 3"):
+    with pytest.raises(MethodError, match="the student has 2 stages and the teacher 3"):
         methods.build("ad", fewer)
     smaller = replace(setting, student=replace(setting.student, strides=(1, 2, 4, 8)))
     with pytest.raises(MethodError, match=r"strides are \(2, 4, 8\) in the student and \(1, 2, 4\)"):
@@ -260,5 +260,5 @@ def test_larger_maps_do_not_make_larger_losses(sample: Make) -> None:
 
 @pytest.mark.parametrize("options", [{"config": "srrl_fm_equal"}, {"paths": "softmax_regression"}])
 def test_segmenters_have_no_classifier_to_regress_on(options: dict[str, Any], sample: Make) -> None:
-    with pytest.raises(MethodError, match="reads a classifier of pooled features, and a segmenter has none"):
+    with pytest.raises(MethodError, match="needs a classifier of pooled features, and a segmenter has none"):
         seeded(sample("segmentation"), **options)

@@ -57,11 +57,11 @@ def test_each_term_trains_its_own_side_alone(segmenters: Any) -> None:
 def test_the_discriminator_learns_to_tell_and_the_student_to_pass(segmenters: Any) -> None:
     method = build(segmenters)
     student = segmenters.student.logits
-    optimiser = torch.optim.Adam([*method.parameters()], lr=1e-3)
+    optimizer = torch.optim.Adam([*method.parameters()], lr=1e-3)
     for _ in range(15):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         run(method, segmenters)["discriminator"].backward()
-        optimiser.step()
+        optimizer.step()
     method.eval()
     false, true = (method.discriminator(shown.logits).mean() for shown in (segmenters.student, segmenters.teacher))
     assert true > false + 0.5
@@ -106,7 +106,7 @@ def test_attention_begins_as_the_identity_and_reads_all_positions() -> None:
             assert torch.allclose(attention(x).flatten(2)[n, :, i], expected, atol=1e-5)
 
 
-def test_the_discriminator_has_an_optimiser_group_of_its_own(segmenters: Any) -> None:
+def test_the_discriminator_has_an_optimizer_group_of_its_own(segmenters: Any) -> None:
     method = build(segmenters)
     (group,) = method.parameter_groups()
     assert {id(parameter) for parameter in group.pop("params")} == {id(p) for p in method.parameters()}

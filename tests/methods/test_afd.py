@@ -12,11 +12,6 @@ from kdbench import methods
 from kdbench.methods.base import MethodError
 
 
-@pytest.fixture
-def equal(sample: Any) -> Any:
-    return sample("classification", widths=(6, 6))
-
-
 def build(data: Any, **options: Any) -> Any:
     torch.manual_seed(0)
     return methods.build("afd", data.setting, **options)
@@ -27,10 +22,12 @@ def loss(method: Any, data: Any, **changed: Any) -> float:
     return method(data.batch, data.student, data.teacher)["afd"].item()
 
 
-def test_loss_is_the_mean_over_stages_of_weighted_squared_errors(equal: Any) -> None:
-    method = build(equal, weight=6.0, att_f=0.5)
+def test_loss_is_the_mean_over_stages_of_weighted_squared_errors(equal_widths: Any) -> None:
+    method = build(equal_widths, weight=6.0, att_f=0.5)
     total = 0.0
-    for level, (s, t) in enumerate(zip(equal.student.features[1:], equal.teacher.features[1:], strict=True)):
+    for level, (s, t) in enumerate(
+        zip(equal_widths.student.features[1:], equal_widths.teacher.features[1:], strict=True)
+    ):
         first, _, second = method.attention[level]
         assert first.out_features == t.shape[1] // 2
         for own, other in zip(s, t, strict=True):
@@ -38,36 +35,36 @@ def test_loss_is_the_mean_over_stages_of_weighted_squared_errors(equal: Any) -> 
             for c in range(len(own)):
                 error = (own[c] / own[c].norm() - other[c] / other[c].norm()).square().mean()
                 total += (score[c] / score.sum() * error).item() / len(s)
-    assert loss(method, equal) == pytest.approx(6 * total / 3, rel=1e-4)
+    assert loss(method, equal_widths) == pytest.approx(6 * total / 3, rel=1e-4)
 
 
-def test_a_channels_scale_is_not_seen_and_its_own_pattern_costs_nothing(equal: Any) -> None:
-    method = build(equal)
-    twice = replace(equal.student, features=tuple(2 * x for x in equal.student.features))
-    assert loss(method, equal, student=twice) == pytest.approx(loss(method, equal), rel=1e-5)
-    assert loss(method, equal, student=equal.teacher) == 0
-    assert loss(method, equal) > 0
+def test_a_channels_scale_is_not_seen_and_its_own_pattern_costs_nothing(equal_widths: Any) -> None:
+    method = build(equal_widths)
+    twice = replace(equal_widths.student, features=tuple(2 * x for x in equal_widths.student.features))
+    assert loss(method, equal_widths, student=twice) == pytest.approx(loss(method, equal_widths), rel=1e-5)
+    assert loss(method, equal_widths, student=equal_widths.teacher) == 0
+    assert loss(method, equal_widths) > 0
 
 
-def test_equal_widths_are_compared_as_they_are(equal: Any, sample: Any) -> None:
-    assert not list(build(equal).align.parameters())
-    assert loss(build(equal), equal) == loss(build(equal, align=None), equal)
+def test_equal_widths_are_compared_as_they_are(equal_widths: Any, sample: Any) -> None:
+    assert not list(build(equal_widths).align.parameters())
+    assert loss(build(equal_widths), equal_widths) == loss(build(equal_widths, align=None), equal_widths)
     assert len(list(build(sample("classification")).align.parameters())) == 6
 
 
-def test_dead_channels_keep_loss_and_gradient_finite(equal: Any) -> None:
-    dead = [torch.zeros_like(feature).requires_grad_() for feature in equal.student.features]
-    data = replace(equal, student=replace(equal.student, features=tuple(dead)))
-    build(equal)(data.batch, data.student, data.teacher)["afd"].backward()
+def test_dead_channels_keep_loss_and_gradient_finite(equal_widths: Any) -> None:
+    dead = [torch.zeros_like(feature).requires_grad_() for feature in equal_widths.student.features]
+    data = replace(equal_widths, student=replace(equal_widths.student, features=tuple(dead)))
+    build(equal_widths)(data.batch, data.student, data.teacher)["afd"].backward()
     assert all(feature.grad.isfinite().all() for feature in dead[1:])
 
 
-def test_faults_are_named(sample: Any, equal: Any) -> None:
+def test_faults_are_named(sample: Any, equal_widths: Any) -> None:
     with pytest.raises(MethodError, match="align is null but widths differ"):
         build(sample("classification"), align=None)
     with pytest.raises(MethodError, match="align is 'conv'"):
-        build(equal, align="conv")
+        build(equal_widths, align="conv")
     with pytest.raises(MethodError, match="att_f is 0.01"):
-        build(equal, att_f=0.01)
+        build(equal_widths, att_f=0.01)
     with pytest.raises(MethodError, match="features|stages"):
-        loss(build(equal), equal, student=replace(equal.student, features=()))
+        loss(build(equal_widths), equal_widths, student=replace(equal_widths.student, features=()))

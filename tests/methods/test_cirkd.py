@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdbench import methods
 from kdbench.methods import cirkd
-from kdbench.methods.base import VOID, MethodError
+from kdbench.methods.base import IGNORE_INDEX, MethodError
 
 NAMES = ["minibatch_pixel", "memory_pixel", "memory_region"]
 SIZES = {"pixel_memory_size": 50, "region_memory_size": 12, "pixel_contrast_size": 20, "region_contrast_size": 7}
@@ -57,7 +57,7 @@ def naive(method: Any, data: Any, drawn: list[Tensor], images: slice = slice(Non
     )
     count = range(len(own))
     pairs = [divergence(own[i], own[j], other[i], other[j], 0.1) for i in count for j in count]
-    seen = data.batch.targets[images, ::8, ::8].flatten(1) != VOID
+    seen = data.batch.targets[images, ::8, ::8].flatten(1) != IGNORE_INDEX
     memory = [
         temperature**2 * divergence(anchors[seen], entries, other[seen], entries, 0.1 * temperature)
         for entries in (queue.double() for queue in drawn)
@@ -115,7 +115,7 @@ def test_equal_features_leave_the_first_term_nothing(segmenters: Any) -> None:
 
 def test_void_pixels_take_part_in_the_first_term_alone(segmenters: Any) -> None:
     terms = run(build(segmenters), segmenters)
-    segmenters.batch.targets[:] = VOID
+    segmenters.batch.targets[:] = IGNORE_INDEX
     method = build(segmenters)
     before = {name: value.clone() for name, value in method.named_buffers() if "project" not in name}
     without = run(method, segmenters)
@@ -129,7 +129,7 @@ def test_void_pixels_take_part_in_the_first_term_alone(segmenters: Any) -> None:
 
 def test_void_anchors_have_no_gradient(segmenters: Any) -> None:
     segmenters.batch.targets[:] = 1
-    segmenters.batch.targets[:, :, 16:24] = VOID
+    segmenters.batch.targets[:, :, 16:24] = IGNORE_INDEX
     method = build(segmenters)
     method.project.eval()  # in training BatchNorm's statistics join all pixels
     (gradient,) = torch.autograd.grad(run(method, segmenters)["memory_pixel"], segmenters.student.features[-1])
@@ -160,7 +160,7 @@ def places(vector: Tensor, pixels: Tensor) -> list[int]:
 @pytest.mark.parametrize("class_pixels", [True, False])
 def test_at_most_sixteen_pixels_of_a_class_and_image_are_kept(class_pixels: bool, segmenters: Any) -> None:
     labels = torch.zeros(2, 48, dtype=torch.long)
-    labels[0, 20:], labels[1, 45:], labels[1, :3] = 1, 2, VOID
+    labels[0, 20:], labels[1, 45:], labels[1, :3] = 1, 2, IGNORE_INDEX
     segmenters.batch.targets = labels.view(2, 6, 8).repeat_interleave(8, 1).repeat_interleave(8, 2)
     method = build(segmenters, class_pixels=class_pixels)
     run(method, segmenters)
@@ -181,7 +181,7 @@ def test_every_pixel_of_a_class_is_as_likely(segmenters: Any) -> None:
     pixels = rows(segmenters.teacher.features[-1])
     for seed in range(200):
         torch.manual_seed(seed)
-        method._remember(pixels.float(), segmenters.batch.targets[:, ::8, ::8].flatten(1))
+        method._update_queues(pixels.float(), segmenters.batch.targets[:, ::8, ::8].flatten(1))
     nearest = (method.pixels[3].double() @ pixels.flatten(0, 1).mT).argmax(dim=1)
     counts = torch.bincount(nearest, minlength=96)
     expected = 200 * 16 / 48

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kdbench import methods
-from kdbench.methods.base import VOID, FeatureMethod, Method, MethodError, Outputs
+from kdbench.methods.base import IGNORE_INDEX, FeatureMethod, Method, MethodError, Outputs
 
 FOLDER = Path(methods.__file__).parent
 KINDS = {
@@ -131,7 +131,7 @@ def test_gradient_reaches_student_and_own_parameters_only(name: str, kind: str, 
 @pytest.mark.parametrize("name", [name for name, kind in CASES if kind == "segmentation"])
 def test_masks_of_void_alone_stay_finite(name: str, sample: Make) -> None:
     data = sample("segmentation")
-    data.batch.targets[:] = VOID
+    data.batch.targets[:] = IGNORE_INDEX
     terms = run(seeded(data, name), data)
     assert all(term.isfinite() for term in terms.values())
     if terms:
@@ -201,7 +201,7 @@ def test_a_misspelt_option_is_refused_with_the_nearest(name: str, sample: Make) 
 
 @pytest.mark.parametrize(("name", "kind"), UNCOVERED)
 def test_a_task_without_a_form_is_refused(name: str, kind: str, sample: Make) -> None:
-    with pytest.raises(MethodError, match=f"no form for {KINDS[kind]}"):
+    with pytest.raises(MethodError, match=f"does not support {KINDS[kind]}"):
         methods.build(name, sample(kind).setting)
 
 

@@ -141,11 +141,11 @@ def test_bank_bytes_are_those_of_every_tensor_as_long_as_the_training_set() -> N
 def test_settings_without_enough_samples_or_labels_are_refused() -> None:
     with pytest.raises(MethodError, match="set negatives to at most 40"):
         methods.build("crd", setting(), negatives=41)
-    with pytest.raises(MethodError, match="train_targets must hold the label"):
+    with pytest.raises(MethodError, match="train_targets must contain the label"):
         methods.build("crd", setting(None), negatives=NEGATIVES)
     with pytest.raises(MethodError, match=r"train_targets has shape \(39,\)"):
         methods.build("crd", setting(TARGETS[1:]), negatives=NEGATIVES)
-    with pytest.raises(MethodError, match="has one class"):
+    with pytest.raises(MethodError, match="are of one class"):
         methods.build("crd", setting(torch.zeros_like(TARGETS)), negatives=NEGATIVES)
     with pytest.raises(MethodError, match="pooled_dim"):
         methods.build("crd", replace(setting(), student=NetworkInfo(())), negatives=NEGATIVES)

@@ -55,7 +55,7 @@ def test_without_a_weight_there_is_no_term_of_the_logits(sample: Any) -> None:
     data = sample("segmentation")
     method = methods.build("cwd", data.setting)
     assert list(method(data.batch, data.student, data.teacher)) == ["cwd"]
-    with pytest.raises(MethodError, match="logits_weight has no meaning for detection; leave it 0"):
+    with pytest.raises(MethodError, match="logits_weight has no effect in detection; set it to 0"):
         methods.build("cwd", sample("dense").setting, logits_weight=3.0)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench import methods
-from kdbench.methods.base import VOID, MethodError, Outputs
+from kdbench.methods.base import IGNORE_INDEX, MethodError, Outputs
 from kdbench.methods.dist import correlation, inter_class, intra_class
 
 Make = Callable[..., Any]
@@ -84,7 +84,7 @@ def test_chunk_of_rois_follows_the_proposals_of_each_image(sample: Make) -> None
     assert loss(data, chunk=1).item() == pytest.approx(torch.stack(parts).mean().item(), rel=1e-5)
     assert loss(data, chunk=2).item() == pytest.approx(loss(data).item(), rel=1e-6)
     del data.student.extra["proposals"]
-    with pytest.raises(MethodError, match="0 shown for 7 RoIs"):
+    with pytest.raises(MethodError, match="the student has 0 for 7 RoIs"):
         loss(data, chunk=1)
 
 
@@ -127,13 +127,13 @@ def test_ignored_pixels_do_not_count(sample: Make) -> None:
     data = sample("segmentation")
     # The logits lie at stride 8, so their first two columns are the labels' columns 0 and 8.
     data.batch.targets[:] = 0
-    data.batch.targets[:, :, :9] = VOID
+    data.batch.targets[:, :, :9] = IGNORE_INDEX
     right = replace(
         data,
         student=Outputs(data.student.logits[..., 2:], ()),
         teacher=Outputs(data.teacher.logits[..., 2:], ()),
     )
-    assert loss(data, ignore_index=VOID, aux_weight=0.0).item() == pytest.approx(loss(right).item(), rel=1e-5)
+    assert loss(data, ignore_index=IGNORE_INDEX, aux_weight=0.0).item() == pytest.approx(loss(right).item(), rel=1e-5)
     assert loss(data, aux_weight=0.0).item() != pytest.approx(loss(right).item(), rel=1e-4)
 
 
@@ -142,18 +142,18 @@ def test_labels_are_read_at_the_size_of_each_map(sample: Make) -> None:
     for outputs in (data.student, data.teacher):
         outputs.extra["aux_logits"] = outputs.logits.repeat_interleave(2, 2).repeat_interleave(2, 3)
     # The auxiliary logits are the main ones with every pixel four times, in labels as in logits.
-    main = loss(data, ignore_index=VOID, aux_weight=0.0).item()
+    main = loss(data, ignore_index=IGNORE_INDEX, aux_weight=0.0).item()
     data.batch.targets = data.batch.targets[:, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)
-    assert loss(data, ignore_index=VOID).item() == pytest.approx(1.4 * main, rel=1e-5)
+    assert loss(data, ignore_index=IGNORE_INDEX).item() == pytest.approx(1.4 * main, rel=1e-5)
 
 
 def test_an_image_of_ignored_pixels_only_costs_nothing(sample: Make) -> None:
     data = sample("segmentation")
-    data.batch.targets[0], data.batch.targets[1] = 0, VOID
+    data.batch.targets[0], data.batch.targets[1] = 0, IGNORE_INDEX
     first = loss(images(data, 0, 1)).item()
-    assert loss(data, ignore_index=VOID, chunk=1, aux_weight=0.0).item() == pytest.approx(first, rel=1e-5)
-    data.batch.targets[:] = VOID
-    nothing = loss(data, ignore_index=VOID)
+    assert loss(data, ignore_index=IGNORE_INDEX, chunk=1, aux_weight=0.0).item() == pytest.approx(first, rel=1e-5)
+    data.batch.targets[:] = IGNORE_INDEX
+    nothing = loss(data, ignore_index=IGNORE_INDEX)
     nothing.backward()
     assert nothing.item() == 0
     assert not data.student.logits.grad.any()

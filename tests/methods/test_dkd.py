@@ -97,7 +97,7 @@ def test_two_classes_are_refused_before_training(sample: Make) -> None:
 
 def test_senseless_settings_are_refused(sample: Make) -> None:
     data = sample("classification")
-    with pytest.raises(MethodError, match="steps_per_epoch; give it, or set warmup_epochs: 0"):
+    with pytest.raises(MethodError, match="steps_per_epoch; pass it, or set warmup_epochs: 0"):
         methods.build("dkd", replace(data.setting, steps_per_epoch=None))
     with pytest.raises(MethodError, match="warmup_epochs is -1"):
         methods.build("dkd", data.setting, warmup_epochs=-1)

@@ -39,7 +39,7 @@ def beside(data: Any, count: int) -> tuple[Outputs, ...]:
     def other(tensor: Tensor) -> Tensor:
         return torch.randn(tensor.shape, generator=generator).requires_grad_()
 
-    return tuple(data.teacher._each(other) for _ in range(count))
+    return tuple(data.teacher._map(other) for _ in range(count))
 
 
 def terms(data: Any, **options: Any) -> dict[str, Tensor]:
@@ -198,7 +198,7 @@ def test_the_mean_over_teachers_pulls_as_their_mean_probabilities_and_mean_unit_
 def test_the_outputs_of_every_teacher_are_wanted(data: Any) -> None:
     for teachers, others in ((2, 0), (1, 1), (3, 1)):
         teacher = replace(data.teacher, others=beside(data, others))
-        with pytest.raises(MethodError, match=f"ekd: teachers is {teachers} and {1 + others} show outputs"):
+        with pytest.raises(MethodError, match=f"ekd: teachers is {teachers} and there are outputs of {1 + others}"):
             seeded(data, teachers=teachers)(data.batch, data.student, teacher)
 
 
@@ -231,7 +231,7 @@ def test_after_it_the_student_follows_the_snapshot_and_the_teacher_goes_on_from_
 
 def test_half_precision_of_further_teachers_is_raised_too(data: Any) -> None:
     def half(outputs: Outputs) -> Outputs:
-        return outputs._each(lambda tensor: tensor.detach().bfloat16())
+        return outputs._map(lambda tensor: tensor.detach().bfloat16())
 
     others = tuple(half(one) for one in beside(data, 1))
     method = seeded(data, teachers=2)
@@ -315,9 +315,9 @@ def test_forms_that_contradict_each_other_are_refused(options: dict[str, Any], m
 def test_networks_that_modules_cannot_be_built_for_are_refused(data: Any) -> None:
     student = data.setting.student
     cases = {
-        "the student shows 2 stages and the teacher 3": replace(student, channels=(4, 4, 8), strides=(1, 1, 2)),
-        "the student names no pooled_dim": replace(student, pooled_dim=None),
-        "or not the stride of every feature": replace(student, strides=()),
+        "the student has 2 stages and the teacher 3": replace(student, channels=(4, 4, 8), strides=(1, 1, 2)),
+        "the student has no pooled_dim": replace(student, pooled_dim=None),
+        "or not all strides": replace(student, strides=()),
     }
     for message, info in cases.items():
         setting = replace(data.setting, student=info)

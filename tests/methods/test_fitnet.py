@@ -53,11 +53,11 @@ def test_other_ratios_are_refused(sample: Make) -> None:
 
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_hint_layer_must_exist(layer: int, sample: Make) -> None:
-    with pytest.raises(MethodError, match=f"hint_layer is {layer}, but the student shows 4 features"):
+    with pytest.raises(MethodError, match=f"hint_layer is {layer}, but the student has 4 features"):
         methods.build("fitnet", sample("classification").setting, hint_layer=layer)
 
 
 def test_strides_must_be_known(sample: Make) -> None:
     setting = replace(sample("classification").setting, teacher=NetworkInfo((6, 6, 12, 24)))
-    with pytest.raises(MethodError, match="the teacher shows 0 features with known strides"):
+    with pytest.raises(MethodError, match="the teacher has 0 features with known strides"):
         methods.build("fitnet", setting)

@@ -90,14 +90,14 @@ def test_paraphraser_is_frozen_after_prepare_as_before(data: Any) -> None:
 def test_what_prepare_leaves_depends_on_the_preparation_alone(data: Any) -> None:
     one, two = build(data, seed=0, paraphraser_epochs=1), build(data, seed=9, paraphraser_epochs=1, weight=1.0)
     other = build(data, paraphraser_epochs=1, paraphraser_lr=0.02)
-    assert one.preparation == two.preparation != other.preparation
+    assert one.preparation_key == two.preparation_key != other.preparation_key
     states = []
     for method in (one, two, other):
         prepare(method, data)
-        states.append({k: v for k, v in method.state_dict().items() if k.startswith(method.prepared)})
+        states.append({k: v for k, v in method.state_dict().items() if k.startswith(method.prepared_prefixes)})
     assert all(torch.equal(states[1][key], value) for key, value in states[0].items())
     assert not all(torch.equal(states[2][key], value) for key, value in states[0].items())
-    distinct = {build(data, **o).preparation for o in ({}, {"k": 0.25}, {"paraphraser_epochs": 2})}
+    distinct = {build(data, **o).preparation_key for o in ({}, {"k": 0.25}, {"paraphraser_epochs": 2})}
     assert len(distinct) == 3
 
 
@@ -108,7 +108,7 @@ def test_factors_of_other_sizes_are_pooled_to_the_smaller(data: Any) -> None:
 
 
 def test_faults_are_named(data: Any) -> None:
-    with pytest.raises(MethodError, match="no factor is left"):
+    with pytest.raises(MethodError, match="the factor has no channel"):
         build(data, k=0.01)
     with pytest.raises(MethodError, match="paraphraser_epochs is -1"):
         build(data, paraphraser_epochs=-1)

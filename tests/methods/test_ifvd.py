@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdbench import methods
-from kdbench.methods.base import VOID, MethodError
+from kdbench.methods.base import IGNORE_INDEX, MethodError
 
 
 def loss(data: Any, **options: Any) -> Tensor:
@@ -26,13 +26,13 @@ def naive(feature: Tensor, labels: Tensor) -> list[float]:
                 members = [image[:, v, u] for v, u in (own == own[y, x]).nonzero().tolist()]
                 centre, pixel = torch.stack(members).mean(dim=0), image[:, y, x]
                 cosine = (pixel @ centre / pixel.norm() / centre.norm()).item()
-                found.append(0.0 if own[y, x] == VOID else cosine)
+                found.append(0.0 if own[y, x] == IGNORE_INDEX else cosine)
     return found
 
 
 def test_loss_is_the_mean_squared_difference_of_cosines_to_the_classes_centres(segmenters: Any) -> None:
     labels = segmenters.batch.targets[:, ::8, ::8]
-    assert set(labels.unique().tolist()) == {0, 1, 2, 3, 4, VOID}
+    assert set(labels.unique().tolist()) == {0, 1, 2, 3, 4, IGNORE_INDEX}
     pairs = [torch.tensor(naive(shown.features[-1], labels)) for shown in (segmenters.student, segmenters.teacher)]
     expected = (pairs[0] - pairs[1]).square().mean().item()
     assert loss(segmenters).item() == pytest.approx(20 * expected, rel=1e-5)
@@ -41,7 +41,7 @@ def test_loss_is_the_mean_squared_difference_of_cosines_to_the_classes_centres(s
 
 def test_gradient_goes_through_the_centres_and_not_to_void_pixels(segmenters: Any) -> None:
     segmenters.batch.targets[:] = 2
-    segmenters.batch.targets[:, :, 8:16] = VOID
+    segmenters.batch.targets[:, :, 8:16] = IGNORE_INDEX
     loss(segmenters).backward()
     gradients = [feature.grad for feature in segmenters.student.features]
     assert [gradient is not None for gradient in gradients] == [False] * 5 + [True]
@@ -61,7 +61,7 @@ def test_gradient_goes_through_the_centres_and_not_to_void_pixels(segmenters: An
 def test_void_pixels_add_nothing_and_count_in_the_mean(segmenters: Any) -> None:
     segmenters.batch.targets[:] = 0
     whole = loss(segmenters)
-    segmenters.batch.targets[1] = VOID
+    segmenters.batch.targets[1] = IGNORE_INDEX
     first = replace(
         segmenters,
         batch=replace(segmenters.batch, targets=segmenters.batch.targets[:1]),
@@ -70,7 +70,7 @@ def test_void_pixels_add_nothing_and_count_in_the_mean(segmenters: Any) -> None:
     )
     assert loss(segmenters).item() == pytest.approx(loss(first).item() / 2, rel=1e-5)
     assert loss(segmenters) < whole
-    segmenters.batch.targets[:] = VOID
+    segmenters.batch.targets[:] = IGNORE_INDEX
     nothing = loss(segmenters)
     nothing.backward()
     assert nothing == 0
@@ -87,5 +87,5 @@ def test_maps_and_masks_that_do_not_fit_are_refused(segmenters: Any) -> None:
     smaller = tuple(feature[..., ::2] for feature in segmenters.teacher.features)
     with pytest.raises(MethodError, match="ifvd: the student's last feature is 6x8 and the teacher's 6x4"):
         loss(replace(segmenters, teacher=replace(segmenters.teacher, features=smaller)))
-    with pytest.raises(MethodError, match=r"ifvd: the targets are no masks \[N, H, W\]"):
+    with pytest.raises(MethodError, match=r"ifvd: the targets must be masks \[N, H, W\]"):
         loss(replace(segmenters, batch=replace(segmenters.batch, targets=torch.zeros(2, dtype=torch.long))))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kdbench import methods
-from kdbench.methods.base import VOID, MethodError
+from kdbench.methods.base import IGNORE_INDEX, MethodError
 from kdbench.methods.functional import kl_divergence
 
 Make = Callable[..., Any]
@@ -39,7 +39,7 @@ def test_segmentation_counts_void_pixels_too(sample: Make) -> None:
     data = sample("segmentation")
     method = methods.build("kd", data.setting, weight=1.0, task_weight=1.0, temperature=1.0)
     before = method(data.batch, data.student, data.teacher)["kd"]
-    data.batch.targets[:] = VOID
+    data.batch.targets[:] = IGNORE_INDEX
     assert method(data.batch, data.student, data.teacher)["kd"] == before
 
 

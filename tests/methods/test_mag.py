@@ -61,7 +61,7 @@ def prepared(name: str, setting: Setting, build_seed: int = 0, **options: Any) -
 
 
 def shared(method: Method) -> dict[str, Tensor]:
-    return {key: value for key, value in method.state_dict().items() if key.startswith(type(method).prepared)}
+    return {key: value for key, value in method.state_dict().items() if key.startswith(type(method).prepared_prefixes)}
 
 
 def test_weights_of_the_scripts_around_kd_and_around_a_feature_method(data: Any) -> None:
@@ -81,7 +81,7 @@ def test_a_feature_base_adds_its_own_weighted_term_and_kd_adds_none(data: Any) -
 
 @pytest.mark.parametrize("option", ["weight", "task_weight", "temperature"])
 def test_options_of_kd_that_would_have_no_effect_are_refused(option: str, data: Any) -> None:
-    with pytest.raises(MethodError, match=f"mag.kd: {option} is kd's .* use soft_weight, ce_weight"):
+    with pytest.raises(MethodError, match=f"mag.kd: {option} of kd has no effect .* use soft_weight, ce_weight"):
         methods.build("mag+kd", data.setting, **{option: 0.5})
 
 
@@ -112,7 +112,7 @@ def test_extra_parameters_are_as_many_as_published(data: Any) -> None:
 @pytest.mark.parametrize("name", ["mag+sp", "mas+kd", "mas+crd"])
 def test_prepare_is_shared_by_mag_and_mas_and_by_every_base(name: str, data: Any) -> None:
     one, other = prepared("mag+kd", data.setting), prepared(name, data.setting, build_seed=9)
-    assert one.preparation == other.preparation
+    assert one.preparation_key == other.preparation_key
     assert shared(one).keys() == shared(other).keys() != set()
     assert all(torch.equal(value, shared(other)[key]) for key, value in shared(one).items())
 
@@ -129,11 +129,11 @@ def test_prepare_depends_on_what_its_name_says_and_on_nothing_else(data: Any) ->
     }
     for option, value in reaching.items():
         changed = prepared("mag+kd", data.setting, **{option: value})
-        assert changed.preparation != plain.preparation
+        assert changed.preparation_key != plain.preparation_key
         assert any(not torch.equal(v, shared(changed)[key]) for key, v in shared(plain).items() if v.dim() == 2)
     for option in ("ce_weight", "soft_weight", "soft_temperature"):
         changed = prepared("mag+kd", data.setting, **{option: 3.0})
-        assert changed.preparation == plain.preparation
+        assert changed.preparation_key == plain.preparation_key
         assert all(torch.equal(value, shared(changed)[key]) for key, value in shared(plain).items())
 
 
@@ -198,5 +198,5 @@ def test_a_size_of_nought_is_refused(option: str, data: Any) -> None:
 @pytest.mark.parametrize("side", ["student", "teacher"])
 def test_a_network_without_a_pooled_feature_is_refused(side: str, data: Any) -> None:
     info = replace(getattr(data.setting, side), pooled_dim=None)
-    with pytest.raises(MethodError, match="mag.kd: a network shows no pooled feature"):
+    with pytest.raises(MethodError, match="mag.kd: a network has no pooled feature"):
         methods.build("mag+kd", replace(data.setting, **{side: info}))

@@ -83,7 +83,7 @@ def test_mask_loss_is_the_teachers_on_masked_features_plus_overlap(teacher: Smal
     features = teacher(batch.inputs).features
     masked, overlap = [], 0.0
     for tokens, feature in zip(method.tokens, features, strict=True):
-        masks, shares = tokens.masks(feature), tokens.shares(feature)
+        masks, shares = tokens.masks(feature), tokens.mask_weights(feature)
         masked.append(sum(shares[:, t, None, None, None] * masks[:, t, None] * feature for t in range(6)))
         overlap += dice(masks)
     expected = F.cross_entropy(teacher.classify(masked), batch.targets) + overlap

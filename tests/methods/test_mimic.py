@@ -40,7 +40,7 @@ def test_different_widths_need_alignment(dense: Any) -> None:
 
 def test_different_numbers_of_levels_are_refused(sample: Callable[..., Any]) -> None:
     one, two = sample("dense", sizes=((3, 3),)).setting, sample("dense").setting
-    with pytest.raises(MethodError, match="the student shows 1 features and the teacher 2"):
+    with pytest.raises(MethodError, match="the student has 1 features and the teacher 2"):
         methods.build("mimic", replace(two, student=one.student))
 
 

@@ -78,7 +78,7 @@ def test_a_larger_map_of_the_teacher_is_pooled_to_the_students(data: Any) -> Non
 
 def test_faults_are_named(data: Any) -> None:
     teacher = data.setting.teacher
-    with pytest.raises(MethodError, match="names 0 norms for 3 stages"):
+    with pytest.raises(MethodError, match="has 0 norms for 3 stages"):
         methods.build("ofd", replace(data.setting, teacher=replace(teacher, norms=())))
     plain = (nn.BatchNorm2d(6, affine=False),) * 3
     with pytest.raises(MethodError, match="weight and bias of a BatchNorm"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdbench import methods
 from kdbench.methods.base import MethodError
-from kdbench.methods.pkt import neighbourhoods
+from kdbench.methods.pkt import similarity_distribution
 
 Make = Callable[..., Any]
 
@@ -22,14 +22,14 @@ def loss(data: Any) -> Tensor:
 
 
 def test_rows_are_distributions_over_the_batch() -> None:
-    rows = neighbourhoods(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]))
+    rows = similarity_distribution(torch.tensor([[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]]))
     expected = torch.tensor([[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]])
     assert torch.allclose(rows, expected / expected.sum(dim=1, keepdim=True), atol=1e-6)
 
 
 def test_is_the_mean_divergence_with_its_weight(sample: Make) -> None:
     data = sample("classification")
-    own, other = (neighbourhoods(outputs.pooled) for outputs in (data.student, data.teacher))
+    own, other = (similarity_distribution(outputs.pooled) for outputs in (data.student, data.teacher))
     expected = 30_000 * (other * (other / own).log()).mean()
     assert loss(data).item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -51,5 +51,5 @@ def test_an_embedding_of_zeros_keeps_the_gradient_finite(sample: Make) -> None:
 
 def test_a_network_must_pool(sample: Make) -> None:
     data = sample("classification")
-    with pytest.raises(MethodError, match="pkt: the teacher shows no pooled feature"):
+    with pytest.raises(MethodError, match="pkt: the teacher has no pooled feature"):
         loss(replace(data, teacher=replace(data.teacher, pooled=None)))

@@ -69,5 +69,5 @@ def test_equal_embeddings_keep_values_and_gradients_finite(rows: list[int], samp
 def test_a_network_must_pool(who: str, sample: Make) -> None:
     data = sample("classification")
     without = replace(data, **{who: replace(getattr(data, who), pooled=None)})
-    with pytest.raises(MethodError, match=f"the {who} shows no pooled feature"):
+    with pytest.raises(MethodError, match=f"the {who} has no pooled feature"):
         losses(without)

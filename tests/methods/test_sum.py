@@ -15,7 +15,7 @@ def test_terms_are_those_of_the_parts(dense: Any) -> None:
     method = methods.build("dist+mimic", dense.setting, dist={"tau": 2.0}, mimic={"weight": 3.0})
     dist = methods.build("dist", dense.setting, tau=2.0)
     mimic = methods.build("mimic", dense.setting, weight=3.0)
-    mimic.load_state_dict(method.parts()[1].state_dict())
+    mimic.load_state_dict(method.submethods()[1].state_dict())
     expected = dist(dense.batch, dense.student, dense.teacher) | mimic(dense.batch, dense.student, dense.teacher)
     assert method(dense.batch, dense.student, dense.teacher) == expected
     assert set(expected) == {"dist", "mimic"}
@@ -25,7 +25,7 @@ def test_options_reach_their_part_only(dense: Any) -> None:
     resolved = methods.resolve("dist+mimic", {"mimic": {"weight": 3.0}})
     assert (resolved["dist"]["weight"], resolved["mimic"]["weight"]) == (1.0, 3.0)
     method = methods.build("dist+mimic", dense.setting, mimic={"weight": 3.0})
-    assert [part.weight for part in method.parts()] == [1.0, 3.0]
+    assert [part.weight for part in method.submethods()] == [1.0, 3.0]
 
 
 def test_a_misspelt_option_of_a_part_is_refused(dense: Any) -> None:
@@ -36,7 +36,7 @@ def test_a_misspelt_option_of_a_part_is_refused(dense: Any) -> None:
 def test_a_wrapped_method_can_be_a_part(dense: Any) -> None:
     options = {"akd+maskd": {"weight": 2.0, "avatars": 2}, "box_l1": {"beta": 0.11}}
     method = methods.build("akd+maskd+box_l1", dense.setting, **options)
-    wrapped, boxes = method.parts()
+    wrapped, boxes = method.submethods()
     assert (wrapped.base.weight, wrapped.avatars, boxes.beta) == (2.0, 2, 0.11)
     terms = method(dense.batch, dense.student, dense.teacher)
     assert set(terms) == {"akd+maskd", "box_l1"}
@@ -62,7 +62,7 @@ def test_segmentation_baselines_carry_pixel_distillation(name: str, sample: Any)
 
 
 def test_a_part_without_a_form_for_the_task_is_refused(sample: Any) -> None:
-    with pytest.raises(MethodError, match="box_l1 has no form for segmentation"):
+    with pytest.raises(MethodError, match="box_l1 does not support segmentation"):
         methods.build("mimic+box_l1", sample("segmentation").setting)
 
 
