@@ -42,15 +42,21 @@ def open_coco(name: str, root: Path, path: Path | None = None, **options: Any) -
         options: the data set's own, such as `train=40` for fewer training images of "digits".
 
     Raises:
-        DataError: an unknown name (the nearest is suggested), or data that is missing or broken.
+        DataError: an unknown name or option (the nearest is suggested), or data that is missing or broken.
     """
     if path is not None:
         from . import _catalog, coco
 
+        if options:
+            raise DataError(f"{path}: detection sets have no options ({', '.join(options)}); remove them")
         return _catalog.open_registered(path) if _catalog.named(path) else coco.open_folder(path)
     module = _module(name)
     if not hasattr(module, "open_coco"):
         raise DataError(f"data set {name!r} has no detection boxes; give a COCO folder with --data, or use 'digits'")
+    known = tuple(inspect.signature(module.open_coco).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise _unknown("data option", option, known)
     folder: CocoFolder = module.open_coco(root, **options)
     return folder
 
@@ -164,4 +170,4 @@ def _stems() -> tuple[str, ...]:
 def _unknown(what: str, name: str, known: tuple[str, ...]) -> DataError:
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return DataError(f"unknown {what}: {name!r}.{hint} Available: {', '.join(known)}")
+    return DataError(f"unknown {what}: {name!r}.{hint} Available: {', '.join(known) or 'none'}")

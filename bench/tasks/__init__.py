@@ -1,101 +1,57 @@
-"""Tasks by name: the data set that a run names, opened and prepared for training."""
+"""Tasks by name. A task is one file here, which declares all that is particular to it, and one entry in `TASKS`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+import importlib
+from typing import TYPE_CHECKING
 
-from kdbench import datasets
-
-from ..errors import SpecError
-from ..spec.run import Data
+from ..errors import unknown
 
 if TYPE_CHECKING:
-    from kdbench.datasets.base import ImageSet, MaskSet
-    from kdbench.datasets.coco import CocoFolder
+    from .base import Metric, Task
 
-    from ..spec.recipe import Recipe
-    from .base import Task
-
-    Opened: TypeAlias = CocoFolder | ImageSet | MaskSet
-
-METRICS = {
-    "classification": ("top1", "top5"),
-    "detection": ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
-    "segmentation": ("miou", "pixel_accuracy"),
+TASKS = {
+    "detection": f"{__name__}.detection:DetectionTask",
+    "segmentation": f"{__name__}.segmentation:SegmentationTask",
+    "classification": f"{__name__}.classification:ClassificationTask",
 }
-"""What a table of a task can be about."""
+"""Module and class of each task, imported when needed; the user's data is of the first task that recognizes it."""
 
 
-CAPTURED = frozenset({"classification"})
-"""Tasks whose steps are the same work on tensors of the same shapes, as `kdbench.train.capture` needs it."""
+def names() -> list[str]:
+    """Every task."""
+    return list(TASKS)
 
 
-def open_data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> Opened:
-    """The data set that a task trains on.
-
-    Raises:
-        DataError: it is missing or broken, or an option does not fit it.
-        SpecError: the task's data sets have no variants.
-    """
-    if task == "classification":
-        return datasets.open_images(name, root, path, **options)
-    if task == "segmentation":
-        return datasets.open_masks(name, root, path, **options)
-    if options:
-        raise SpecError(f"data of {name}: detection sets have no options ({', '.join(options)}); remove them")
-    return datasets.open_coco(name, root, path)
-
-
-def verify(data: Opened, full: bool = False) -> None:
-    """Look at every file of a set, or decode it; a classification set's were looked at when it was opened.
+def get(name: str) -> type[Task]:
+    """The class of a task.
 
     Raises:
-        DataError: names the first broken file.
+        SpecError: an unknown name; the nearest is suggested.
     """
-    from kdbench.datasets.base import ImageSet
-
-    if not isinstance(data, ImageSet):
-        data.train.verify(full)
-        data.val.verify(full)
-
-
-def describe(data: Opened, options: dict[str, Any] | None = None) -> Data:
-    """What stands in a run about its data."""
-    from kdbench.datasets.base import ImageSet, MaskSet
-
-    if isinstance(data, ImageSet):
-        sizes = (data.epoch_images, len(data.val))
-    elif isinstance(data, MaskSet):
-        sizes = (len(data.train), len(data.val))
-    else:
-        sizes = (data.train.counts.images, data.val.counts.images)
-    return Data(
-        name=data.name,
-        fingerprint=data.fingerprint,
-        train_images=sizes[0],
-        val_images=sizes[1],
-        classes=len(data.classes),
-        options=options or {},
-    )
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    module, _, attribute = TASKS[name].partition(":")
+    task: type[Task] = getattr(importlib.import_module(module), attribute)
+    return task
 
 
-def build(data: Opened, recipe: Recipe, data_seed: int, workers: int = 0) -> Task:
-    """The task that opened data is for, under a recipe.
+def metric(task: str, key: str) -> Metric:
+    """A metric of a task.
 
     Raises:
-        SpecError: the recipe does not fit the data.
+        SpecError: an unknown task or metric; the nearest is suggested.
     """
-    from kdbench.datasets.base import ImageSet, MaskSet
+    known = {each.key: each for each in get(task).metrics}
+    if key not in known:
+        raise unknown(f"metric of {task}", key, known)
+    return known[key]
 
-    if isinstance(data, ImageSet):
-        from .classification import ClassificationTask
 
-        return ClassificationTask(data, recipe, data_seed, workers)
-    if isinstance(data, MaskSet):
-        from .segmentation import SegmentationTask
+def headline(task: str) -> Metric:
+    """The metric by which networks of a task are compared.
 
-        return SegmentationTask(data, recipe, data_seed, workers)
-    from .detection import DetectionTask
-
-    return DetectionTask(data, recipe, data_seed, workers)
+    Raises:
+        SpecError: an unknown task; the nearest is suggested.
+    """
+    return get(task).metrics[0]

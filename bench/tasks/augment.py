@@ -1,11 +1,12 @@
 """Augmentation of small images in whole batches, on the device that holds them.
 
 The draws of an epoch are made at once, from one NumPy generator, in this order: the order of the samples, then every
-sample's crop row, crop column and flip. They are part of what a run is, so the order never changes.
+sample's crop row, crop column and flip. Results depend on it, so it never changes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -19,7 +20,7 @@ from . import order
 
 @dataclass(frozen=True)
 class Draws:
-    """What an epoch of n samples draws, on one device: positions in the training set, crop offsets, flips; each [n]."""
+    """The random draws of an epoch of n samples: positions in the training set, crop offsets and flips, each [n]."""
 
     index: Tensor
     top: Tensor
@@ -33,10 +34,10 @@ def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: fl
     Args:
         seed: of this epoch; equal seeds give equal draws on every device.
         samples: size of the training set.
-        count: how many samples the epoch takes; more than `samples` goes round the set again, in another order.
+        count: samples the epoch takes; if more than `samples`, the set is gone through again, in another order.
         padding: pixels added on each side, so offsets are 0 to twice that.
         flip: probability of a mirrored image.
-        device: where the draws go.
+        device: of the draws.
     """
     rng = np.random.default_rng(seed)
     index = order.permuted(rng, samples, count) % samples
@@ -46,11 +47,13 @@ def draw(seed: tuple[int, ...], samples: int, count: int, padding: int, flip: fl
 
 
 def draw_parts(
-    seed: tuple[int, int], samples: int, parts: list[order.Part], padding: int, flip: float, device: torch.device
+    seed: tuple[int, int], samples: int, parts: Sequence[order.Part], padding: int, flip: float, device: torch.device
 ) -> Draws:
     """The draws of an epoch in parts: of each part those that `draw` makes with its turn in the seed."""
     drawn = [(draw((*seed, part.turn), samples, part.size, padding, flip, device), part.chosen) for part in parts]
-    return Draws(*(torch.cat([getattr(one, name.name)[chosen] for one, chosen in drawn]) for name in fields(Draws)))
+    return Draws(
+        *(torch.cat([getattr(draws, field.name)[chosen] for draws, chosen in drawn]) for field in fields(Draws))
+    )
 
 
 def pad(images: Tensor, padding: int) -> Tensor:
@@ -59,14 +62,14 @@ def pad(images: Tensor, padding: int) -> Tensor:
 
 
 def crop(padded: Tensor, draws: Draws, chosen: slice, height: int, width: int) -> Tensor:
-    """The samples `chosen` of an epoch, cropped and mirrored: uint8 [B, 3, H, W] in channels-last order.
+    """The `chosen` samples of an epoch, cropped and mirrored: uint8 [B, 3, H, W] in channels-last order.
 
     Equal to torchvision's `RandomCrop` with that padding followed by `RandomHorizontalFlip`, for the same draws.
 
     Args:
         padded: the padded training set, uint8 [N, H + 2p, W + 2p, 3].
         draws: of the epoch.
-        chosen: which of them.
+        chosen: the samples of the batch.
         height: H of the images as stored.
         width: W likewise.
     """
@@ -78,19 +81,19 @@ def crop(padded: Tensor, draws: Draws, chosen: slice, height: int, width: int) -
     return images.permute(0, 3, 1, 2)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [N, 3, H, W] -> float32, (x / 255 - mean) / std per channel, as torchvision's `Normalize`."""
     return images.float().div_(255).sub_(_by_channel(mean, images.device)).div_(_by_channel(std, images.device))
 
 
 @cache
 def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """[1, 3, 1, 1], brought to the device once: to do so makes the host wait for it."""
-    with torch.inference_mode(False):  # for training too, whoever asked first
+    """Values as [1, 3, 1, 1], copied to the device once, because the host waits for the copy."""
+    with torch.inference_mode(False):  # evaluation may come first, and training needs a normal tensor
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 def reduce_resolution(images: Tensor, resolution: int) -> Tensor:
-    """Averaged down to `resolution` pixels a side and brought back bilinearly: [N, 3, H, W] -> [N, 3, H, W]."""
+    """Images averaged down to `resolution` pixels a side and resized back bilinearly, [N, 3, H, W] -> [N, 3, H, W]."""
     small = F.adaptive_avg_pool2d(images, resolution)
     return F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)

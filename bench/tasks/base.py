@@ -1,56 +1,262 @@
-"""What the training loop needs of a task: batches, losses, a metric."""
+"""The interface of a task: what it declares of itself, and its batches, losses and metrics."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdbench.methods.base import Batch, Outputs
+from kdbench.methods.base import Batch, Outputs, Setting
 
 from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.recipe import Recipe
+from ..spec.run import Data
 from . import order
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}
 """The streams of batches: the recipe's epochs, and a method's earlier phases without and with the student."""
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric that a table can be about.
+
+    Attributes:
+        key: its name in result rows and tables, such as "top1".
+        title: its name in print, such as "top-1 accuracy".
+        digits: decimals of a reported number.
+    """
+
+    key: str
+    title: str
+    digits: int = 2
+
+
+class DataFormat(NamedTuple):
+    """What the user's data was recognized as."""
+
+    task: str
+    description: str
+    image_kind: str  # of the recipes that fit
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of a training run's batches, from which its memory is estimated."""
+
+    task: str
+    classes: int
+    samples: int
+    batch: int
+    height: int
+    width: int
+    precision: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+
+class OpenedData(Protocol):
+    """An opened data set of any task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def notices(self) -> tuple[str, ...]: ...
+    @property
+    def train(self) -> Sized: ...
+    @property
+    def val(self) -> Sized: ...
+
+
 class Task(ABC):
     """One data set, prepared for one recipe and one seed of the data order.
 
+    A subclass declares what is true of the task on any data set; an instance adds a data set and a recipe.
+
+    Args:
+        data: what `open` returned.
+        recipe: how networks are trained on it.
+        data_seed: seeds the data order and the augmentation.
+        workers: loader processes; the batches do not depend on it.
+
     Attributes:
-        headline: name of the metric that decides.
-        recipe: how it is trained on.
-        data_seed: of the data order and the augmentation.
+        name: of the task, as tables, recipes and runs have it.
+        metrics: that a table can be about; the first one is the headline metric.
+        image_kinds: `image.kind` of the recipes that fit.
+        noise_budget: sd of the headline metric from seed to seed, in percent, assumed for data sets without a budget.
+        class_maps: predictions are a class for every pixel, which reports can draw.
+        loss_memory: memory that losses keep for the backward pass, where they cannot be traced, as a factor on the
+            network's own.
         classes: K names.
         num_samples: size of the training set.
         batch_size: samples a step.
-        steps_per_epoch: optimiser steps.
-        image_size: height and width that FLOPs are quoted at, pixels.
+        steps_per_epoch: optimizer steps.
+        image_size: height and width at which FLOPs are counted, pixels.
         train_targets: classification: label of every training sample, int64 [num_samples].
+
+    Raises:
+        SpecError: the recipe's image kind does not fit the task, or its batch is larger than the training set.
     """
 
-    headline: str
-    recipe: Recipe
-    data_seed: int
-    classes: tuple[str, ...]
-    num_samples: int
-    batch_size: int
-    steps_per_epoch: int
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    image_kinds: ClassVar[tuple[str, ...]]
+    noise_budget: ClassVar[float]
+    class_maps: ClassVar[bool] = False
+    loss_memory: ClassVar[float] = 1.0
+
     image_size: tuple[int, int]
     train_targets: Tensor | None = None
 
+    def __init__(self, data: Any, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
+        self.check_image_kind(recipe)
+        if recipe.batch_size > len(data.train):
+            raise SpecError(
+                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the {len(data.train)} training images "
+                f"of {data.path}; lower it with --set batch_size=N"
+            )
+        self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
+        self.classes: tuple[str, ...] = data.classes
+        self.num_samples = len(data.train)
+        self.batch_size = recipe.batch_size
+        self.steps_per_epoch = recipe.epoch_steps or self.num_samples // self.batch_size
+
+    # A data set of the task
+
+    @classmethod
+    @abstractmethod
+    def open(cls, name: str, root: Path, path: Path | None = None, options: dict[str, Any] | None = None) -> OpenedData:
+        """A data set by name, or the user's own at `path`.
+
+        Args:
+            name: of the data set; ignored where there is a `path`.
+            root: folder that holds data sets.
+            path: the user's data.
+            options: of the data set.
+
+        Raises:
+            DataError: it is missing or broken, or an option does not fit it.
+        """
+
+    @classmethod
+    @abstractmethod
+    def recognizes(cls, path: Path) -> DataFormat | None:
+        """The format of the user's data, if it is for this task; `path` may not exist."""
+
+    @classmethod
+    def verify(cls, data: Any, full: bool = False) -> None:
+        """Check every file of a data set; with `full`, decode it.
+
+        Raises:
+            DataError: names the first broken file.
+        """
+        data.train.verify(full)
+        data.val.verify(full)
+
+    @classmethod
+    def describe(cls, data: Any, options: dict[str, Any] | None = None) -> Data:
+        """The data set as runs record it, opened with these options."""
+        train, val = cls._counts(data)
+        return Data(
+            name=data.name,
+            fingerprint=data.fingerprint,
+            train_images=train,
+            val_images=val,
+            classes=len(data.classes),
+            options=options or {},
+        )
+
+    @classmethod
+    def _counts(cls, data: Any) -> tuple[int, int]:
+        """Training and validation images of the whole data set."""
+        return len(data.train), len(data.val)
+
+    # What can be said before any data is opened
+
+    @classmethod
+    def check_image_kind(cls, recipe: Recipe) -> None:
+        """Reject a recipe whose images are prepared for another task.
+
+        Raises:
+            SpecError: names the recipe, the kind and those that fit.
+        """
+        if recipe.image.kind not in cls.image_kinds:
+            raise SpecError(
+                f"recipe {recipe.name}: image.kind {recipe.image.kind} does not fit the task {cls.name}, "
+                f"which takes {' or '.join(cls.image_kinds)}"
+            )
+
+    @classmethod
+    @abstractmethod
+    def example_setting(cls, samples: int, classes: int) -> Setting:
+        """Shapes to build a method on, to check whether its options are possible on so many samples and classes."""
+
+    @classmethod
+    @abstractmethod
+    def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the largest training batch.
+
+        Args:
+            recipe: of the run.
+            stored: height and width of images that are held as arrays.
+        """
+
+    @classmethod
+    def stored_size(cls, data: Any) -> tuple[int, int]:
+        """Height and width of images that are held as arrays; (0, 0) for files."""
+        return 0, 0
+
+    @classmethod
+    def stored_bytes(cls, recipe: Recipe, data: Data, stored: tuple[int, int], kind: str) -> int:
+        """Memory of a data set that is held as arrays, on a device of a kind ("cpu" or "cuda")."""
+        return 0
+
+    @classmethod
+    def evaluated_batches(cls, shapes: Shapes, val_images: int) -> float:
+        """Size of an evaluation batch, in training batches."""
+        return 1.0
+
+    @classmethod
+    @abstractmethod
+    def example_targets(cls, shapes: Shapes) -> Any:
+        """Targets of a batch of these shapes, all zeros."""
+
+    @classmethod
+    def example_losses(cls, outputs: Outputs, shapes: Shapes) -> list[Tensor]:
+        """Task losses of a traced network, where they need much memory beside it."""
+        return []
+
+    # Training and evaluation
+
+    @property
+    def headline(self) -> str:
+        """Key of the metric that networks are compared by."""
+        return self.metrics[0].key
+
     @abstractmethod
     def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
-        """The training batches of an epoch (counted from 0); the same for whoever asks, whatever ran before.
+        """The training batches of an epoch; they depend on the data seed, the epoch and the stream alone.
 
-        Another `stream` gives another order, for a method's earlier phase. The first `skip` batches are left out.
+        Args:
+            epoch: counted from 0.
+            device: of the batches.
+            stream: one of `BATCHES`; each has its own order.
+            skip: batches to leave out at the start.
         """
 
     @abstractmethod
@@ -62,29 +268,29 @@ class Task(ABC):
         """Metrics in percent on the validation set.
 
         Args:
-            network: what is evaluated.
-            device: where.
+            network: to evaluate.
+            device: of the network.
             reference: use the evaluator that final numbers come from.
-            full: show it what a teacher sees, where the data's variant shows the student less.
+            full: use the teacher's inputs where a variant of the data reduces the student's.
         """
 
     def evaluate_teacher(self, network: Network, device: torch.device) -> tuple[dict[str, float], Tensor | None]:
-        """A teacher's metrics by the reference evaluator, on what a teacher sees, and its answers.
+        """A teacher's metrics by the reference evaluator, on the teacher's inputs, and its predictions.
 
-        Answers are the class that it gives each validation image, int64 [N] on the CPU; None for tasks that do not
-        measure their students against that.
+        Predictions are the predicted class of each validation image, int64 [N] on the CPU; None for tasks that do not
+        measure agreement with the teacher.
         """
         return self.evaluate(network, device, reference=True, full=True), None
 
     def evaluate_student(
-        self, network: Network, device: torch.device, answers: Tensor | None
+        self, network: Network, device: torch.device, predictions: Tensor | None
     ) -> tuple[dict[str, float], dict[str, float]]:
-        """A student's metrics by the reference evaluator, and its agreement with a teacher's answers, in percent."""
+        """A student's metrics by the reference evaluator and its agreement with a teacher's predictions, in percent."""
         return self.evaluate(network, device, reference=True), {}
 
     @abstractmethod
     def evaluator(self, reference: bool) -> str:
-        """Name and version of what computes the metrics."""
+        """Name and version of the library that computes the metrics."""
 
     def flops(self, network: Network) -> float:
         """Floating-point operations of one forward on one image at `image_size`."""
@@ -108,29 +314,15 @@ class Task(ABC):
         """Samples an epoch takes."""
         return self.steps_per_epoch * self.batch_size
 
-    def _parts(self, epoch: int) -> list[order.Part]:
-        return order.parts(epoch, self.num_samples, self._epoch_samples, self.recipe.epoch_steps is not None)
-
-    def _keys(self, epoch: int, stream: str) -> list[order.Key]:
-        """The samples of an epoch."""
-        return order.keys((self.data_seed, BATCHES[stream]), self.num_samples, self._parts(epoch))
+    def _epoch(self, epoch: int, stream: str) -> order.Epoch:
+        """The samples of an epoch and their order."""
+        samples, count = self.num_samples, self._epoch_samples
+        parts = order.parts(epoch, samples, count, endless=self.recipe.epoch_steps is not None)
+        return order.Epoch(epoch, (self.data_seed, BATCHES[stream]), samples, count, tuple(parts))
 
     def _forward(self, network: Network, images: Tensor) -> object:
-        """What evaluation does with a network in evaluation mode."""
+        """The forward pass of evaluation, with a network in evaluation mode."""
         return network(images)
-
-
-def refuse_large_batch(recipe: Recipe, samples: int, path: Path) -> None:
-    """Refuse a batch that is larger than the training set.
-
-    Raises:
-        SpecError: it is; names the recipe and the data.
-    """
-    if recipe.batch_size > samples:
-        raise SpecError(
-            f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the {samples} training images "
-            f"of {path}; lower it with --set batch_size=N"
-        )
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:

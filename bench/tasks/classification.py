@@ -2,72 +2,117 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdbench import datasets
 from kdbench.datasets.base import ArraySplit, FileSplit, ImageSet
-from kdbench.methods.base import Batch, Outputs
+from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
 from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.recipe import PaddedCrop, Recipe, ResizedCrop
-from . import augment, image_files
-from .base import BATCHES, Task, refuse_large_batch
-from .loading import grouped, load
+from ..spec.run import Data
+from . import augment
+from .base import DataFormat, Metric, Shapes, Task
+from .image_arrays import ArrayImages
+from .image_files import FileImages
 
 EVALUATED = 250  # images a batch when evaluating
 
 
 class ClassificationTask(Task):
-    """Classification on one image set.
-
-    Args:
-        data: arrays, which are held on the device as uint8 and augmented there, or image files.
-        recipe: batch size, augmentation and label smoothing.
-        data_seed: of the data order and the augmentation.
-        workers: loader processes for image files; the batches do not depend on it.
+    """Classification on one image set: arrays, which are augmented on the device, or image files.
 
     Raises:
         SpecError: the recipe's augmentation does not fit the data or the batch, or the batch is larger than the
             training set.
     """
 
-    headline = "top1"
+    name = "classification"
+    metrics = (Metric("top1", "top-1 accuracy"), Metric("top5", "top-5 accuracy"))
+    image_kinds = ("padded_crop", "resized_crop")
+    noise_budget = 0.25
+
+    data: ImageSet
 
     def __init__(self, data: ImageSet, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
-        self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
-        self.classes = data.classes
-        self.num_samples = len(data.train)
+        self.images = _images(data, recipe, workers)
+        super().__init__(data, recipe, data_seed, workers)
         self.train_targets = torch.from_numpy(data.train.labels)
-        self.batch_size = recipe.batch_size
-        wanted = PaddedCrop if isinstance(data.train, ArraySplit) else ResizedCrop
-        if not isinstance(recipe.image, wanted):
-            kind = wanted.model_fields["kind"].default
-            raise SpecError(
-                f"recipe {recipe.name}: image.kind {recipe.image.kind} does not fit {data.path}, "
-                f"which needs {kind}; choose a recipe for such data"
-            )
-        refuse_large_batch(recipe, self.num_samples, data.path)
-        if self._mix() is not None and self.batch_size % 2:
-            raise SpecError(
-                f"recipe {recipe.name}: batch_size {self.batch_size} is odd, and image.mixup and image.cutmix mix the "
-                "images of a batch in pairs; make it even with --set batch_size=N"
-            )
         rounding = data.epoch_images if recipe.drop_last else data.epoch_images + self.batch_size - 1
         self.steps_per_epoch = recipe.epoch_steps or rounding // self.batch_size
-        self.image_size = _image_size(data, recipe)
-        self._kept: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.image_size = self.images.size
+
+    @classmethod
+    def open(cls, name: str, root: Path, path: Path | None = None, options: dict[str, Any] | None = None) -> ImageSet:
+        return datasets.open_images(name, root, path, **options or {})
+
+    @classmethod
+    def recognizes(cls, path: Path) -> DataFormat | None:
+        if path.is_dir():
+            return DataFormat(cls.name, "a classification set of image files", "resized_crop")
+        return DataFormat(cls.name, "a classification set of small images", "padded_crop") if path.exists() else None
+
+    @classmethod
+    def verify(cls, data: ImageSet, full: bool = False) -> None:
+        """Do nothing: opening an image set checks every file."""
+
+    @classmethod
+    def _counts(cls, data: ImageSet) -> tuple[int, int]:
+        return data.epoch_images, len(data.val)
+
+    @classmethod
+    def example_setting(cls, samples: int, classes: int) -> Setting:
+        norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
+        network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
+        labels = torch.arange(samples) % classes
+        return Setting(cls.name, classes, samples, network, network, labels, steps_per_epoch=10)
+
+    @classmethod
+    def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
+        image = recipe.image
+        return (image.size, image.size) if isinstance(image, ResizedCrop) else stored
+
+    @classmethod
+    def stored_size(cls, data: ImageSet) -> tuple[int, int]:
+        if not isinstance(data.train, ArraySplit):
+            return 0, 0
+        return data.train.images.shape[1], data.train.images.shape[2]
+
+    @classmethod
+    def stored_bytes(cls, recipe: Recipe, data: Data, stored: tuple[int, int], kind: str) -> int:
+        if not isinstance(recipe.image, PaddedCrop):
+            return 0
+        height, width = (side + 2 * recipe.image.padding for side in stored)
+        size = 3 * height * width * data.train_images
+        if kind == "cpu":
+            size += 3 * math.prod(stored) * (data.train_images + data.val_images)
+        return size
+
+    @classmethod
+    def evaluated_batches(cls, shapes: Shapes, val_images: int) -> float:
+        return min(val_images, EVALUATED) / shapes.batch
+
+    @classmethod
+    def example_targets(cls, shapes: Shapes) -> Tensor:
+        return torch.zeros(shapes.batch, dtype=torch.int64)
 
     def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
-        if isinstance(self.data.train, FileSplit):
-            yield from self._from_files(self.data.train, epoch, stream, device, skip)
-        else:
-            yield from self._from_arrays(epoch, stream, device, skip)
+        resolution = self.data.resolution
+        batches = self.images.train_batches(self._epoch(epoch, stream), self.batch_size, device, skip)
+        for images, targets, index in batches:
+            inputs = self._in_layout(images)
+            if resolution is None:
+                yield Batch(inputs, targets, index)
+            else:
+                yield Batch(augment.reduce_resolution(inputs, resolution), targets, index, full_inputs=inputs)
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
         outputs: Outputs = network(batch.inputs)
@@ -80,38 +125,48 @@ class ClassificationTask(Task):
 
     @torch.inference_mode()
     def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
-        return self._shares("top1", "top5", [_ranks(*shown) for shown in self._val_logits(network, device, full)])
+        ranks = [_ranks(logits, labels) for logits, labels in self._val_logits(network, device, full)]
+        return self._accuracies("top1", "top5", ranks)
 
     @torch.inference_mode()
     def evaluate_teacher(self, network: Network, device: torch.device) -> tuple[dict[str, float], Tensor | None]:
-        ranks, answers = [], []
+        ranks, predictions = [], []
         for logits, labels in self._val_logits(network, device, full=True):
             ranks.append(_ranks(logits, labels))
-            answers.append(logits.argmax(dim=1).cpu())
-        return self._shares("top1", "top5", ranks), torch.cat(answers)
+            predictions.append(logits.argmax(dim=1).cpu())
+        return self._accuracies("top1", "top5", ranks), torch.cat(predictions)
 
     @torch.inference_mode()
     def evaluate_student(
-        self, network: Network, device: torch.device, answers: Tensor | None
+        self, network: Network, device: torch.device, predictions: Tensor | None
     ) -> tuple[dict[str, float], dict[str, float]]:
-        if answers is None:
-            return super().evaluate_student(network, device, answers)
-        ranks, agreed = [], []
-        taught = answers.to(device).split(EVALUATED)
-        for (logits, labels), own in zip(self._val_logits(network, device, full=False), taught, strict=True):
+        if predictions is None:
+            return super().evaluate_student(network, device, predictions)
+        ranks, agreements = [], []
+        batches = zip(
+            self._val_logits(network, device, full=False), predictions.to(device).split(EVALUATED), strict=True
+        )
+        for (logits, labels), predicted in batches:
             ranks.append(_ranks(logits, labels))
-            agreed.append(_ranks(logits, own))
-        return self._shares("top1", "top5", ranks), self._shares("agreement", "agreement5", agreed)
+            agreements.append(_ranks(logits, predicted))
+        return (
+            self._accuracies("top1", "top5", ranks),
+            self._accuracies("agreement", "agreement5", agreements),
+        )
 
     def _val_logits(self, network: Network, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
         """Logits [n, K] and labels [n] of the validation images, EVALUATED at a time."""
         network.eval()
-        for images, labels in self._val_batches(device, full):
+        resolution = None if full else self.data.resolution
+        for images, labels in self.images.val_batches(EVALUATED, device):
+            inputs = self._in_layout(images)
+            if resolution is not None:
+                inputs = augment.reduce_resolution(inputs, resolution)
             # In float32 whatever the recipe: in bfloat16 the two best classes often round to one number.
-            yield network(images).logits, labels
+            yield network(inputs).logits, labels
 
-    def _shares(self, first: str, five: str, ranks: list[Tensor]) -> dict[str, float]:
-        """Percent of images whose class is the best, and among the best five where that can be wrong."""
+    def _accuracies(self, first: str, five: str, ranks: list[Tensor]) -> dict[str, float]:
+        """Top-1 accuracy in percent; top-5 if K > 5."""
         rank = torch.cat(ranks)
         metrics = {first: (rank <= 1).double().mean().item() * 100}
         if len(self.classes) > 5:
@@ -126,95 +181,37 @@ class ClassificationTask(Task):
         whole = super()._epoch_samples
         return whole if self.recipe.epoch_steps else min(whole, self.data.epoch_images)
 
-    def _from_arrays(self, epoch: int, stream: str, device: torch.device, skip: int) -> Any:
-        assert isinstance(self.recipe.image, PaddedCrop)
-        padding, flip = self.recipe.image.padding, self.recipe.image.flip
-        padded, labels = self._on(device, padding)
-        seed = (self.data_seed, BATCHES[stream])
-        draws = augment.draw_parts(seed, self.num_samples, self._parts(epoch), padding, flip, device)
-        for start in range(skip * self.batch_size, len(draws.index), self.batch_size):
-            group = slice(start, start + self.batch_size)
-            images = self._finished(augment.crop(padded, draws, group, *self.image_size))
-            index = draws.index[group]
-            yield self._batch(images, labels[index], index)
-
-    def _from_files(self, split: FileSplit, epoch: int, stream: str, device: torch.device, skip: int) -> Any:
-        assert isinstance(self.recipe.image, ResizedCrop)
-        # The images' own draws are numbered below this.
-        drawn = -(-self._epoch_samples // self.num_samples) * self.num_samples
-        samples = image_files.Files(split, image_files.training(self.data, self.recipe.image))
-        groups = grouped(self._keys(epoch, stream), self.batch_size)[skip:]
-        mix = self._mix()
-        for number, (images, labels, index) in enumerate(load(samples, groups, self.workers), skip):
-            inputs, targets = images.to(device), labels.to(device)
-            if mix is not None and len(inputs) % 2 == 0:  # an epoch's last, odd batch stays as it is: our choice
-                with image_files.drawing((self.data_seed, BATCHES[stream], epoch, drawn + number)):
-                    inputs, targets = mix(inputs, targets)
-            yield self._batch(self._laid_out(inputs), targets, index.to(device))
-
-    def _mix(self) -> Any:
-        """timm's Mixup and CutMix, which make targets [N, K] of labels [N]; None where the recipe has neither."""
-        image = self.recipe.image
-        if not isinstance(image, ResizedCrop) or not (image.mixup or image.cutmix):
-            return None
-        from timm.data.mixup import Mixup
-
-        return Mixup(image.mixup, image.cutmix, label_smoothing=0.0, num_classes=len(self.classes))
-
-    def _batch(self, images: Tensor, targets: Tensor, index: Tensor) -> Batch:
-        if self.data.resolution is None:
-            return Batch(images, targets, index)
-        return Batch(augment.reduce_resolution(images, self.data.resolution), targets, index, full_inputs=images)
-
-    def _val_batches(self, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        val = self.data.val
-        if isinstance(val, FileSplit):
-            assert isinstance(self.recipe.image, ResizedCrop)
-            samples = image_files.Files(val, image_files.validation(self.data, self.recipe.image))
-            groups = grouped([(0, i) for i in range(len(val))], EVALUATED)
-            for images, labels, _ in load(samples, groups, self.workers):
-                yield self._laid_out(images.to(device)), labels.to(device)
-            return
-        pixels, labels = self._val_arrays
-        for start in range(0, len(val), EVALUATED):
-            chosen = slice(start, start + EVALUATED)
-            images = self._finished(pixels[chosen].to(device).permute(0, 3, 1, 2))
-            if self.data.resolution is not None and not full:
-                images = augment.reduce_resolution(images, self.data.resolution)
-            yield images, labels[chosen].to(device)
-
-    @cached_property
-    def _val_arrays(self) -> tuple[Tensor, Tensor]:
-        assert isinstance(self.data.val, ArraySplit)
-        return torch.from_numpy(self.data.val.images), torch.from_numpy(self.data.val.labels)
-
-    def _on(self, device: torch.device, padding: int) -> tuple[Tensor, Tensor]:
-        """The padded training set and its labels, brought to the device once."""
-        if device not in self._kept:
-            assert isinstance(self.data.train, ArraySplit)
-            images = augment.pad(torch.from_numpy(self.data.train.images).to(device), padding)
-            self._kept[device] = images, torch.from_numpy(self.data.train.labels).to(device)
-        return self._kept[device]
-
-    def _finished(self, images: Tensor) -> Tensor:
-        return self._laid_out(augment.normalise(images, self.data.mean, self.data.std))
-
-    def _laid_out(self, images: Tensor) -> Tensor:
+    def _in_layout(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout)
 
 
-def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """Place of the class `labels` [N] among the logits [N, K], from 1: int64 [N].
+def _images(data: ImageSet, recipe: Recipe, workers: int) -> ArrayImages | FileImages:
+    """The images of a data set under a recipe's augmentation.
 
-    Whatever is not below that class counts against it: ties, and logits that are no numbers.
+    Raises:
+        SpecError: the recipe's augmentation does not fit the data or the batch.
+    """
+    match data.train, data.val, recipe.image:
+        case ArraySplit() as train, ArraySplit() as val, PaddedCrop() as image:
+            return ArrayImages(train, val, image, (data.mean, data.std))
+        case FileSplit() as train, FileSplit() as val, ResizedCrop() as image:
+            if (image.mixup or image.cutmix) and recipe.batch_size % 2:
+                raise SpecError(
+                    f"recipe {recipe.name}: batch_size {recipe.batch_size} is odd, and image.mixup and image.cutmix "
+                    "mix the images of a batch in pairs; make it even with --set batch_size=N"
+                )
+            return FileImages(data, train, val, image, workers)
+    kind = "padded_crop" if isinstance(data.train, ArraySplit) else "resized_crop"
+    raise SpecError(
+        f"recipe {recipe.name}: image.kind {recipe.image.kind} does not fit {data.path}, "
+        f"which needs {kind}; choose a recipe for such data"
+    )
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """Rank of the class `labels` [N] among the logits [N, K], from 1: int64 [N].
+
+    Ties and NaN count against the class: every logit that is not below the class's, its own included, adds 1.
     """
     return (~(logits < logits.gather(1, labels[:, None]))).sum(dim=1)
-
-
-def _image_size(data: ImageSet, recipe: Recipe) -> tuple[int, int]:
-    """Height and width of the network's input."""
-    if isinstance(data.train, ArraySplit):
-        return data.train.images.shape[1], data.train.images.shape[2]
-    assert isinstance(recipe.image, ResizedCrop)
-    return recipe.image.size, recipe.image.size

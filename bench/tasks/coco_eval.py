@@ -1,4 +1,4 @@
-"""COCO's twelve box metrics, by pycocotools (the reference) or faster-coco-eval (the same numbers, sooner)."""
+"""COCO's twelve box metrics, by pycocotools (the reference) or faster-coco-eval (equal numbers, faster)."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ RECALL = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
 STATS = PRECISION + RECALL
 
 Detection = dict[str, Any]
-"""One box as COCO's result files hold it: image_id, category_id, bbox (x, y, width, height), score."""
+"""A box in the format of COCO's result files: image_id, category_id, bbox (x, y, width, height), score."""
 
 
 def evaluate(annotations: Path, image_ids: list[int], detections: list[Detection], reference: bool) -> dict[str, float]:
-    """The twelve metrics in percent; one that has no object to be measured on is left out.
+    """The twelve metrics in percent; a metric without any object to measure it on is left out.
 
     Args:
         annotations: the split's `instances_*.json`.
-        image_ids: the images that were looked at, with or without detections.
-        detections: at most 100 an image count.
-        reference: pycocotools; else faster-coco-eval.
+        image_ids: all evaluated images, with or without detections.
+        detections: of these images; at most 100 an image are counted.
+        reference: use pycocotools, otherwise faster-coco-eval.
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _truth(annotations, reference)
-        # Copies, because `loadRes` writes into what it is given.
-        found = truth.loadRes([dict(box) for box in detections]) if detections else _nothing(truth)
-        evaluation = _evaluation_class(reference)(truth, found, "bbox")
+        # Copies, because `loadRes` changes its argument.
+        results = truth.loadRes([dict(box) for box in detections]) if detections else _empty_results(truth)
+        evaluation = _evaluation_class(reference)(truth, results, "bbox")
         evaluation.params.imgIds = image_ids
         evaluation.evaluate()
         evaluation.accumulate()
@@ -39,6 +39,7 @@ def evaluate(annotations: Path, image_ids: list[int], detections: list[Detection
 
 
 def name(reference: bool) -> str:
+    """Name and version of the evaluator's package."""
     package = "pycocotools" if reference else "faster-coco-eval"
     return f"{package} {version(package)}"
 
@@ -65,8 +66,8 @@ def _evaluation_class(reference: bool) -> Any:
     return COCOeval_faster
 
 
-def _nothing(truth: Any) -> Any:
-    """An empty result set, which `loadRes` refuses to make."""
+def _empty_results(truth: Any) -> Any:
+    """An empty result set, which `loadRes` cannot make."""
     empty = type(truth)()
     empty.dataset = {"images": truth.dataset["images"], "categories": truth.dataset["categories"], "annotations": []}
     empty.createIndex()

@@ -1,9 +1,9 @@
 """Images and their masks at a random scale, cropped at random and flipped, as CIRKD's loaders do it.
 
-Facts from the released loaders (winycg/CIRKD and hunto/DIST_KD, `dataset/`): one of 16 scales, bilinear for the image
-without antialiasing and nearest for the mask, padding at the right and bottom, every place as likely, half mirrored.
-They scale the whole image and cut afterwards; here the part that fills the crop at that scale is cut first, in whole
-pixels, and then brought to size: the same up to half a stored pixel, at a fraction of the work.
+From the released loaders (winycg/CIRKD and hunto/DIST_KD, `dataset/`): one of 16 scales, bilinear for the image without
+antialiasing and nearest for the mask, padding at the right and bottom, uniform crop positions, flips with probability
+0.5. They scale the whole image and crop afterwards; here the part that fills the crop at that scale is cut out first,
+in whole pixels, and then resized: equal up to half a stored pixel, at a fraction of the work.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdbench.datasets.base import VOID
+from kdbench.datasets.base import IGNORE_INDEX
 
 from ..spec.recipe import ScaledCrop
 
@@ -22,17 +22,17 @@ from ..spec.recipe import ScaledCrop
 def scaled_crop(
     image: NDArray[np.uint8], mask: NDArray[np.uint8], crop: ScaledCrop, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One crop of a pair. Scale, row, column and flip are drawn, in an order that never changes.
+    """A crop of an image and its mask. Scale, row, column and flip are drawn in an order that never changes.
 
     Args:
         image: [H, W, 3].
         mask: [H, W].
-        crop: the size, and what is drawn from.
-        rng: what is drawn with.
+        crop: size, and the distributions of the draws.
+        rng: for the draws.
 
     Returns:
         uint8 [3, height, width], uint8 [height, width] and bool [1, height, width]: the image, the mask, and where
-        they are no padding. Padding is 0 in the image and `VOID` in the mask.
+        they are not padding. Padding is 0 in the image and `IGNORE_INDEX` in the mask.
     """
     factor = draw_scale(crop, rng)
     rows, height = _span(mask.shape[0], crop.height, factor)
@@ -46,14 +46,15 @@ def scaled_crop(
     inside = torch.ones(1, height, width, dtype=torch.bool)
     if (height, width) != (crop.height, crop.width):
         around = (0, crop.width - width, 0, crop.height - height)
-        pixels, classes, inside = F.pad(pixels, around), F.pad(classes, around, value=VOID), F.pad(inside, around)
+        pixels, inside = F.pad(pixels, around), F.pad(inside, around)
+        classes = F.pad(classes, around, value=IGNORE_INDEX)
     if rng.random() < crop.flip:
         return pixels.flip(-1), classes.flip(-1), inside.flip(-1)
     return pixels, classes, inside
 
 
 def draw_scale(crop: ScaledCrop, rng: np.random.Generator) -> float:
-    """A factor on both sides of an image."""
+    """A random factor on both sides of an image."""
     low, high = crop.scale
     steps = crop.scale_steps
     share = rng.random() if steps is None else rng.integers(steps + 1) / max(steps, 1)
@@ -61,6 +62,6 @@ def draw_scale(crop: ScaledCrop, rng: np.random.Generator) -> float:
 
 
 def _span(stored: int, wanted: int, factor: float) -> tuple[int, int]:
-    """Pixels of a side that fill a crop's at a scale, and how many they become; fewer than `wanted` if it is short."""
+    """Pixels of a side that fill `wanted` pixels at a scale, and their number after scaling: less if it is short."""
     span = max(1, round(wanted / factor))
     return (span, wanted) if span <= stored else (stored, max(1, round(stored * factor)))

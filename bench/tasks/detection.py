@@ -3,63 +3,99 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as tvf
 
+from kdbench import datasets
 from kdbench.datasets.base import DataError
-from kdbench.methods.base import Batch, Outputs
+from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
-from ..networks.base import Network
-from ..networks.detection import Detector, Target
+from ..networks.base import MEAN, STD, Network
 from ..spec.recipe import Recipe, Resize
 from . import coco_eval
-from .base import Task, autocast, refuse_large_batch
+from .base import DataFormat, Metric, Shapes, Task, autocast
 from .loading import grouped, load
 from .order import Key
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torchvision is slow to import, and tables need the metrics alone
+    from torchvision.transforms import v2
+
     from kdbench.datasets.coco import CocoFolder, CocoSplit
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in 0..1, as torchvision's weights expect
-MULTIPLE = 32  # inputs are padded at the right and bottom to a multiple of this
+    from ..networks.base import Detector, Target
 
-Sample = tuple[Tensor, Target]
+    Sample = tuple[Tensor, Target]
+
+MULTIPLE = 32  # inputs are padded at the right and bottom to a multiple of this
 
 
 class DetectionTask(Task):
     """Detection on one COCO-format folder.
 
-    Args:
-        data: the folder.
-        recipe: batch size, image size and flip.
-        data_seed: of the data order and the augmentation.
-        workers: loader processes; the batches do not depend on it.
-
     Raises:
         SpecError: the batch is larger than the training set.
     """
 
-    headline = "ap"
+    name = "detection"
+    metrics = (
+        Metric("ap", "AP", 1),
+        Metric("ap50", "AP50", 1),
+        Metric("ap75", "AP75", 1),
+        Metric("ap_small", "AP small", 1),
+        Metric("ap_medium", "AP medium", 1),
+        Metric("ap_large", "AP large", 1),
+    )
+    image_kinds = ("resize",)
+    noise_budget = 0.2
+    loss_memory = 1.5  # with losses and regions over without: 1.03 to 1.47, measured on eight detectors
+
+    data: CocoFolder
 
     def __init__(self, data: CocoFolder, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
-        self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
-        self.classes = data.classes
-        self.num_samples = len(data.train)
-        self.batch_size = recipe.batch_size
-        refuse_large_batch(recipe, self.num_samples, data.path)
-        self.steps_per_epoch = recipe.epoch_steps or self.num_samples // self.batch_size
+        super().__init__(data, recipe, data_seed, workers)
         self.image_size = _typical_size(data.val, recipe)
+
+    @classmethod
+    def open(cls, name: str, root: Path, path: Path | None = None, options: dict[str, Any] | None = None) -> CocoFolder:
+        return datasets.open_coco(name, root, path, **options or {})
+
+    @classmethod
+    def recognizes(cls, path: Path) -> DataFormat | None:
+        if str(path).startswith("detectron2:"):
+            return DataFormat(cls.name, "a detection set of detectron2's catalog", "resize")
+        return DataFormat(cls.name, "a detection set", "resize") if (path / "annotations").is_dir() else None
+
+    @classmethod
+    def _counts(cls, data: CocoFolder) -> tuple[int, int]:
+        return data.train.counts.images, data.val.counts.images
+
+    @classmethod
+    def example_setting(cls, samples: int, classes: int) -> Setting:
+        network = NetworkInfo(channels=(8, 8), strides=(8, 16))
+        return Setting(cls.name, classes, samples, student=network, teacher=network)
+
+    @classmethod
+    def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
+        side = _padded(_resize(recipe).longer)
+        return side, side  # a batch may hold an upright image and a lying one
+
+    @classmethod
+    def example_targets(cls, shapes: Shapes) -> list[Target]:
+        target = {
+            "boxes": torch.zeros(8, 4),
+            "labels": torch.zeros(8, dtype=torch.int64),
+            "size": torch.tensor(shapes.size),
+        }
+        return [target] * shapes.batch
 
     def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
         samples = _Split(self.data.train, _transform(self.recipe, flip=self.recipe.image.flip))
-        groups = grouped(self._keys(epoch, stream), self.batch_size)[skip:]
+        groups = grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]
         for images, targets in load(samples, groups, self.workers, _collate):
             yield self._batch(images, targets, device)
 
@@ -78,35 +114,37 @@ class DetectionTask(Task):
 
     @torch.inference_mode()
     def detections(self, network: Network, device: torch.device) -> list[coco_eval.Detection]:
-        """Everything the network finds in the validation images, in pixels of the images as stored."""
-        detector = cast(Detector, network).eval()
+        """All detections in the validation images, in pixels of the images as stored."""
+        detector = cast("Detector", network).eval()
         samples = _Split(self.data.val, _transform(self.recipe, flip=0.0))
         groups = grouped([(i,) for i in range(len(self.data.val))], self.batch_size)
-        found: list[coco_eval.Detection] = []
+        detections: list[coco_eval.Detection] = []
         for images, targets in load(samples, groups, self.workers, _collate):
             batch = self._batch(images, targets, device)
             sizes = [(int(t["size"][0]), int(t["size"][1])) for t in targets]
             with autocast(self.recipe, device):
                 results = detector.detect(batch.inputs, sizes)
             for result, target in zip(results, targets, strict=True):
-                found += self._as_coco(result, target)
-        return found
+                detections += self._as_coco(result, target)
+        return detections
 
     def _forward(self, network: Network, images: Tensor) -> object:
-        return cast(Detector, network).detect(images, [self.image_size])
+        return cast("Detector", network).detect(images, [self.image_size])
 
     def _batch(self, images: list[Tensor], targets: list[Target], device: torch.device) -> Batch:
-        """uint8 images of several sizes -> one normalised batch, padded with zeros as the papers' code does."""
-        height = -(-max(image.shape[1] for image in images) // MULTIPLE) * MULTIPLE
-        width = -(-max(image.shape[2] for image in images) // MULTIPLE) * MULTIPLE
+        """uint8 images of several sizes as one normalized batch, padded with zeros as in the papers' code."""
+        from torchvision.transforms.v2 import functional
+
+        height = _padded(max(image.shape[1] for image in images))
+        width = _padded(max(image.shape[2] for image in images))
         inputs = torch.zeros(len(images), 3, height, width, device=device)
         for padded, image in zip(inputs, images, strict=True):
-            normalised = tvf.normalize(image.to(device).float() / 255, list(MEAN), list(STD))
-            padded[:, : image.shape[1], : image.shape[2]] = normalised
+            normalized = functional.normalize(image.to(device).float() / 255, list(MEAN), list(STD))
+            padded[:, : image.shape[1], : image.shape[2]] = normalized
         if self.recipe.channels_last:
             inputs = inputs.to(memory_format=torch.channels_last)
-        moved = [{name: value.to(device) for name, value in target.items()} for target in targets]
-        return Batch(inputs, moved, torch.stack([target["index"] for target in moved]))
+        on_device = [{name: value.to(device) for name, value in target.items()} for target in targets]
+        return Batch(inputs, on_device, torch.stack([target["index"] for target in on_device]))
 
     def _as_coco(self, result: dict[str, Tensor], target: Target) -> list[coco_eval.Detection]:
         scale = target["stored_size"].flip(0).float() / target["size"].flip(0).float()
@@ -119,13 +157,15 @@ class DetectionTask(Task):
         ]
 
 
-class _Split(Dataset[Sample | DataError]):
-    """One split as uint8 tensors; what augmentation draws depends on the key alone, not on the worker."""
+class _Split(Dataset["Sample | DataError"]):
+    """One split as uint8 tensors; the draws of augmentation depend on the key alone, not on the worker."""
 
     def __init__(self, split: CocoSplit, transform: v2.Compose) -> None:
         self.split, self.transform = split, transform
 
     def __getitem__(self, key: Key) -> Sample | DataError:
+        from torchvision import tv_tensors
+
         i = key[-1] % len(self.split)
         try:
             image, boxes, labels, image_id = self.split.load(i)
@@ -150,9 +190,16 @@ class _Split(Dataset[Sample | DataError]):
         return torch.Tensor.as_subclass(pixels, Tensor), target
 
 
+def _resize(recipe: Recipe) -> Resize:
+    """The image settings of a detection recipe, which are of no other kind."""
+    assert isinstance(recipe.image, Resize)
+    return recipe.image
+
+
 def _transform(recipe: Recipe, flip: float) -> v2.Compose:
-    image = recipe.image
-    assert isinstance(image, Resize)  # a detection recipe has no other
+    from torchvision.transforms import v2
+
+    image = _resize(recipe)
     shorter = [image.shorter] if image.shorter < image.longer else None  # None: bring the longer side to max_size
     resize = v2.Resize(shorter, max_size=image.longer, antialias=True)
     return v2.Compose([resize, v2.RandomHorizontalFlip(flip)])
@@ -162,10 +209,16 @@ def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
     return [image for image, _ in samples], [target for _, target in samples]
 
 
+def _padded(side: int) -> int:
+    """The next multiple of `MULTIPLE`, pixels."""
+    return -(-side // MULTIPLE) * MULTIPLE
+
+
 def _typical_size(split: CocoSplit, recipe: Recipe) -> tuple[int, int]:
-    """The padded input size of the split's first image: what FLOPs are quoted at."""
+    """Padded height and width of the split's first image, at which FLOPs are counted."""
+    from torchvision import tv_tensors
+
     width, height = split.size(0)
-    # The transform itself says, because its rounding decides at the border between two paddings.
+    # By the transform itself, because its rounding decides at the border between two paddings.
     resized = _transform(recipe, flip=0.0)(tv_tensors.Image(torch.zeros(1, height, width, dtype=torch.uint8)))
-    padded = [-(-side // MULTIPLE) * MULTIPLE for side in resized.shape[1:]]
-    return padded[0], padded[1]
+    return _padded(resized.shape[1]), _padded(resized.shape[2])

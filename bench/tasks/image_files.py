@@ -15,11 +15,66 @@ from torch.utils.data import Dataset
 from kdbench.datasets.base import DataError, FileSplit, ImageSet
 
 from ..spec.recipe import ResizedCrop
-from .order import Key
+from .loading import grouped, load
+from .order import Epoch, Key
+
+
+class FileImages:
+    """Training and validation images that are read from files when needed.
+
+    Args:
+        data: the image set, for its classes and statistics.
+        train: training images.
+        val: validation images.
+        image: augmentation.
+        workers: loader processes; the batches do not depend on it.
+    """
+
+    def __init__(self, data: ImageSet, train: FileSplit, val: FileSplit, image: ResizedCrop, workers: int) -> None:
+        self.data, self.train, self.val, self.image, self.workers = data, train, val, image, workers
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the inputs."""
+        return self.image.size, self.image.size
+
+    def train_batches(
+        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Augmented images [B, 3, H, W], targets and positions in the training set [B], without the first `skip`.
+
+        Targets are labels [B], or float32 [B, K] where the images of a batch are mixed.
+        """
+        # The seeds of the images' draws end in numbers below this, those of the batches' draws in numbers from it on.
+        drawn = -(-epoch.count // epoch.samples) * epoch.samples
+        samples = Files(self.train, training(self.data, self.image))
+        groups = grouped(epoch.keys(), batch_size)[skip:]
+        mix = self._mix()
+        for number, (images, labels, index) in enumerate(load(samples, groups, self.workers), skip):
+            inputs, targets = images.to(device), labels.to(device)
+            if mix is not None and len(inputs) % 2 == 0:  # an epoch's last, odd batch is not mixed: our choice
+                with drawing((*epoch.seed, epoch.number, drawn + number)):
+                    inputs, targets = mix(inputs, targets)
+            yield inputs, targets, index.to(device)
+
+    def val_batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, 3, H, W] and labels [B], in order."""
+        samples = Files(self.val, validation(self.data, self.image))
+        groups = grouped([(0, i) for i in range(len(self.val))], batch_size)
+        for images, labels, _ in load(samples, groups, self.workers):
+            yield images.to(device), labels.to(device)
+
+    def _mix(self) -> Any:
+        """timm's Mixup and CutMix, which make targets [N, K] of labels [N]; None where the recipe has neither."""
+        if not (self.image.mixup or self.image.cutmix):
+            return None
+        from timm.data.mixup import Mixup
+
+        return Mixup(self.image.mixup, self.image.cutmix, label_smoothing=0.0, num_classes=len(self.data.classes))
 
 
 def training(data: ImageSet, image: ResizedCrop) -> Any:
-    """timm's training transform: PIL image -> normalised float32 [3, size, size]."""
+    """timm's training transform: PIL image -> normalized float32 [3, size, size]."""
     from timm.data.transforms_factory import create_transform
 
     return create_transform(
@@ -38,7 +93,7 @@ def training(data: ImageSet, image: ResizedCrop) -> Any:
 
 
 def validation(data: ImageSet, image: ResizedCrop) -> Any:
-    """timm's validation transform: shorter side to `val_resize`, centre crop of `size`."""
+    """timm's validation transform: shorter side to `val_resize`, center crop of `size`."""
     from timm.data.transforms_factory import create_transform
 
     return create_transform(
@@ -51,7 +106,7 @@ def validation(data: ImageSet, image: ResizedCrop) -> Any:
 
 
 class Files(Dataset[tuple[Tensor, int, int] | DataError]):
-    """Normalised image [3, H, W], label and position; what augmentation draws depends on the key alone."""
+    """Normalized image [3, H, W], label and position; the draws of augmentation depend on the key alone."""
 
     def __init__(self, split: FileSplit, transform: Any) -> None:
         self.split, self.transform = split, transform
@@ -69,7 +124,7 @@ class Files(Dataset[tuple[Tensor, int, int] | DataError]):
 @contextmanager
 def drawing(seed: tuple[int, ...]) -> Iterator[None]:
     """Seed Python's, NumPy's and torch's CPU generators, all of which timm draws from, and restore them afterwards."""
-    python, numpy, own = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     random.seed(number)
     np.random.seed(number)
@@ -77,6 +132,6 @@ def drawing(seed: tuple[int, ...]) -> Iterator[None]:
     try:
         yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.random.set_rng_state(own)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.random.set_rng_state(torch_state)

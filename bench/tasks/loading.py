@@ -1,4 +1,4 @@
-"""Samples of a data set as batches, by processes of their own where asked for."""
+"""Batches of samples, prepared in this process or by loader processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ def load(
     """One batch for each of `groups`.
 
     Args:
-        samples: answers a key with a sample, or with the error that a broken file is: raised in a worker, it would
-            come wrapped in that one's traceback.
+        samples: maps a key to a sample, or to a DataError: raised in a worker, it would be wrapped in its traceback.
         groups: keys, one list a batch.
-        workers: processes; the batches do not depend on it.
+        workers: loader processes; the batches do not depend on it.
         collate: makes a batch of samples.
 
     Raises:
@@ -36,7 +35,7 @@ def load(
         batch_sampler=groups,
         num_workers=workers,
         collate_fn=partial(_collated, collate),
-        generator=torch.Generator(),  # else every iteration draws from torch's own
+        generator=torch.Generator(),  # otherwise every iteration draws from torch's global generator
     )
     for batch in loader:
         if isinstance(batch, DataError):

@@ -1,24 +1,25 @@
-"""Which samples an epoch takes, and in what order: part of what a run is, so it never changes."""
+"""The samples of an epoch and their order. Results depend on both, so neither ever changes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Key = tuple[int, ...]
-"""What seeds a sample's own draws; its last number, modulo the size of the training set, is its position there."""
+"""Seed of a sample's random draws; its last number, modulo the size of the training set, is its position there."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Samples that an epoch takes from one draw of the order.
+    """The samples that an epoch takes from one draw of the order.
 
     Attributes:
-        turn: what seeds the draw, after the data seed and the stream.
-        size: how many samples are drawn.
-        chosen: which of them.
+        turn: seeds the draw, after the data seed and the stream.
+        size: number of samples that are drawn.
+        chosen: those that the epoch takes.
     """
 
     turn: int
@@ -26,15 +27,38 @@ class Part:
     chosen: slice
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a stream of batches.
+
+    Attributes:
+        number: counted from 0.
+        seed: data seed and stream.
+        samples: size of the training set.
+        count: samples the epoch takes.
+        parts: the draws that these come from.
+    """
+
+    number: int
+    seed: tuple[int, int]
+    samples: int
+    count: int
+    parts: tuple[Part, ...]
+
+    def keys(self) -> list[Key]:
+        """The epoch's samples in order."""
+        return keys(self.seed, self.samples, self.parts)
+
+
 def parts(epoch: int, samples: int, count: int, endless: bool) -> list[Part]:
-    """What an epoch is made of.
+    """The draws that an epoch takes its samples from.
 
     Args:
         epoch: counted from 0.
         samples: size of the training set.
         count: samples an epoch.
-        endless: epochs follow each other in one stream of rounds through the set, wherever that cuts a round; round r
-            is what epoch r would be if it went through the set once. Else every epoch draws its own order.
+        endless: epochs are cut from one stream of rounds through the set; round r has the order of epoch r of a run
+            whose epochs go through the set once. Otherwise every epoch draws its order.
     """
     if not endless:
         return [Part(epoch, count, slice(0, count))]
@@ -43,8 +67,8 @@ def parts(epoch: int, samples: int, count: int, endless: bool) -> list[Part]:
     return [Part(t, samples, slice(max(0, begin - t * samples), min(samples, end - t * samples))) for t in turns]
 
 
-def keys(seed: tuple[int, int], samples: int, parts: list[Part]) -> list[Key]:
-    """The samples of an epoch in parts, each as data seed, stream, turn and number (see `permuted`)."""
+def keys(seed: tuple[int, int], samples: int, parts: Sequence[Part]) -> list[Key]:
+    """The samples of an epoch, each as data seed, stream, turn and number (see `permuted`)."""
     return [
         (*seed, part.turn, number)
         for part in parts
@@ -53,9 +77,9 @@ def keys(seed: tuple[int, int], samples: int, parts: list[Part]) -> list[Key]:
 
 
 def permuted(rng: np.random.Generator, samples: int, count: int) -> NDArray[np.int64]:
-    """Every sample once in random order, then all again in another until there are `count`: int64 [count].
+    """Rounds through all samples, each in a random order, cut at `count`: int64 [count].
 
-    The sample at position i is written i in the first round, i + samples in the second, and so on.
+    The sample at position i has number i in the first round, i + samples in the second, and so on.
     """
     rounds = -(-count // samples)
     return np.concatenate([rng.permutation(samples) + samples * turn for turn in range(rounds)])[:count]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,14 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdbench.datasets.base import VOID, DataError, MaskSet, MaskSplit
-from kdbench.methods.base import Batch, Outputs
+from kdbench import datasets
+from kdbench.datasets.base import IGNORE_INDEX, DataError, MaskSet, MaskSplit
+from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
 from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.recipe import Recipe, ScaledCrop
 from . import augment, crops
-from .base import Task, refuse_large_batch
+from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
 from .order import Key
 
@@ -28,33 +31,60 @@ EVALUATED = 2**20  # pixels a batch when evaluating, or one image if that has mo
 class SegmentationTask(Task):
     """Segmentation on one set of images and masks.
 
-    Args:
-        data: the set.
-        recipe: batch size, crop, and the weight of the auxiliary head.
-        data_seed: of the data order and the augmentation.
-        workers: loader processes; the batches do not depend on it.
-
     Raises:
         SpecError: the batch is larger than the training set, or the crop than one of its images.
     """
 
-    headline = "miou"
+    name = "segmentation"
+    metrics = (Metric("miou", "mIoU"), Metric("pixel_accuracy", "pixel accuracy"))
+    image_kinds = ("scaled_crop",)
+    noise_budget = 0.5
+    class_maps = True
+
+    data: MaskSet
 
     def __init__(self, data: MaskSet, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
-        self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
-        self.classes = data.classes
-        self.num_samples = len(data.train)
-        self.batch_size = recipe.batch_size
-        refuse_large_batch(recipe, self.num_samples, data.path)
-        _refuse_large_crop(recipe, data.train)
-        self.steps_per_epoch = recipe.epoch_steps or self.num_samples // self.batch_size
+        super().__init__(data, recipe, data_seed, workers)
+        _check_crop_fits(recipe, data.train)
         self.image_size = (self._crop.height, self._crop.width)
+
+    @classmethod
+    def open(cls, name: str, root: Path, path: Path | None = None, options: dict[str, Any] | None = None) -> MaskSet:
+        return datasets.open_masks(name, root, path, **options or {})
+
+    @classmethod
+    def recognizes(cls, path: Path) -> DataFormat | None:
+        return DataFormat(cls.name, "a segmentation set", "scaled_crop") if (path / "masks").is_dir() else None
+
+    @classmethod
+    def example_setting(cls, samples: int, classes: int) -> Setting:
+        network = NetworkInfo(channels=(8, 8, 8, 16, 16, 16), strides=(2, 4, 8, 8, 8, 8))
+        return Setting(cls.name, classes, samples, student=network, teacher=network)
+
+    @classmethod
+    def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
+        crop = _crop_of(recipe)
+        return crop.height, crop.width
+
+    @classmethod
+    def evaluated_batches(cls, shapes: Shapes, val_images: int) -> float:
+        return max(1.0, EVALUATED / (shapes.batch * shapes.height * shapes.width))
+
+    @classmethod
+    def example_targets(cls, shapes: Shapes) -> Tensor:
+        return torch.zeros(shapes.batch, *shapes.size, dtype=torch.int64)
+
+    @classmethod
+    def example_losses(cls, outputs: Outputs, shapes: Shapes) -> list[Tensor]:
+        logits = [outputs.logits, *(value for name, value in outputs.extra.items() if name == "aux_logits")]
+        upsampled = [_upsampled(each.float(), shapes.size) for each in logits if isinstance(each, Tensor)]
+        return [F.cross_entropy(each, cls.example_targets(shapes)) for each in upsampled]
 
     def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
         samples = _Pairs(self.data.train, self._crop)
-        groups = grouped(self._keys(epoch, stream), self.batch_size)[skip:]
+        groups = grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]
         for images, masks, inside, index in load(samples, groups, self.workers):
-            inputs = self._finished(images, device, inside)
+            inputs = self._normalized(images, device, inside)
             yield Batch(inputs, masks.to(device, torch.int64), index.to(device))
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
@@ -68,9 +98,10 @@ class SegmentationTask(Task):
     def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
         from torchmetrics.classification import MulticlassConfusionMatrix
 
-        confusion = MulticlassConfusionMatrix(len(self.classes), ignore_index=VOID, validate_args=False).to(device)
-        for _, truth, found in self.predictions(network, device):
-            confusion.update(found, truth)
+        confusion = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORE_INDEX, validate_args=False)
+        confusion.to(device)
+        for _, truth, predicted in self.predictions(network, device):
+            confusion.update(predicted, truth)
         return scores(confusion.compute().tolist(), self.classes)
 
     def evaluator(self, reference: bool) -> str:
@@ -80,12 +111,12 @@ class SegmentationTask(Task):
     def predictions(
         self, network: Network, device: torch.device, chosen: Sequence[int] | None = None
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Position, truth and predicted class of validation images, each once, int64 [H, W] at their own size.
+        """Position, truth and predicted classes of validation images, int64 [H, W] at the size of the image.
 
         Args:
-            network: what predicts.
-            device: where.
-            chosen: positions in the validation set; all of them where there are none.
+            network: to evaluate.
+            device: of the network.
+            chosen: positions in the validation set; None for all.
         """
         network.eval()
         groups: list[list[Key]] = []
@@ -93,10 +124,10 @@ class SegmentationTask(Task):
             groups += grouped([(i,) for i in positions], max(1, EVALUATED // (width * height)))
         for images, masks, index in load(_Pairs(self.data.val, None), groups, self.workers):
             # In float32 whatever the recipe: in bfloat16 the two best classes often round to one number.
-            logits = network(self._finished(images, device)).logits
+            logits = network(self._normalized(images, device)).logits
             assert isinstance(logits, Tensor)
-            found = _upsampled(logits.float(), masks.shape[-2:]).max(1).indices  # several times faster than argmax
-            yield from zip(index.tolist(), masks.to(device, torch.int64), found, strict=True)
+            predicted = _upsampled(logits.float(), masks.shape[-2:]).max(1).indices  # several times faster than argmax
+            yield from zip(index.tolist(), masks.to(device, torch.int64), predicted, strict=True)
 
     def _by_size(self, positions: Sequence[int]) -> list[tuple[tuple[int, int], list[int]]]:
         """Positions in the validation set by width and height."""
@@ -107,32 +138,36 @@ class SegmentationTask(Task):
 
     @property
     def _crop(self) -> ScaledCrop:
-        assert isinstance(self.recipe.image, ScaledCrop)  # a segmentation recipe has no other
-        return self.recipe.image
+        return _crop_of(self.recipe)
 
     def _cross_entropy(self, logits: Tensor | tuple[Tensor, ...], targets: Tensor) -> Tensor:
-        """Mean over the pixels that count, at the masks' resolution; 0 where none does."""
+        """Mean over the pixels that are not ignored, at the masks' resolution; 0 if all are."""
         assert isinstance(logits, Tensor)
         with torch.autocast(logits.device.type, enabled=False):
             logits = _upsampled(logits.float(), targets.shape[-2:])
-            smoothing = self.recipe.label_smoothing
-            total = F.cross_entropy(logits, targets, ignore_index=VOID, reduction="sum", label_smoothing=smoothing)
-            return torch.div(total, (targets != VOID).sum().clamp(min=1))
+            total = F.cross_entropy(
+                logits,
+                targets,
+                ignore_index=IGNORE_INDEX,
+                reduction="sum",
+                label_smoothing=self.recipe.label_smoothing,
+            )
+            return torch.div(total, (targets != IGNORE_INDEX).sum().clamp(min=1))
 
-    def _finished(self, images: Tensor, device: torch.device, inside: Tensor | None = None) -> Tensor:
-        """uint8 [N, 3, H, W] -> normalised float32, zero where `inside` [N, 1, H, W] says that nothing is."""
-        normalised = augment.normalise(images.to(device), self.data.mean, self.data.std)
+    def _normalized(self, images: Tensor, device: torch.device, inside: Tensor | None = None) -> Tensor:
+        """uint8 [N, 3, H, W] -> normalized float32, 0 in padding, where `inside` [N, 1, H, W] is False."""
+        normalized = augment.normalize(images.to(device), self.data.mean, self.data.std)
         if inside is not None:
-            normalised *= inside.to(device)
+            normalized *= inside.to(device)
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        return normalised.contiguous(memory_format=layout)
+        return normalized.contiguous(memory_format=layout)
 
 
 def scores(confusion: list[list[int]], classes: tuple[str, ...]) -> dict[str, float]:
-    """Metrics in percent of pixel counts by true and predicted class, [K, K].
+    """Metrics in percent from pixel counts by true and predicted class, [K, K].
 
-    A class that no pixel has, in truth or prediction, has no IoU and is left out of the mean, as in Cityscapes' own
-    evaluator (cityscapesscripts, `evalPixelLevelSemanticLabeling.py`); one that is only predicted has 0.
+    A class without pixels in truth and prediction has no IoU and is left out of the mean, as in Cityscapes' evaluator
+    (cityscapesscripts, `evalPixelLevelSemanticLabeling.py`); a class that is only predicted has 0.
     """
     ious = {}
     for i, name in enumerate(classes):
@@ -147,9 +182,9 @@ def scores(confusion: list[list[int]], classes: tuple[str, ...]) -> dict[str, fl
 
 
 class _Pairs(Dataset[tuple[Tensor | int, ...] | DataError]):
-    """Image [3, H, W] and mask [H, W] in uint8, and position; crops in between say where they are no padding.
+    """Image [3, H, W] and mask [H, W] in uint8 and position; of crops also where they are not padding, [1, H, W].
 
-    What a crop draws depends on the key alone, not on the worker.
+    The draws of a crop depend on the key alone, not on the worker.
     """
 
     def __init__(self, split: MaskSplit, crop: ScaledCrop | None) -> None:
@@ -166,18 +201,24 @@ class _Pairs(Dataset[tuple[Tensor | int, ...] | DataError]):
         return *crops.scaled_crop(pixels, classes, self.crop, np.random.default_rng(key)), i
 
 
-def _upsampled(logits: Tensor, size: torch.Size) -> Tensor:
+def _upsampled(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Logits [N, K, h, w] at the size of the masks."""
     return F.interpolate(logits, size, mode="bilinear", align_corners=True)
 
 
-def _refuse_large_crop(recipe: Recipe, split: MaskSplit) -> None:
-    """Padding is for what a scale below 1 leaves. A crop that an image cannot fill as it is was made for other data.
+def _crop_of(recipe: Recipe) -> ScaledCrop:
+    """The image settings of a segmentation recipe, which are of no other kind."""
+    assert isinstance(recipe.image, ScaledCrop)
+    return recipe.image
+
+
+def _check_crop_fits(recipe: Recipe, split: MaskSplit) -> None:
+    """Reject a crop that an image does not fill at scale 1: padding is only for scales below 1.
 
     Raises:
         SpecError: names the recipe, the sizes and the image.
     """
-    crop = recipe.image
-    assert isinstance(crop, ScaledCrop)
+    crop = _crop_of(recipe)
     for i in range(len(split)):
         width, height = split.size(i)
         if crop.height > height or crop.width > width:

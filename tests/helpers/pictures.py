@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdbench import datasets, methods, tasks
+from kdbench import datasets, methods
 from kdbench.records import checkpoint as checkpoints
 from kdbench.records.row import Row
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Run
 from kdbench.tasks.base import Task
+from kdbench.tasks.classification import ClassificationTask
 from kdbench.train.job import Job, execute
 
 OPTIONS = {"train": 24, "val": 10}
@@ -52,7 +53,7 @@ class Pictures:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.data = tasks.describe(datasets.open_images("digits", root, **OPTIONS), OPTIONS)
+        self.data = ClassificationTask.describe(datasets.open_images("digits", root, **OPTIONS), OPTIONS)
         self.teacher = self.run(student="resnet14")
 
     def run(self, method: str = "none", student: str = "resnet8", recipe: Recipe | None = None, **more: Any) -> Run:
@@ -72,7 +73,7 @@ class Pictures:
         return Job(runs=runs, data_root=self.root, results=results, **more)
 
     def task(self, run: Run) -> Task:
-        return tasks.build(datasets.open_images("digits", self.root, **OPTIONS), run.recipe, run.data_seed)
+        return ClassificationTask(datasets.open_images("digits", self.root, **OPTIONS), run.recipe, run.data_seed)
 
     @cached_property
     def _taught(self) -> Path:

@@ -78,7 +78,7 @@ def test_a_key_under_both_its_names_is_refused(tmp_path: Path, content: dict[str
 
 
 def test_a_recipe_is_changed_by_an_earlier_name_with_a_notice(capsys: pytest.CaptureFixture[str]) -> None:
-    assert load_recipe("coco_2x", {"optimiser": "adamw"}).optimizer == "adamw"
+    assert load_recipe("coco_2x", {"optimizer": "sgd", "optimiser": "adamw"}).optimizer == "adamw"
     assert capsys.readouterr().err == "--set: optimiser is now called optimizer; rename it\n"
 
 

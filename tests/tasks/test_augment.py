@@ -29,7 +29,7 @@ def test_every_image_is_what_torchvision_makes_of_it_with_the_same_draws(
     draws = augment.draw((1, 0, 3), 20, 30, padding, flip, CPU)
     padded = augment.pad(images, padding)
     cropped = [augment.crop(padded, draws, slice(start, start + 16), height, width) for start in (0, 16)]
-    found = augment.normalise(torch.cat(cropped), MEAN, STD)
+    found = augment.normalize(torch.cat(cropped), MEAN, STD)
     assert found.shape == (30, 3, height, width) and found.dtype == torch.float32
     seen = set()
     for n, (index, top, left, mirror) in enumerate(zip(*map(torch.Tensor.tolist, vars(draws).values()), strict=True)):
@@ -107,7 +107,7 @@ def test_crops_are_channels_last_without_a_copy_of_the_batch() -> None:
     cropped = augment.crop(augment.pad(images_of(6, 8, 8), 1), draws, slice(0, 6), 8, 8)
     assert cropped.dtype == torch.uint8 and cropped.shape == (6, 3, 8, 8)
     assert cropped.is_contiguous(memory_format=torch.channels_last)
-    assert augment.normalise(cropped, MEAN, STD).is_contiguous(memory_format=torch.channels_last)
+    assert augment.normalize(cropped, MEAN, STD).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_reduced_images_are_block_means_brought_back_bilinearly() -> None:
@@ -124,11 +124,11 @@ def test_reducing_to_the_same_resolution_changes_nothing() -> None:
     assert torch.equal(augment.reduce_resolution(images, 8), images)
 
 
-def test_what_is_normalised_while_evaluating_first_can_be_trained_on() -> None:
+def test_what_is_normalized_while_evaluating_first_can_be_trained_on() -> None:
     mean, std = (0.25, 0.5, 0.125), (0.5, 0.25, 0.125)  # of no other test: what they become is kept
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     with torch.inference_mode():
-        shown = augment.normalise(pixels, mean, std)
+        shown = augment.normalize(pixels, mean, std)
     weight = torch.ones((), requires_grad=True)
-    (augment.normalise(pixels, mean, std) * weight).sum().backward()
+    (augment.normalize(pixels, mean, std) * weight).sum().backward()
     assert weight.grad is not None and weight.grad.item() == pytest.approx(shown.sum().item(), rel=1e-5)

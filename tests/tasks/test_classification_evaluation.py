@@ -52,10 +52,10 @@ def task_of(data: ImageSet, seed: int = 5, **recipe: Any) -> ClassificationTask:
     return ClassificationTask(data, recipe_of(**recipe), seed)
 
 
-def normalised(data: ImageSet, images: np.ndarray[Any, Any]) -> torch.Tensor:
+def normalized(data: ImageSet, images: np.ndarray[Any, Any]) -> torch.Tensor:
     """uint8 [N, H, W, 3] as a network is shown it."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return augment.normalise(pixels, data.mean, data.std)
+    return augment.normalize(pixels, data.mean, data.std)
 
 
 class Shown(Network):
@@ -93,7 +93,7 @@ def scored(logits: torch.Tensor, labels: list[int], **recipe: Any) -> dict[str, 
     task, network = task_on(labels, logits.shape[1], **recipe), Shown(logits)
     metrics = task.evaluate(network, CPU, True)
     assert isinstance(task.data.val, ArraySplit)
-    assert torch.equal(torch.cat(network.images), normalised(task.data, task.data.val.images))  # each once, in order
+    assert torch.equal(torch.cat(network.images), normalized(task.data, task.data.val.images))  # each once, in order
     return metrics
 
 
@@ -208,7 +208,7 @@ def test_evaluation_is_in_float32_whatever_the_recipe(data: ImageSet) -> None:
 def test_evaluation_shows_a_teacher_the_full_resolution(path: Path) -> None:
     task = task_of(opened(path, resolution=4))
     assert isinstance(task.data.val, ArraySplit)
-    images = normalised(task.data, task.data.val.images)
+    images = normalized(task.data, task.data.val.images)
     for full, wanted in ((True, images), (False, augment.reduce_resolution(images, 4))):
         network = Shown()
         task.evaluate(network, CPU, reference=True, full=full)
@@ -236,7 +236,7 @@ def test_noise_is_what_a_network_is_shown_and_of_the_deviation_asked_for(path: P
         task_of(data).evaluate(network, CPU, reference=True)
         assert isinstance(data.val, ArraySplit)
         seen.append(torch.cat(network.images))
-        assert torch.equal(seen[-1], normalised(clean, data.val.images))
+        assert torch.equal(seen[-1], normalized(clean, data.val.images))
     assert 0.05 < ((seen[0] - seen[1]) * torch.tensor(clean.std).view(3, 1, 1)).std() < 0.15
 
 

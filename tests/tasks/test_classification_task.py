@@ -70,10 +70,10 @@ def indices(stream: list[Batch]) -> list[int]:
     return [i for batch in stream for i in batch.index.tolist()]
 
 
-def normalised(data: ImageSet, images: np.ndarray[Any, Any]) -> torch.Tensor:
+def normalized(data: ImageSet, images: np.ndarray[Any, Any]) -> torch.Tensor:
     """uint8 [N, H, W, 3] as a network is shown it."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return augment.normalise(pixels, data.mean, data.std)
+    return augment.normalize(pixels, data.mean, data.std)
 
 
 def test_batches_do_not_depend_on_what_was_drawn_before_and_draw_nothing_from_it(data: ImageSet) -> None:
@@ -176,7 +176,7 @@ def test_a_number_of_steps_is_the_same_for_a_share_of_the_set(path: Path) -> Non
 def test_without_augmentation_every_sample_comes_as_stored_with_its_label(data: ImageSet) -> None:
     task = task_of(data, padding=0, flip=0.0)
     assert isinstance(data.train, ArraySplit)
-    images, labels = normalised(data, data.train.images), torch.from_numpy(data.train.labels)
+    images, labels = normalized(data, data.train.images), torch.from_numpy(data.train.labels)
     for batch in batches(task):
         assert batch.inputs.dtype == torch.float32 and batch.targets.dtype == batch.index.dtype == torch.int64
         assert torch.equal(batch.inputs, images[batch.index]) and torch.equal(batch.targets, labels[batch.index])
@@ -192,7 +192,7 @@ def test_crops_and_flips_are_the_epochs_draws(data: ImageSet) -> None:
     for stream, number in (("train", 0), ("prepare", 1), ("initial", 2)):
         draws = augment.draw((5, number, 3), TRAIN, TRAIN, 2, 0.5, CPU)
         found = torch.cat([batch.inputs for batch in batches(task_of(data), 3, stream)])
-        wanted = augment.normalise(augment.crop(padded, draws, slice(0, TRAIN), 8, 8), data.mean, data.std)
+        wanted = augment.normalize(augment.crop(padded, draws, slice(0, TRAIN), 8, 8), data.mean, data.std)
         assert torch.equal(found, wanted)
     assert indices(batches(task_of(data), 3))[:6] == [15, 14, 0, 23, 22, 10]
 
@@ -321,7 +321,7 @@ def test_images_smaller_than_the_padding_are_cropped_all_the_same(height: int, w
     task = task_of(replace(data, train=cut, val=cut), padding=4)
     stream = batches(task)
     assert task.image_size == (height, width) and {batch.inputs.shape[1:] for batch in stream} == {(3, height, width)}
-    zero = normalised(data, np.zeros((1, 1, 1, 3), dtype=np.uint8))
+    zero = normalized(data, np.zeros((1, 1, 1, 3), dtype=np.uint8))
     assert any((image == zero[0]).all() for batch in stream for image in batch.inputs)  # padding alone
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kdbench.datasets.base import VOID
+from kdbench.datasets.base import IGNORE_INDEX
 from kdbench.spec.recipe import ScaledCrop
 from kdbench.tasks import crops
 
@@ -22,7 +22,7 @@ def where() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.uint8)
     classes = (rows // BLOCK * 3 + columns // BLOCK) % 11
     image = np.stack([2 * rows, 2 * columns, np.full_like(rows, 7)], axis=2)
-    return image, np.where(classes == 10, VOID, classes).astype(np.uint8)
+    return image, np.where(classes == 10, IGNORE_INDEX, classes).astype(np.uint8)
 
 
 def crop_of(height: int = 16, width: int = 24, flip: float = 0.0, **more: Any) -> ScaledCrop:
@@ -98,7 +98,7 @@ def test_what_a_small_scale_leaves_is_padded_at_the_right_and_bottom() -> None:
     pixels, classes, inside = cropped(crop_of(40, 72, scale=(0.5, 0.5)), 0)
     assert pixels.shape == (3, 40, 72) and classes.shape == (40, 72) and inside.shape == (1, 40, 72)
     assert inside[0, :24, :40].all() and inside.sum() == 24 * 40
-    assert not pixels[:, ~inside[0]].any() and (classes[~inside[0]] == VOID).all()
+    assert not pixels[:, ~inside[0]].any() and (classes[~inside[0]] == IGNORE_INDEX).all()
     assert torch.equal(classes[:24, :40], torch.from_numpy(mask[::2, ::2]))
     assert (pixels[2, :24, :40] == 7).all()
     assert torch.equal(pixels[0, :24, 0], torch.from_numpy(image[::2, 0, 0]) + 1)  # the mean of two rows

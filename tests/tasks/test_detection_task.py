@@ -244,7 +244,7 @@ def test_the_size_that_flops_are_quoted_at_is_that_of_a_real_batch(
     assert tuple(batches(task)[0].inputs.shape[2:]) == task.image_size
 
 
-def test_inputs_are_resized_normalised_and_padded_with_zeros(folder: CocoFolder) -> None:
+def test_inputs_are_resized_normalized_and_padded_with_zeros(folder: CocoFolder) -> None:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     sizes = set()
     for batch in batches(task_of(folder, flip=0.0)):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from kdbench.datasets.base import VOID, MaskSet
+from kdbench.datasets.base import IGNORE_INDEX, MaskSet
 from kdbench.tasks import segmentation
 from kdbench.tasks.segmentation import scores
 from tests.helpers.masks import CLASSES, CPU, Heads, Reader, picture, shade, task_of, write
@@ -66,7 +66,7 @@ def test_every_pixel_that_counts_is_counted_once(count: int, tmp_path: Path, mon
     monkeypatch.setattr(segmentation, "scores", kept)
     metrics = task_of(data).evaluate(Reader(data), CPU, reference=True)
     masks = np.stack([data.val.load(i)[1] for i in range(count)])
-    expected = np.bincount(masks[masks != VOID], minlength=len(CLASSES))
+    expected = np.bincount(masks[masks != IGNORE_INDEX], minlength=len(CLASSES))
     assert counted[0].tolist() == np.diag(expected).tolist()
     assert metrics["miou"] == metrics["pixel_accuracy"] == 100.0
 
@@ -116,7 +116,7 @@ def test_where_no_pixel_counts_there_is_no_metric(tmp_path: Path) -> None:
     assert scores([[0, 0], [0, 0]], ("a", "b")) == {}
     hidden = picture(16, 24, void=1.0)
     data = write(tmp_path / "set", [picture(16, 24)] * 2, [hidden])
-    assert (data.val.load(0)[1] == VOID).all()
+    assert (data.val.load(0)[1] == IGNORE_INDEX).all()
     assert task_of(data).evaluate(Reader(data), CPU, reference=True) == {}
 
 
@@ -132,7 +132,7 @@ def test_the_metrics_are_those_that_cityscapes_evaluator_gave_for_the_same_predi
     with np.load(GOLDEN) as record:
         metrics = evaluated(tmp_path, record["truth"], record["predicted"], record)
         names, ious, miou = record["classes"].tolist(), record["iou"], record["miou"].item()
-        counts = record["train_ids"][record["truth"]] != VOID
+        counts = record["train_ids"][record["truth"]] != IGNORE_INDEX
         right = (record["truth"] == record["predicted"])[counts].mean()
     expected = {f"iou/{name}": 100 * iou for name, iou in zip(names, ious, strict=True) if not np.isnan(iou)}
     assert metrics.pop("pixel_accuracy") == pytest.approx(100 * right, rel=1e-12)  # theirs gives none
@@ -158,7 +158,7 @@ def test_the_metrics_are_those_of_cityscapes_evaluator_where_it_is_installed(see
     with np.load(GOLDEN) as record:
         known = {name: record[name] for name in ("train_ids", "classes")}
     draw = np.random.default_rng(seed)
-    evaluable = np.flatnonzero(known["train_ids"] != VOID)
+    evaluable = np.flatnonzero(known["train_ids"] != IGNORE_INDEX)
     truth = draw.choice(np.delete(np.arange(34), 20 + seed), (4, 16, 24)).astype(np.uint8)
     noise = draw.choice(np.delete(evaluable, 5 + seed), truth.shape)
     predicted = np.where((draw.random(truth.shape) < 0.5) | ~np.isin(truth, evaluable), noise, truth).astype(np.uint8)

@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kdbench import tasks
 from kdbench.datasets import DataError
-from kdbench.datasets.base import VOID, MaskSet
+from kdbench.datasets.base import IGNORE_INDEX, MaskSet
 from kdbench.errors import SpecError
 from kdbench.methods.base import Batch
 from kdbench.tasks.segmentation import SegmentationTask
@@ -93,15 +92,15 @@ def test_what_a_batch_holds(data: MaskSet) -> None:
     for batch in chain(*(batches(task_of(data), epoch) for epoch in range(8))):
         assert batch.inputs.shape == (2, 3, 16, 24) and batch.inputs.dtype == torch.float32
         assert batch.targets.shape == (2, 16, 24) and batch.targets.dtype == batch.index.dtype == torch.int64
-        assert set(batch.targets.unique().tolist()) <= {*range(len(CLASSES)), VOID}
+        assert set(batch.targets.unique().tolist()) <= {*range(len(CLASSES)), IGNORE_INDEX}
         outside = (batch.inputs == 0).all(dim=1)
         padded += int(outside.sum())
-        assert (batch.targets[outside] == VOID).all()
+        assert (batch.targets[outside] == IGNORE_INDEX).all()
         levels = shown(data, batch.inputs)
         assert all(((levels[:, i] - value).abs()[~outside] < 1e-3).all() for i, value in ((1, 100), (2, 200)))
         # Inside a block, where the image shows one class alone, the mask says the same or void.
         red = levels[:, 0] / 10
-        whole = ((red - red.round()).abs() < 1e-4) & ~outside & (batch.targets != VOID)
+        whole = ((red - red.round()).abs() < 1e-4) & ~outside & (batch.targets != IGNORE_INDEX)
         same = red.round()[whole].long() == batch.targets[whole]
         assert same.float().mean() > 0.9
     assert padded > 500
@@ -167,7 +166,7 @@ def test_a_broken_file_is_one_error_that_names_it(workers: int, tmp_path: Path) 
 def expected_loss(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> float:
     """Mean cross-entropy of the pixels that count, one by one, in float64."""
     up = functional.interpolate(logits.double(), targets.shape[-2:], mode="bilinear", align_corners=True)
-    rows, labels = up.permute(0, 2, 3, 1)[targets != VOID], targets[targets != VOID]
+    rows, labels = up.permute(0, 2, 3, 1)[targets != IGNORE_INDEX], targets[targets != IGNORE_INDEX]
     wanted = (1 - smoothing) * functional.one_hot(labels, rows.shape[1]) + smoothing / rows.shape[1]
     return -(wanted * rows.log_softmax(1)).sum(1).mean().item()
 
@@ -179,7 +178,7 @@ def test_the_losses_are_cross_entropies_at_the_masks_size_in_float32(
 ) -> None:
     task = task_of(data, label_smoothing=smoothing, aux_weight=0.3)
     batch = batches(task)[0]
-    assert (batch.targets == VOID).any()
+    assert (batch.targets == IGNORE_INDEX).any()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         outputs = task.outputs(Heads(), batch)
     assert list(outputs.losses) == ["cross_entropy", "aux_cross_entropy"]
@@ -201,7 +200,7 @@ def test_without_an_auxiliary_head_or_its_weight_there_is_one_loss(data: MaskSet
 def test_a_batch_of_void_alone_has_no_loss_and_moves_nothing(data: MaskSet) -> None:
     batch = batches(task_of(data))[0]
     network = Heads()
-    losses = task_of(data).outputs(network, replace(batch, targets=torch.full_like(batch.targets, VOID))).losses
+    losses = task_of(data).outputs(network, replace(batch, targets=torch.full_like(batch.targets, IGNORE_INDEX))).losses
     assert [loss.item() for loss in losses.values()] == [0.0, 0.0]
     sum(losses.values(), torch.zeros(())).backward()
     assert all(value.grad is not None and not value.grad.any() for value in network.parameters())
@@ -243,13 +242,12 @@ def test_a_crop_larger_than_an_image_is_refused_with_file_sizes_and_fields(
 
 
 def test_a_data_set_of_masks_is_opened_verified_described_and_built(data: MaskSet) -> None:
-    opened = tasks.open_data("segmentation", "cityscapes", data.path.parent, data.path, {})
-    tasks.verify(opened)
-    tasks.verify(opened, full=True)
-    described = tasks.describe(opened)
+    opened = SegmentationTask.open("cityscapes", data.path.parent, data.path)
+    SegmentationTask.verify(opened)
+    SegmentationTask.verify(opened, full=True)
+    described = SegmentationTask.describe(opened)
     assert (described.name, described.train_images, described.val_images, described.classes) == ("blocks", TRAIN, 2, 4)
     assert described.fingerprint == data.fingerprint
-    task = tasks.build(opened, recipe_of(), 5)
-    assert isinstance(task, SegmentationTask) and task.headline in tasks.METRICS["segmentation"]
+    task = SegmentationTask(opened, recipe_of(), 5)
     assert (task.num_samples, task.classes) == (TRAIN, CLASSES)
     assert equal(list(task.batches(0, CPU)), batches(task_of(data)))
