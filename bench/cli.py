@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .spec.table import Table
 
 app = typer.Typer(
-    help="Reproduce the tables of knowledge-distillation papers, and see which printed numbers hold.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,6 +42,24 @@ ResultsOption = Annotated[Path, typer.Option(help="Folder of runs.")]
 MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; one's own go first
 BASELINES = Path("results/baselines")
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
+TRY = {"epochs": 2, "teacher.epochs": 3}  # recipe fields of `kdbench try`, for a minute on two CPU cores
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from . import __version__
+
+        typer.echo(f"kdbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Reproduce the tables of knowledge-distillation papers, each reported number beside the measured one."""
 
 
 @app.command()
@@ -61,6 +78,22 @@ def run(tables: Tables = None, *, request: RunRequest) -> None:
         raise typer.Exit(1)
 
 
+@app.command("try")
+def try_(results: ResultsOption = Path("results/try")) -> None:
+    """Train one pair of dist/cifar100 for a minute on embedded data, with and without distillation; print the table."""
+    from .launch.execution import execute
+    from .launch.planning import make_plans
+    from .records.store import read_rows
+    from .report.terminal import print_tables
+
+    tables = _tables(["dist/cifar100"])
+    [plan] = make_plans(tables, RunRequest(scale="mini", results=results, changes=TRY), typer.echo)
+    outcome = execute(plan, typer.echo)
+    print_tables(tables, *read_rows([results]), scale="mini", out=results / "tables")
+    if not outcome.done:
+        raise typer.Exit(1)
+
+
 @app.command()
 def table(
     tables: Tables = None,
@@ -72,8 +105,8 @@ def table(
     from .records.store import read_rows
     from .report.terminal import print_tables
 
-    rows, misfits = read_rows([results, MEASURED])
-    print_tables(_tables(tables), rows, misfits, scale=parse_scale(scale), out=out)
+    rows, invalid = read_rows([results, MEASURED])
+    print_tables(_tables(tables), rows, invalid, scale=parse_scale(scale), out=out)
 
 
 @app.command()
@@ -91,7 +124,7 @@ def plots(
     from .report.panels import Gallery
     from .report.plots import draw_all
 
-    rows, misfits = read_rows([results, MEASURED])
+    rows, invalid = read_rows([results, MEASURED])
     reading = {} if ignore_index is None else {"ignore_index": ignore_index}
     gallery = Gallery(results, data_root(), data, reading)
     drawing = draw_all(_tables(tables), rows, out, parse_scale(scale), gallery)
@@ -101,8 +134,8 @@ def plots(
     for one in _tables(tables):
         for path in draw_history(one, past, out, parse_scale(scale)):
             typer.echo(path)
-    for misfit in misfits:
-        typer.echo(f"left out: {misfit.path}: {misfit.reason}", err=True)
+    for invalid_row in invalid:
+        typer.echo(f"left out: {invalid_row.path}: {invalid_row.reason}", err=True)
 
 
 @app.command()
