@@ -99,9 +99,9 @@ def _run_of_reported(table: Table, cells: Sequence[Cell]) -> list[str]:
     where = "with the small networks named above" if cells and cells[0].scale == "mini" else "with the paper's networks"
     lines = [f"{len(done)} of the {len(numbers)} reported numbers of distilled students were run, {where}."]
     if missing and len(missing) <= LISTED:
-        lines.append(f"Not run: {'; '.join(missing)}.")
+        lines.append(f"Without a result: {'; '.join(missing)}.")
     elif missing:
-        lines.append(f"Not run: {len(missing)}, among them {'; '.join(missing[: LISTED // 2])}.")
+        lines.append(f"Without a result: {len(missing)}, among them {'; '.join(missing[: LISTED // 2])}.")
     return lines
 
 
