@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import unknown
-from .schema import Spec, merged, parse, read_yaml, with_current_names
+from .schema import Spec, current_name, merged, parse, read_yaml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -161,8 +161,9 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
     if not path.exists():
         raise unknown("recipe", name, recipe_names())
     values = {"name": name} | read_yaml(path)
-    for place, value in with_current_names(changes or {}, "--set").items():
+    for place, value in (changes or {}).items():
         field, *inner = place.split(".")
+        field = current_name(field, "--set")
         if field not in Recipe.model_fields:
             raise unknown("recipe field", field, Recipe.model_fields)
         for part in reversed(inner):

@@ -69,14 +69,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
     try:
-        return with_current_names(copy.deepcopy(values), path)  # type: ignore[no-any-return]
+        return with_current_names(copy.deepcopy(values), str(path))  # type: ignore[no-any-return]
     except RecursionError as error:
         raise SpecError(
             f"{path}: holds a value that is no plain data: a list or mapping that contains itself"
         ) from error
 
 
-def with_current_names(value: Any, source: Path | str) -> Any:
+def with_current_names(value: Any, source: str) -> Any:
     """`value` with its renamed keys under their current names, at every depth; each is reported once.
 
     Keys of `options` and `mini_options` are a method's and stay.
@@ -91,16 +91,19 @@ def with_current_names(value: Any, source: Path | str) -> Any:
     for old in RENAMED.keys() & value.keys():
         if RENAMED[old] in value:
             raise SpecError(f"{source}: {old} is the earlier name of {RENAMED[old]}; remove one of the two")
-        _report_renamed(str(source), old)
     return {
-        RENAMED.get(key, key): inner if key in ("options", "mini_options") else with_current_names(inner, source)
+        current_name(key, source): inner if key in ("options", "mini_options") else with_current_names(inner, source)
         for key, inner in value.items()
     }
 
 
 @cache
-def _report_renamed(source: str, old: str) -> None:
-    print(f"{source}: {old} is now called {RENAMED[old]}; rename it", file=sys.stderr)
+def current_name(key: str, source: str) -> str:
+    """The name that a key has today; for an earlier one, a notice is printed once."""
+    if key not in RENAMED:
+        return key
+    print(f"{source}: {key} is now called {RENAMED[key]}; rename it", file=sys.stderr)
+    return RENAMED[key]
 
 
 @lru_cache(maxsize=64)

@@ -172,7 +172,7 @@ def shown(pictures: Pictures, variant: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """The validation images of a variant as a teacher and as a student sees them."""
     data = datasets.open_images("digits", pictures.root, **OPTIONS, **variant)
     assert isinstance(data.val, ArraySplit)
-    images = augment.normalise(torch.from_numpy(data.val.images).permute(0, 3, 1, 2), data.mean, data.std)
+    images = augment.normalize(torch.from_numpy(data.val.images).permute(0, 3, 1, 2), data.mean, data.std)
     return images, augment.reduce_resolution(images, data.resolution) if data.resolution else images
 
 

@@ -24,7 +24,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
 
 
 class Tiny(Network):
-    """The mean colour, normalised, times one weight."""
+    """The mean color, normalized, times one weight."""
 
     info = NetworkInfo(())
 
@@ -88,7 +88,7 @@ def test_teachers_learn_and_a_copy_neither_learns_nor_gathers_statistics() -> No
     assert not copy.logits.requires_grad and after.logits.requires_grad
     assert not any(parameter.requires_grad for parameter in teachers.snapshot.parameters())
     torch.testing.assert_close(copy.logits, teachers.snapshot.eval()(images()).logits)
-    assert not torch.equal(copy.logits, after.logits)  # the teacher normalises by the batch, its copy does not
+    assert not torch.equal(copy.logits, after.logits)  # the teacher normalizes by the batch, its copy does not
 
 
 def test_every_teacher_is_in_train_mode_and_shown_in_its_order() -> None:
