@@ -1,4 +1,4 @@
-"""Errors that are meant for the person at the keyboard: shown as one message, without a traceback."""
+"""Errors. Those of USER_ERRORS are printed to the user as one message, without a traceback."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from kdbench.datasets.base import DataError
 
 
 class SpecError(ValueError):
-    """A table, recipe, option or name is wrong; the message names file and field, and the mend."""
+    """A table, recipe, option or name is wrong; the message names file and field, and the fix."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the file and the mend."""
+    """A checkpoint cannot be used; the message names the file and the fix."""
 
 
 class StoreError(OSError):
-    """A result could not be written; the message names the folder and the mend."""
+    """A result could not be written; the message names the folder and the fix."""
 
 
 class TeacherError(ValueError):
-    """A teacher cannot be used; the message says why and the mend."""
+    """A teacher cannot be used; the message says why and the fix."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss term, a weight or a buffer of a run is not finite."""
 
 
 USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError)

@@ -12,15 +12,11 @@ import torch
 
 from kdbench.methods.base import MethodError
 
-from ..errors import USER_ERRORS
+from ..errors import USER_ERRORS, DivergedError
 from ..records.row import Status
 
 if TYPE_CHECKING:
     from .student import Student
-
-
-class DivergedError(ArithmeticError):
-    """A loss term, a weight or a buffer is not finite."""
 
 
 @contextmanager

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from kdbench.methods.base import Batch, Method
 
+from ..errors import DivergedError
 from ..networks.base import Network
 from ..spec.schema import digest
 from ..tasks.base import autocast
 from . import checkpointing
-from .failures import DivergedError
 from .optimizer import build_optimizer
 from .rng import RandomState
 from .step import teacher_forward

@@ -16,6 +16,7 @@ from kdbench import methods
 from kdbench.methods.base import Method, NetworkInfo, Setting
 
 from .. import networks
+from ..errors import DivergedError
 from ..networks.base import Network
 from ..records.row import Epoch, Status
 from ..spec.recipe import Recipe
@@ -23,7 +24,6 @@ from ..spec.run import Run
 from ..spec.schema import digest
 from ..tasks.base import Task
 from . import online_teachers
-from .failures import DivergedError
 from .lr_schedule import learning_rate, total_steps
 from .optimizer import build_optimizer
 from .rng import RandomState
