@@ -1,4 +1,4 @@
-"""Where detectron2 is missing or broken: what is said, what is skipped, and that all else goes on."""
+"""Without a working detectron2: what is reported and skipped, and that everything else still runs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from kdbench.networks import detectron2
 from kdbench.spec.run import Data
 from kdbench.spec.table import MethodEntry, Networks, Pair, load_table
 from tests.helpers.plans import Choice, plan
+from tests.helpers.tables import fixed_table
 
 COCO = Data(name="coco", fingerprint="c0c0", train_images=118287, val_images=5000, classes=80)
 DIGITS = Data(name="digits", fingerprint="d161", train_images=2000, val_images=500, classes=10)
@@ -27,7 +28,7 @@ MISSING = "detectron2 is not installed"
 
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
-    """What was found out about the installation is asked again, before and after."""
+    """The installation is examined again before and after each test."""
     detectron2.unavailable.cache_clear()
     yield
     detectron2.unavailable.cache_clear()
@@ -70,7 +71,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("missing")
-def test_missing_it_is_named_as_the_reason_and_no_network_of_it_is_listed() -> None:
+def test_a_missing_installation_is_the_reason_given_and_none_of_its_networks_is_listed() -> None:
     assert detectron2.unavailable() == MISSING == networks.unavailable(R50)
     assert networks.unavailable("fcos_r50_fpn") == ""
     assert not [name for name in networks.names() if name.startswith("detectron2")]
@@ -86,27 +87,27 @@ def test_its_table_is_skipped_with_the_reason_and_still_validated() -> None:
     for choice in (Choice("full", COCO), Choice("mini", DIGITS)):
         whole = plan([table], choice)
         assert whole.runs == []
-        assert {one.reason for one in whole.skipped} == {MISSING} and len(whole.skipped) == 4
+        assert {skip.reason for skip in whole.skipped} == {MISSING} and len(whole.skipped) == len(table.pairs)
 
 
 @pytest.mark.usefixtures("missing")
-def test_without_it_torchvision_stands_in_at_full_scale_and_mini_is_as_ever() -> None:
-    tables = [load_table("akd/coco"), load_table("dist/coco")]
+def test_without_it_torchvision_is_used_instead_at_full_scale_and_mini_is_unchanged() -> None:
+    tables = [fixed_table("akd/coco"), fixed_table("dist/coco")]
     whole = plan(tables, Choice("full", COCO))
     students = {run.student for run in whole.runs if run.teacher}
     assert students == {"retinanet_r50_fpn", "fcos_r50_fpn", "faster_rcnn_r50_fpn"}
-    reasons = {one.cell: one.reason for one in whole.skipped}
+    reasons = {skip.cell: skip.reason for skip in whole.skipped}
     teacher = "detectron2:COCO-Detection/retinanet_R_101_FPN_3x"
     assert reasons[f"{teacher} -> {R50}"] == f"{MISSING}; torchvision's detectors run instead"
     assert reasons["cascade_mask_rcnn_x101_fpn -> faster_rcnn_r50_fpn"] == MISSING
     mini = plan(tables, Choice("mini", DIGITS))
     assert not [run for run in mini.runs if "detectron2" in run.student]
-    assert [one.reason for one in mini.skipped] == ["RepPoints is in neither torchvision nor detectron2"]
+    assert [skip.reason for skip in mini.skipped] == ["RepPoints is in neither torchvision nor detectron2"]
 
 
-def test_with_it_the_papers_detectors_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_it_the_papers_detectors_are_those_of_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detectron2, "unavailable", lambda: "")
-    tables = [load_table("akd/coco"), load_table("dist/coco")]
+    tables = [fixed_table("akd/coco"), fixed_table("dist/coco")]
     whole = plan(tables, Choice("full", COCO))
     assert all(run.student.startswith("detectron2:") for run in whole.runs)
     assert {run.teacher_network for run in whole.runs if run.teacher} == {
@@ -114,12 +115,12 @@ def test_with_it_the_papers_detectors_are_its_own(monkeypatch: pytest.MonkeyPatc
         "detectron2:fcos_R_101_FPN", "detectron2:COCO-Detection/faster_rcnn_R_101_FPN_3x",
         "detectron2:cascade_mask_rcnn_X_101_64x4d_FPN",
     }  # fmt: skip
-    assert [one.reason for one in whole.skipped] == ["RepPoints is in neither torchvision nor detectron2"]
+    assert [skip.reason for skip in whole.skipped] == ["RepPoints is in neither torchvision nor detectron2"]
     assert not [run for run in plan(tables, Choice("mini", DIGITS)).runs if "detectron2" in run.student]
 
 
 @pytest.mark.usefixtures("broken")
-def test_operators_that_do_not_load_are_told_with_cause_and_mend() -> None:
+def test_operators_that_do_not_load_are_reported_with_cause_and_fix() -> None:
     reason = r"compiled operators cannot be loaded \(_C.so: undefined symbol: _ZN3c10\); build it again with the torch"
     with pytest.raises(SpecError, match=f"cannot be built: detectron2 is installed, but its {reason}"):
         networks.build(R50, 3)
@@ -134,9 +135,9 @@ def test_a_config_that_does_not_exist_suggests_the_nearest() -> None:
     assert [name for name in networks.names() if "COCO" in name] == ["detectron2:COCO-Detection/fcos_R_50_FPN_1x", R50]
     with pytest.raises(SpecError, match=f"unknown network: '{R50[:-1]}y'. Did you mean '{R50}'"):
         networks.build(f"{R50[:-1]}y", 3)
-    for other in ("rpn_R_50_FPN_1x", "faster_rcnn_R_50_C4_1x"):  # it has them; kdbench has no adapter to them
-        with pytest.raises(SpecError, match=f"unknown network: 'detectron2:COCO-Detection/{other}'"):
-            networks.family(f"detectron2:COCO-Detection/{other}")
+    for config in ("rpn_R_50_FPN_1x", "faster_rcnn_R_50_C4_1x"):  # kdbench has no adapter for them
+        with pytest.raises(SpecError, match=f"unknown network: 'detectron2:COCO-Detection/{config}'"):
+            networks.family(f"detectron2:COCO-Detection/{config}")
 
 
 @pytest.mark.usefixtures("missing")
@@ -150,15 +151,15 @@ def test_teacher_and_student_of_two_libraries_are_refused(installed: bool, monke
     monkeypatch.setattr(detectron2, "unavailable", lambda: "" if installed else MISSING)
     names = {"teacher": "detectron2:mini_fcos_teacher", "student": "fcos_mini_student"}
     pair = Pair(**names, mini=Networks(**names), methods=(MethodEntry(method="none"), MethodEntry(method="mimic")))
-    table = load_table("dist/coco").model_copy(update={"pairs": (pair,)})
-    with pytest.raises(SpecError, match=r"pairs\[0\].*cannot teach fcos_mini_student.*stand in another order"):
+    table = fixed_table("dist/coco").model_copy(update={"pairs": (pair,)})
+    with pytest.raises(SpecError, match=r"pairs\[0\].*cannot teach fcos_mini_student.*have another order"):
         validate(table)
 
 
 @pytest.mark.usefixtures("missing")
-def test_check_says_that_it_is_missing_and_that_this_is_no_fault(tmp_path: Path, digits_path: Path) -> None:
+def test_check_reports_that_it_is_missing_and_that_this_is_not_an_error(tmp_path: Path, digits_path: Path) -> None:
     lines = list(problems(tmp_path, digits_path, []))
-    (said,) = [(line, wrong) for line, wrong in lines if line.startswith("detectron2")]
-    optional = f"{MISSING} (optional; {detectron2.GUIDE} says how)"
-    assert said == (f"{optional}; what needs it is skipped, all else runs", False)
+    (reported,) = [(line, wrong) for line, wrong in lines if line.startswith("detectron2")]
+    optional = f"{MISSING} (optional; see {detectron2.GUIDE})"
+    assert reported == (f"{optional}; what needs it is skipped, all else runs", False)
     assert not [line for line, wrong in lines if wrong]
