@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .spec.request import RESULTS, RunRequest, data_root, parse_scale, takes_request
+from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale, takes_request
 
 if TYPE_CHECKING:
     from .spec.table import Table
@@ -24,22 +24,11 @@ app = typer.Typer(
 )
 
 Tables = Annotated[list[str] | None, typer.Argument(help="Tables such as akd/coco; all when none is named.")]
-ScaleOption = Annotated[
-    str | None,
-    typer.Option(help="full (the paper's data and recipe) or mini (embedded data, minutes). Default: what is there."),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Data of your own: a COCO-format folder, an image folder, a folder of images/ and masks/, or an .npz of "
-        "images."
-    ),
-]
-IgnoreOption = Annotated[
-    int | None, typer.Option(min=0, max=255, help="Label in the masks of --data that counts for nothing. Default: 255.")
-]
-ResultsOption = Annotated[Path, typer.Option(help="Folder of runs.")]
-MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; one's own go first
+ScaleOption = Annotated[str | None, option_of("scale")]
+DataOption = Annotated[Path | None, option_of("data")]
+IgnoreOption = Annotated[int | None, option_of("ignore_index")]
+ResultsOption = Annotated[Path, option_of("results")]
+MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; the user's rows come first
 BASELINES = Path("results/baselines")
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
 TRY = {"epochs": 2, "teacher.epochs": 3}  # recipe fields of `kdbench try`, for a minute on two CPU cores
@@ -101,7 +90,7 @@ def table(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="Where CSV, Markdown and LaTeX are written.")] = Path("results/tables"),
 ) -> None:
-    """Print every number a paper prints beside the measured one, with a verdict."""
+    """Print every reported number beside the measured one, with a verdict."""
     from .records.store import read_rows
     from .report.terminal import print_tables
 
@@ -118,21 +107,21 @@ def plots(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="Where PNG and SVG are written.")] = Path("results/plots"),
 ) -> None:
-    """Draw measured against reported, gains, learning curves, what segmentation networks see, and history."""
+    """Draw measured against reported, gains, learning curves, predicted masks and the history over commits."""
     from .records.store import read_all, read_rows
     from .regress.history_figure import draw_history
     from .report.panels import Gallery
     from .report.plots import draw_all
 
     rows, invalid = read_rows([results, MEASURED])
-    reading = {} if ignore_index is None else {"ignore_index": ignore_index}
-    gallery = Gallery(results, data_root(), data, reading)
+    data_options = {} if ignore_index is None else {"ignore_index": ignore_index}
+    gallery = Gallery(results, data_root(), data, data_options)
     drawing = draw_all(_tables(tables), rows, out, parse_scale(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):
         typer.echo(line)
     past, _ = read_all([results, MEASURED, BASELINES])
-    for one in _tables(tables):
-        for path in draw_history(one, past, out, parse_scale(scale)):
+    for drawn in _tables(tables):
+        for path in draw_history(drawn, past, out, parse_scale(scale)):
             typer.echo(path)
     for invalid_row in invalid:
         typer.echo(f"left out: {invalid_row.path}: {invalid_row.reason}", err=True)
@@ -144,7 +133,7 @@ def compare(
     head: Annotated[Path, typer.Argument(help="Folder of runs, or of rows that were kept.")] = RESULTS,
     every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
 ) -> None:
-    """Say which cells changed in accuracy, losses or speed: exit 1 if any regressed, 2 if unsure or not measured."""
+    """Compare two folders of rows, cell by cell: exit 1 if a cell regressed, 2 if one is unsure or none was measured."""
     from .regress import baselines
     from .regress import compare as comparison
     from .regress.terminal import print_comparison
@@ -160,24 +149,24 @@ def compare(
 
 @app.command()
 def guard(
-    update: Annotated[bool, typer.Option("--update", help="Keep what is computed now, to compare with.")] = False,
+    update: Annotated[bool, typer.Option("--update", help="Keep the loss terms of the code as it is.")] = False,
 ) -> None:
-    """Say which methods no longer compute the losses that they did: exit 1 if any."""
+    """Check that every method computes the loss terms that are kept: exit 1 if one does not."""
     from .regress import first_losses
 
     before = {} if update else first_losses.read(FIRST_LOSSES)
-    found = first_losses.compute()
-    said = found.failures if update else [*found.failures, *first_losses.differences(before, found.losses)]
-    for line in said:
+    computed = first_losses.compute()
+    problems = list(computed.failures)
+    if not update:
+        problems += first_losses.differences(before, computed.losses)
+    for line in problems:
         typer.echo(line)
-    if said:
+    if problems:
         raise typer.Exit(1)
     if update:
-        first_losses.write(found.losses, FIRST_LOSSES)
-    terms = len({(key, name) for key, steps in found.losses.items() for step in steps for name in step})
-    typer.echo(
-        f"{len(found.losses)} methods compute {'what is kept now' if update else 'what they did'} ({terms} loss terms)"
-    )
+        first_losses.write(computed.losses, FIRST_LOSSES)
+    terms = len({(key, name) for key, steps in computed.losses.items() for step in steps for name in step})
+    typer.echo(f"{len(computed.losses)} methods, {terms} loss terms: {'kept' if update else 'unchanged'}")
 
 
 @app.command()
@@ -193,7 +182,7 @@ def baseline(results: ResultsOption = RESULTS) -> None:
 def list_(
     kind: Annotated[str | None, typer.Argument(help="methods, networks, datasets, tables or recipes.")] = None,
 ) -> None:
-    """List what there is."""
+    """List methods, networks, data sets, tables and recipes."""
     from kdbench import datasets, methods
 
     from . import networks
@@ -238,12 +227,12 @@ def check(
 
 
 def main() -> None:
-    """Run the command; what a user can mend is one message, not a traceback."""
+    """Run the command; an error that a user can fix is one message, not a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped command stops its jobs as well
     try:
         app()
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command goes on from where each run was saved", err=True)
+        typer.echo("stopped; the same command resumes each run from its checkpoint", err=True)
         sys.exit(130)
     except Exception as error:
         if not _for_users(error):

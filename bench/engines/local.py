@@ -1,4 +1,4 @@
-"""Runs jobs on this machine: one process a job, a fixed number of jobs a device, a teacher before its students."""
+"""The local engine: one process a job, a fixed number of jobs a device, teachers before their students."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class LocalEngine:
                     failure = event
                 shown.show(event)
         if expired.is_set():
-            return "timeout", f"stopped after {self.timeout:.0f} s; the same command goes on from where it was saved"
+            return "timeout", f"stopped after {self.timeout:.0f} s; the same command resumes it from its checkpoint"
         if failure:
             return failure["status"], failure["reason"]
         if process.returncode == -signal.SIGKILL:

@@ -100,8 +100,8 @@ def _check_pair(where: str, teacher: str, student: str, task: str) -> None:
     if libraries[0] != libraries[1]:
         raise SpecError(
             f"{where}: {teacher} cannot teach {student}: the one is {libraries[0]}'s and the other {libraries[1]}'s, "
-            "whose anchors stand in another order under equal shapes, so that what is compared would not belong "
-            "together; choose both from one library"
+            "whose anchors have another order under equal shapes, so outputs of different anchors would be compared; "
+            "choose both from one library"
         )
     if families[0] != families[1]:
         raise SpecError(

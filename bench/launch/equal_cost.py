@@ -1,4 +1,4 @@
-"""Students alone that train as long as a distilled one takes: what the extra time is worth without any teacher.
+"""Students alone that train as long as a distilled one takes: what the extra time brings without any teacher.
 
 A method whose training takes f times that of `none` is compared with `none` trained f times as long, f rounded to
 quarters so that methods of similar cost share a run. Below 1.125 there is nothing to compare.
@@ -13,7 +13,7 @@ from ..grid.cohorts import cohorts
 from ..grid.plan import Plan, cohort_size, seeds_of
 from ..records.row import Row
 from ..report.cells import Cell, collect
-from ..report.gains import factor_of
+from ..report.gains import equal_cost_factor
 from ..spec.recipe import stretched
 from ..spec.request import RunRequest
 from ..spec.run import Data, Run
@@ -28,7 +28,7 @@ def equal_cost_plan(
     runs: dict[str, Run] = {}
     for table in tables:
         for cell in collect(table, rows, scale):
-            factor = factor_of(cell.cost.factor if cell.cost else None)
+            factor = equal_cost_factor(cell.cost.factor if cell.cost else None)
             if factor is None:
                 continue
             for run in runs_of(_alone(cell, table, request), table, data, seeds_of(table, request)):

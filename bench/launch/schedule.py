@@ -23,7 +23,7 @@ class ScheduledCohort:
         stage: counted from 0.
         runs: all of them.
         unfinished: those that are still to be done.
-        split: the unfinished runs as jobs, and what there is to report of their memory.
+        split: the unfinished runs as jobs, and a note on their memory.
     """
 
     stage: int

@@ -193,6 +193,11 @@ class RunRequest:
         return cls(**{name: parsers[name](value) if name in parsers else value for name, value in values.items()})
 
 
+def option_of(name: str) -> Any:
+    """The command-line option of a request's field, for other commands that have it too."""
+    return next(each.metadata["option"] for each in dataclasses.fields(RunRequest) if each.name == name)
+
+
 def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     """A command function with the options of a `RunRequest` in place of its parameter `request`."""
     hints = get_type_hints(command, include_extras=True)

@@ -156,7 +156,7 @@ def _problem(model: type[BaseModel], problem: Any) -> str:
 def _place(model: type[BaseModel], location: tuple[Any, ...]) -> tuple[list[Any], type[BaseModel]]:
     """Where pydantic's `location` is in the file, and the model that holds its last part.
 
-    Lists and optional fields are followed; the tag by which pydantic names a union's member stands in no file.
+    Lists and optional fields are followed; the tag by which pydantic names a union's member is not in the file.
     """
     place: list[Any] = []
     choices: list[type[Spec]] = []

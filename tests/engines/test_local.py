@@ -103,7 +103,7 @@ def test_a_job_that_hangs_ends_as_timeout(
     engine.timeout = 0.3
     teacher, none, dist = execute(engine, plan)
     assert (teacher.status, none.status, dist.status) == ("timeout", "timeout", "skipped")
-    assert "goes on from where it was saved" in teacher.reason
+    assert "resumes it from its checkpoint" in teacher.reason
 
 
 def test_finished_runs_are_not_started_again_and_failed_ones_are(

@@ -137,8 +137,8 @@ def test_the_command_says_what_moved_and_keeps_what_it_is_asked_to(
         done = CliRunner().invoke(cli.app, ["guard", *words])
         return done.exit_code, done.stdout
 
-    assert guard(BEFORE, "--update") == (0, "1 methods compute what is kept now (2 loss terms)\n")
-    assert guard(BEFORE) == (0, "1 methods compute what they did (2 loss terms)\n")
+    assert guard(BEFORE, "--update") == (0, "1 methods, 2 loss terms: kept\n")
+    assert guard(BEFORE) == (0, "1 methods, 2 loss terms: unchanged\n")
     assert guard({}) == (1, "classification/kd is missing: it was there before\n")
     assert guard({}, "--update", failures=("a/kd cannot be computed: why",)) == (1, "a/kd cannot be computed: why\n")
     assert read(path) == BEFORE

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from kdbench import methods, networks, tasks
+from kdbench import methods, networks
 from kdbench.datasets import open_coco
 from kdbench.datasets.coco import CocoFolder
+from kdbench.networks import _detectron2_zoo as zoo
 from kdbench.networks import detectron2
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.recipe import load_recipe
@@ -36,7 +37,7 @@ REAL = Path(os.environ.get("KDBENCH_TEST_DATA", "nowhere")) / "coco_mini"
 def test_every_cell_of_its_table_runs_at_mini(digits: CocoFolder, make_job: Any) -> None:
     short = SHORT | {"epochs": 1, "max_steps": 2, "image": {"shorter": 64, "longer": 64, "flip": 0.5}}
     changes = short | {f"teacher.{name}": value for name, value in short.items()}
-    whole = plan([load_table("detectron2/coco")], Choice("mini", tasks.describe(digits), changes=changes))
+    whole = plan([load_table("detectron2/coco")], Choice("mini", DetectionTask.describe(digits), changes=changes))
     assert whole.skipped == () and len(whole.runs) == 4 + 3 * 5 + 4  # a cascade's student alone is Faster R-CNN's
     rows = {}
     for stage in whole.stages:
@@ -45,31 +46,32 @@ def test_every_cell_of_its_table_runs_at_mini(digits: CocoFolder, make_job: Any)
                 rows[row.id] = row
     assert len(rows) == len(whole.runs)
     for row in rows.values():
-        assert (row.status, row.reason) == ("done", ""), row.run.shown
+        assert (row.status, row.reason) == ("done", ""), row.run.display_name
         assert row.metrics and "ap" in row.metrics.last and row.environment.libraries["detectron2"]
     taught = [row.run for row in rows.values() if row.run.teacher]
     by_teacher = {run.teacher_network for run in taught}
-    assert by_teacher == {f"detectron2:{name}" for name in detectron2.MINI if name.endswith("teacher")}
+    assert by_teacher == {f"detectron2:{name}" for name in zoo.MINI if name.endswith("teacher")}
     for teacher in by_teacher:
         assert {run.method for run in taught if run.teacher_network == teacher} == METHODS - {"none"}
 
 
 @pytest.mark.parametrize("family", ["mini_retinanet", "mini_faster_rcnn"])
-def test_members_of_a_cohort_end_as_alone(family: str, digits: CocoFolder, make_job: Any, tmp_path: Path) -> None:
+def test_students_of_a_cohort_end_as_alone(family: str, digits: CocoFolder, make_job: Any, tmp_path: Path) -> None:
     recipe = load_recipe("coco_mini", SHORT | {"epochs": 1, "max_steps": 3})
-    shared: dict[str, Any] = {"task": "detection", "scale": "mini", "data": tasks.describe(digits), "recipe": recipe}
+    data = DetectionTask.describe(digits)
+    shared: dict[str, Any] = {"task": "detection", "scale": "mini", "data": data, "recipe": recipe}
     teacher = Run(**shared, student=f"detectron2:{family}_teacher", method="none", options={}, seed=0)
     student = f"detectron2:{family}_student"
     runs = [
         Run(**shared, student=student, teacher=teacher, method=name, options=methods.resolve(name, {}), seed=0)
         for name in ("mimic", "dist")
     ]
-    company, alone = tmp_path / "company", tmp_path / "alone"
-    for results in (company, alone):
+    cohort, alone = tmp_path / "cohort", tmp_path / "alone"
+    for results in (cohort, alone):
         execute(make_job(teacher, results=results), lambda event: None)
-    execute(make_job(*runs, results=company), lambda event: None)
+    execute(make_job(*runs, results=cohort), lambda event: None)
     execute(make_job(runs[1], results=alone), lambda event: None)
-    one, other = (checkpoints.read(results / runs[1].id / "student.pt")["state"] for results in (company, alone))
+    one, other = (checkpoints.read(results / runs[1].id / "student.pt")["state"] for results in (cohort, alone))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -79,15 +81,15 @@ def test_a_few_steps_of_retinanet_r50_on_real_images() -> None:
     task = DetectionTask(open_coco("coco", REAL.parent, REAL), load_recipe("coco_2x", changes), 0)
     torch.manual_seed(0)
     network = networks.build("detectron2:COCO-Detection/retinanet_R_50_FPN_1x", len(task.classes)).train()
-    optimiser = torch.optim.SGD(network.parameters(), 1e-3)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     for _, batch in zip(range(3), task.batches(0, CPU), strict=False):
         losses = task.outputs(network, batch).losses
         assert losses.keys() == {"loss_cls", "loss_box_reg"}
         assert all(0 < loss.item() < 10 for loss in losses.values())  # not the thousands of a frozen BatchNorm
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
-        optimiser.step()
+        optimizer.step()
     assert all(not torch.equal(parameter, before[name]) for name, parameter in network.named_parameters())
 
 

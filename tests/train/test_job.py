@@ -83,7 +83,7 @@ def test_students_of_a_cohort_end_bitwise_equal_to_solo_runs(
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the harness may catch it."""
+    """As a signal: nothing in the harness may catch it."""
 
 
 def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_same(

@@ -34,7 +34,7 @@ def quiet(event: dict[str, Any]) -> None:
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the harness may catch it."""
+    """As a signal: nothing in the harness may catch it."""
 
 
 def kill_at(kind: str, name: str, number: int) -> Callable[[dict[str, Any]], None]:

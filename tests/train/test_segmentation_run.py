@@ -119,7 +119,7 @@ def test_a_cohort_ends_bitwise_as_its_students_do_alone(precision: str, shapes: 
 
 
 class Killed(BaseException):
-    """Stands for a signal: nothing in the harness may catch it."""
+    """As a signal: nothing in the harness may catch it."""
 
 
 def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_same(
@@ -153,7 +153,7 @@ def test_a_row_holds_every_metric_and_the_saved_student_is_the_network_alone(sha
 TABLE = """
 paper: example
 title: Two methods on shapes
-citation: nobody
+citation: none
 task: segmentation
 dataset: {full: cityscapes, mini: digits}
 data_size: {train_images: 2975, val_images: 500, classes: 19}
