@@ -20,7 +20,7 @@ from ..spec.reported import Reported, find, load_reported, student_alone
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Selection, Table
 from .comparability import data_differences, incompatibilities, recipe_differences, single_line
-from .gains import CellCost, cost, factor_of, gain
+from .gains import CellCost, cost, equal_cost_factor, gain
 from .matching import RowIndex, other_recipes, references
 from .verdicts import MINI, Sample, Verdict, make_verdict, noise_budget
 
@@ -100,7 +100,7 @@ class Cell:
         return self.spec.data
 
     @property
-    def worth(self) -> float | None:
+    def gain_per_time(self) -> float | None:
         """Points gained over `none` per extra training time, in units of the time of `none`."""
         if self.gain is None or self.cost is None or self.cost.factor is None or self.cost.factor < 1.02:
             return None
@@ -220,7 +220,7 @@ def _with_verdict(cell: Cell, table: Table) -> Cell:
 
 def _gain_equal(cell: Cell, paid: CellCost | None, context: _Context) -> Sample | None:
     """The gain over `none` trained for as long as this method takes."""
-    factor = factor_of(paid.factor if paid else None)
+    factor = equal_cost_factor(paid.factor if paid else None)
     alone = references(cell.spec, context.specs).get("none")
     if factor is None or alone is None:
         return None
@@ -238,7 +238,7 @@ def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _reported(table: Table, spec: CellSpec, reported: ReportedTables) -> Reported | None:
-    """The first number that the table's files give this cell; for `none`, failing that, the printed student."""
+    """The first number that the table's files give this cell; for `none`, failing that, the reported student."""
     pair = spec.pair
     names: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student, "metric": table.metric}
     names["strategy"] = pair.strategy
@@ -269,9 +269,9 @@ def _standing_notes(table: Table, spec: CellSpec, selection: Selection) -> tuple
     return tuple(note for note in notes if note)
 
 
-def _chosen(found: Sequence[list[Row]], spec: CellSpec, table: Table) -> tuple[list[Row], int]:
-    """The rows of the group that counts, one a seed in order, and how many rows were left aside."""
-    groups = [rows for alike in found for rows in _by_teacher(alike)]
+def _chosen(matching: Sequence[list[Row]], spec: CellSpec, table: Table) -> tuple[list[Row], int]:
+    """The rows of the group that counts, one a seed in order, and how many rows were left out."""
+    groups = [rows for alike in matching for rows in _by_teacher(alike)]
 
     def rank(rows: list[Row]) -> tuple[int, str]:
         """Nearest to the table's recipe and data first, then the most recent."""

@@ -68,7 +68,7 @@ def _seconds(row: Row) -> float | None:
     return row.cost.step_seconds + row.cost.prepare_seconds / max(row.history[-1].steps, 1)
 
 
-def factor_of(cost: float | None) -> float | None:
+def equal_cost_factor(cost: float | None) -> float | None:
     """A measured cost factor rounded to quarters; None below 1.25 and for an unknown cost."""
     rounded = round(4 * cost) / 4 if cost is not None else 1.0
     return rounded if rounded >= 1.25 else None

@@ -101,7 +101,7 @@ def step(cell: Cell) -> str:
 
 def gain_per_time(cell: Cell) -> str:
     """Points per extra training time, in units of the time of `none`: `+1.20`."""
-    return BLANK if cell.worth is None else f"{cell.worth:+.2f}"
+    return BLANK if cell.gain_per_time is None else f"{cell.gain_per_time:+.2f}"
 
 
 def time_factor(cell: Cell) -> str:

@@ -11,7 +11,7 @@ from kdbench.grid.plan import Plan
 from kdbench.launch.equal_cost import equal_cost_plan
 from kdbench.records.row import Row
 from kdbench.report.cells import Cell, collect
-from kdbench.report.gains import factor_of
+from kdbench.report.gains import equal_cost_factor
 from kdbench.spec.recipe import Recipe, load_recipe, stretched
 from kdbench.spec.request import RunRequest
 from kdbench.spec.table import MethodEntry, Table
@@ -38,7 +38,7 @@ def longer(table: Table, factor: float) -> Recipe:
     ("cost", "factor"), [(None, None), (1.0, None), (1.12, None), (1.13, 1.25), (1.5, 1.5), (1.62, 1.5), (1.63, 1.75)]
 )
 def test_costs_are_rounded_to_quarters_and_small_ones_are_left_alone(cost: float | None, factor: float | None) -> None:
-    assert factor_of(cost) == factor
+    assert equal_cost_factor(cost) == factor
 
 
 def test_a_stretched_recipe_moves_its_milestones_along() -> None:

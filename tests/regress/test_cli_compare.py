@@ -56,13 +56,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_exit_codes_tell_a_regression_from_doubt(case: str, tmp_path: Path) -> None:
+def test_exit_codes_tell_regressed_from_unsure(case: str, tmp_path: Path) -> None:
     base, head, code, said = CASES[case]
     found, text = compared(tmp_path, base, head)
     assert (found, said in text) == (code, True), text
 
 
-def test_losses_that_moved_are_doubt(tmp_path: Path) -> None:
+def test_changed_losses_are_unsure(tmp_path: Path) -> None:
     head = rows(NEAR, 2)
     moved = [
         row.model_copy(update={"history": tuple(e.model_copy(update={"losses": {"task": 9.0}}) for e in row.history)})

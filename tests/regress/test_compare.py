@@ -201,7 +201,7 @@ def test_noise_beyond_the_budget_is_seen_in_the_rows_and_counts() -> None:
     assert alarms <= 1
 
 
-def test_two_trainings_of_a_teacher_are_reckoned_with() -> None:
+def test_two_trainings_of_a_teacher_add_noise() -> None:
     base, head = rows([73.0] * 5), rows([73.1] * 5, day=2)
     assert only(base, head).accuracy.word == "unchanged"
     other = [
@@ -251,7 +251,7 @@ def losses(rows: list[Row], value: float) -> list[Row]:
     ]
 
 
-def test_losses_that_moved_are_doubt_and_losses_alone_are_no_measurement() -> None:
+def test_changed_losses_are_unsure_and_losses_alone_are_no_measurement() -> None:
     base = rows([73.0] * 5)
     assert exit_status(compare(base, rows([73.05] * 5, day=2))) == 0
     assert exit_status(compare(base, losses(rows([73.05] * 5, day=2), 9.0))) == 2

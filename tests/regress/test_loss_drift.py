@@ -32,17 +32,17 @@ def row(losses: dict[str, float], seed: int = 0, **changes: object) -> Row:
         ({"cross_entropy": 0.31, "kd": 4.519}, "unsure"),
     ],
 )
-def test_a_term_that_moved_is_found_and_noise_is_not(head: dict[str, float], word: str) -> None:
+def test_a_changed_term_is_found_and_noise_is_not(head: dict[str, float], word: str) -> None:
     assert drift([row(MEASURED)], [row(head)]).word == word
 
 
-def test_the_term_that_moved_most_is_named() -> None:
+def test_the_term_that_changed_most_is_named() -> None:
     change = drift([row(MEASURED)], [row({"cross_entropy": 0.3, "kd": 1.5})])
     assert change.reason == "loss term kd was 4.519 over the first epoch, now 1.5: something else is computed"
     assert change.size == pytest.approx(1.5 / 4.519 - 1)
 
 
-def test_a_term_that_adds_next_to_nothing_may_move() -> None:
+def test_a_term_that_adds_next_to_nothing_may_change() -> None:
     assert drift([row(MEASURED | {"tiny": 0.001})], [row(MEASURED | {"tiny": 0.002})]).word == "unchanged"
     assert drift([row(MEASURED | {"tiny": 0.001})], [row(MEASURED | {"tiny": 0.2})]).word == "unsure"
 

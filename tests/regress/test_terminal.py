@@ -1,4 +1,4 @@
-"""A comparison in the terminal: what stands out is shown, everything on demand, and nothing is left out unsaid."""
+"""A comparison in the terminal: changed cells are printed, all cells on demand, and what is left out is counted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def line(text: str, *words: str) -> str:
     return found[0]
 
 
-def test_cells_that_stand_out_are_shown_and_the_others_counted() -> None:
+def test_changed_cells_are_printed_and_the_others_counted() -> None:
     text = printed(compare(BASE, HEAD), BASE, HEAD)
     worse = line(text, "wrn_40_2 -> wrn_40_1 kd")
     assert worse.split()[4:] == ["73.02", "70.02", "-3.00", "(5)", "regressed", "unchanged", "×1.00", "unchanged"]
@@ -89,7 +89,7 @@ def test_both_sides_say_what_they_hold() -> None:
     assert line(text, "HEAD results/runs: 15 rows of commit 000000000002, on 2-core x86 (14), H100 x1 (1)")
 
 
-def test_every_cell_is_shown_on_demand() -> None:
+def test_every_cell_is_printed_on_demand() -> None:
     text = printed(compare(BASE, HEAD), BASE, HEAD, every=True)
     assert line(text, "wrn_40_1 none").split()[-5:] == ["(5)", "unchanged", "unchanged", "×1.00", "unchanged"]
 

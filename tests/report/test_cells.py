@@ -64,11 +64,11 @@ def test_without_rows_cells_are_not_run_or_skipped_with_the_reason(akd: Table) -
     assert full["retinanet_r101_fpn"].word == mini["retinanet_r101_fpn"].word == "not run"
     assert full["cascade_mask_rcnn_x101_fpn"].word == "skipped"
     assert full["cascade_mask_rcnn_x101_fpn"].reason == "detectron2 is not installed"
-    assert mini["cascade_mask_rcnn_x101_fpn"].word == "not run"  # small networks stand in
+    assert mini["cascade_mask_rcnn_x101_fpn"].word == "not run"  # small networks run instead
     assert mini["reppoints_x101_dcn_fpn"].word == "skipped"
 
 
-def test_mini_is_never_set_against_a_reported_number(akd: Table) -> None:
+def test_mini_is_never_compared_with_a_reported_number(akd: Table) -> None:
     cells = [x for x in collect(akd, expand(akd, "mini", (0, 1), mini_truth), "mini") if x.verdict.word != "skipped"]
     assert len(cells) == 21
     for one in cells:
@@ -77,7 +77,7 @@ def test_mini_is_never_set_against_a_reported_number(akd: Table) -> None:
         assert one.measured and one.measured.n == 2
 
 
-def test_full_rows_are_judged(dist: Table) -> None:
+def test_full_rows_get_a_verdict(dist: Table) -> None:
     pair, entry = place(dist, "dist")
     rows = [make_row(dist, pair, entry, "full", seed, value) for seed, value in enumerate((39.7, 39.9, 40.1))]
     found = cell(dist, rows, "dist")
@@ -111,7 +111,7 @@ def test_rows_of_another_scale_method_option_or_network_do_not_belong(dist: Tabl
     assert cell(dist, [*strangers, make_row(dist, pair, entry, "full")], "dist").rows[0].run.options["tau"] == 1.0
 
 
-@pytest.mark.parametrize("pair", [0, 1], ids=["torchvision's could stand in", "detectron2 alone has it"])
+@pytest.mark.parametrize("pair", [0, 1], ids=["torchvision's could run instead", "detectron2 alone has it"])
 def test_rows_of_detectron2s_networks_are_shown_where_it_is_not_installed(pair: int, dist: Table) -> None:
     chosen, entry = place(dist, "dist", pair)
     assert chosen.networks
@@ -148,7 +148,7 @@ def test_reasons_name_every_field_and_value(dist: Table) -> None:
     assert verdict.difference is None
 
 
-def test_what_cannot_move_the_last_epoch_is_no_reason(dist: Table) -> None:
+def test_what_cannot_change_the_last_epoch_is_no_reason(dist: Table) -> None:
     pair, entry = place(dist, "dist")
     recipe = load_recipe("coco_2x", {"eval_every": 4, "channels_last": True}).model_copy(update={"name": "mine"})
     assert (
@@ -314,8 +314,8 @@ def test_a_number_reported_at_the_best_epoch_is_compared_at_the_best(
         make_row(dist, pair, place(dist, "none")[1], "full"),
     ]
     assert cell(dist, rows, "dist").verdict.word == "below"
-    printed = load_reported("dist")
-    best = [one.model_copy(update={"selection": "best"}) for one in printed]
+    numbers = load_reported("dist")
+    best = [one.model_copy(update={"selection": "best"}) for one in numbers]
     monkeypatch.setattr("kdbench.report.cells.load_reported", lambda _: best)
     found = cell(dist, rows, "dist")
     assert (found.selection, found.verdict.word) == ("best", "reproduced")

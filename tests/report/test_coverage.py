@@ -1,4 +1,4 @@
-"""Printed numbers and runs: every number is reachable or given up with a reason, and a gap is named with its mend."""
+"""Coverage of reported numbers: each is reachable or unsupported with a reason, and a gap is named with its fix."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def table_of(*entries: MethodEntry, unreachable: tuple[Unreachable, ...] = (), *
 DIST = MethodEntry(method="dist")
 
 
-def test_every_number_of_a_table_in_the_tree_is_reachable_or_given_up(tables: list[Table], reported: Numbers) -> None:
+def test_every_number_of_a_table_in_the_tree_is_reachable_or_unsupported(
+    tables: list[Table], reported: Numbers
+) -> None:
     assert uncovered(tables, reported) == []
 
 
@@ -55,10 +57,10 @@ def test_the_tree_reaches_what_it_promises(tables: list[Table], reported: Number
     for name, one in found.items():
         printed = sum(row.value is not None for row in reported[name])
         assert one.reachable + one.unreachable.total() + one.no_table.total() == printed
-        assert all(one.unreachable), "every number that is given up has a reason"
+        assert all(one.unreachable), "every unsupported number has a reason"
 
 
-def test_one_more_printed_row_is_found(tables: list[Table], reported: Numbers) -> None:
+def test_one_more_reported_row_is_found(tables: list[Table], reported: Numbers) -> None:
     more = {**reported, "dist": [*reported["dist"], number("a_new_method")]}
     (problem,) = uncovered(tables, more)
     assert problem.startswith("imagenet: resnet34 -> resnet18 a_new_method (b1) has no run: dist/imagenet has no")
@@ -84,7 +86,7 @@ def test_an_entry_counts_under_the_name_that_the_paper_gives_it() -> None:
 
 
 @pytest.mark.parametrize("student", ["resnet18", ""])
-def test_teachers_and_students_alone_stand_for_the_pair(student: str) -> None:
+def test_teachers_and_students_alone_belong_to_the_pair(student: str) -> None:
     rows = {"dist": [number("teacher", student=student), number("none")]}
     (found,) = coverage([table_of()], rows)
     assert (found.reachable, found.problems) == (2, [])
@@ -95,20 +97,20 @@ def test_a_blank_cell_does_not_count() -> None:
     assert found.line == "reported dist: 0 numbers, 0 reachable"
 
 
-def test_what_a_table_gives_up_is_counted_by_its_reason() -> None:
+def test_unsupported_numbers_are_counted_by_reason() -> None:
     skipped = table_of(DIST, skip="no such network")
     (found,) = coverage([skipped], {"dist": [number("dist"), number("kd")]})
     assert found.line == "reported dist: 2 numbers, 0 reachable, 2 unreachable (no such network: 2)"
-    given_up = table_of(unreachable=(Unreachable(reason="never released", method="dist"),))
-    (found,) = coverage([given_up], {"dist": [number("dist"), number("none")]})
+    unsupported = table_of(unreachable=(Unreachable(reason="never released", method="dist"),))
+    (found,) = coverage([unsupported], {"dist": [number("dist"), number("none")]})
     assert found.line == "reported dist: 2 numbers, 1 reachable, 1 unreachable (never released: 1)"
 
 
-def test_what_is_given_up_must_not_also_run_nor_fit_nothing() -> None:
-    given_up = Unreachable(reason="never released", method="dist", teacher="resnet34", student="resnet18")
-    (problem,) = uncovered([table_of(DIST, unreachable=(given_up,))], {"dist": [number("dist")]})
+def test_what_is_unsupported_must_not_also_run_nor_fit_nothing() -> None:
+    unsupported = Unreachable(reason="never released", method="dist", teacher="resnet34", student="resnet18")
+    (problem,) = uncovered([table_of(DIST, unreachable=(unsupported,))], {"dist": [number("dist")]})
     assert "has a run and is also listed" in problem
-    other = given_up.model_copy(update={"student": "resnet50"})
+    other = unsupported.model_copy(update={"student": "resnet50"})
     (problem,) = uncovered([table_of(DIST, unreachable=(other,))], {"dist": [number("dist")]})
     assert problem == "dist/imagenet: unreachable[0] matches no reported number; remove it"
 

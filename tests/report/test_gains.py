@@ -1,4 +1,4 @@
-"""What a cell gains over its rivals, seed by seed, and what each point of it costs."""
+"""Gains of a cell over its references, paired by seed, and what they cost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def cell_of(table: Table, rows: list[Row], method: str) -> Cell:
     return next(cell for cell in collect(table, rows, "mini") if cell.entry.method == method)
 
 
-def test_each_gain_is_over_its_own_rival_paired_by_seed(table: Table) -> None:
+def test_each_gain_is_over_its_reference_paired_by_seed(table: Table) -> None:
     rows = [
         *rows_of(table, "none", {0: 60.0, 1: 62.0}),
         *rows_of(table, "kd", {0: 63.0, 1: 63.0}),
@@ -54,10 +54,10 @@ def test_each_gain_is_over_its_own_rival_paired_by_seed(table: Table) -> None:
     assert (found.gain_base.mean, found.gain_base.n) == (1.0, 2)
     own = cell_of(table, rows, "none")
     assert own.gain is own.gain_kd is own.gain_base is None
-    assert cell_of(table, rows, "fitnet+kd").gain_base is None  # it is set against nobody
+    assert cell_of(table, rows, "fitnet+kd").gain_base is None  # it names no entry to gain over
 
 
-def test_a_seed_that_the_rival_lacks_does_not_count(table: Table) -> None:
+def test_a_seed_that_the_reference_lacks_does_not_count(table: Table) -> None:
     rows = rows_of(table, "mag+fitnet", {0: 66.0, 1: 65.0, 2: 50.0})
     rows += rows_of(table, "none", {0: 60.0, 1: 62.0, 5: 10.0}) + rows_of(table, "kd", {7: 70.0})
     found = cell_of(table, rows, "mag+fitnet")
@@ -65,7 +65,7 @@ def test_a_seed_that_the_rival_lacks_does_not_count(table: Table) -> None:
     assert found.gain_kd is None and found.gain_base is None
 
 
-def test_a_rivals_run_without_a_number_is_no_rival(table: Table) -> None:
+def test_a_run_without_a_number_is_no_reference(table: Table) -> None:
     rows = rows_of(table, "kd", {0: 66.0, 1: 65.0})
     lost = rows_of(table, "none", {0: 60.0}) + rows_of(table, "none", {1: 0.0}, status="diverged")
     found = cell_of(table, rows + lost, "kd").gain
@@ -75,37 +75,37 @@ def test_a_rivals_run_without_a_number_is_no_rival(table: Table) -> None:
     assert gain({}, {0: 60.0}) is None
 
 
-def test_of_two_rows_of_a_rivals_seed_the_latest_counts(table: Table) -> None:
+def test_of_two_rows_of_a_references_seed_the_latest_counts(table: Table) -> None:
     early = rows_of(table, "none", {0: 60.0}, finished="2026-01-01T00:00:00+00:00")
     late = rows_of(table, "none", {0: 61.0}, finished="2026-01-02T00:00:00+00:00")
-    for rivals in (early + late, late + early):
-        found = cell_of(table, rows_of(table, "kd", {0: 66.0}) + rivals, "kd").gain
+    for references in (early + late, late + early):
+        found = cell_of(table, rows_of(table, "kd", {0: 66.0}) + references, "kd").gain
         assert found and found.mean == 5.0
 
 
-def test_worth_is_what_a_doubled_training_time_would_bring(table: Table) -> None:
+def test_gain_per_time_is_what_a_doubled_training_time_would_bring(table: Table) -> None:
     rows = rows_of(table, "none", {0: 60.0}, slowdown=1.0) + rows_of(table, "kd", {0: 63.0}, slowdown=1.5)
     found = cell_of(table, rows, "kd")
     assert found.cost and found.cost.factor == pytest.approx(1.5)
-    assert found.worth == pytest.approx(6.0)  # 3 points for half a training time more
+    assert found.gain_per_time == pytest.approx(6.0)  # 3 points for half a training time more
 
 
 @pytest.mark.parametrize("slowdown", [0.9, 1.0, 1.01])
-def test_worth_is_nothing_where_a_method_costs_nothing(slowdown: float, table: Table) -> None:
+def test_there_is_no_gain_per_time_where_a_method_costs_nothing(slowdown: float, table: Table) -> None:
     rows = rows_of(table, "none", {0: 60.0}, slowdown=1.0) + rows_of(table, "kd", {0: 63.0}, slowdown=slowdown)
-    assert cell_of(table, rows, "kd").worth is None
-    assert cell_of(table, rows, "none").worth is None
+    assert cell_of(table, rows, "kd").gain_per_time is None
+    assert cell_of(table, rows, "none").gain_per_time is None
 
 
-def test_worth_is_nothing_without_a_gain_or_a_time_of_the_same_machine(table: Table) -> None:
+def test_there_is_no_gain_per_time_without_a_gain_or_a_time_of_the_same_machine(table: Table) -> None:
     kd = rows_of(table, "kd", {0: 63.0}, slowdown=1.5)
-    assert cell_of(table, kd, "kd").worth is None
+    assert cell_of(table, kd, "kd").gain_per_time is None
     away = rows_of(table, "none", {0: 60.0}, slowdown=1.0, machine="8-core arm")
     found = cell_of(table, kd + away, "kd")
-    assert found.gain and found.gain.mean == 3.0 and found.worth is None
+    assert found.gain and found.gain.mean == 3.0 and found.gain_per_time is None
     other = rows_of(table, "none", {3: 60.0}, slowdown=1.0)
     found = cell_of(table, kd + other, "kd")
-    assert found.cost and found.cost.factor == pytest.approx(1.5) and found.worth is None  # no seed in common
+    assert found.cost and found.cost.factor == pytest.approx(1.5) and found.gain_per_time is None  # no seed in common
 
 
 def timed(row: Row, **values: float) -> Row:
@@ -154,7 +154,7 @@ def test_a_gain_is_also_over_the_student_of_another_recipe(table: Table) -> None
         for seed in (0, 1)
     ]
     alone, other, kd = collect(changed, rows, "full")
-    assert alone.measured and alone.measured.mean == 72.0 and not alone.notes  # no row of the other's is left aside
+    assert alone.measured and alone.measured.mean == 72.0 and not alone.notes  # no row of the other's is left out
     assert other.measured and other.measured.mean == 70.0 and not other.notes
     assert alone.gain_base is other.gain is None
     assert kd.gain and (kd.gain.mean, kd.gain.n) == (1.0, 2)

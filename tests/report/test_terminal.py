@@ -1,4 +1,4 @@
-"""Tables as they are printed and as they are written: what stands where, and what never stands beside what."""
+"""Tables in the terminal and as files: what is printed where, and what is never printed together."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def line_of(text: str, start: str) -> str:
     return next(line for line in text.splitlines() if line.startswith(start))
 
 
-def test_mini_says_what_it_shows_and_sets_nothing_against_a_reported_number(mini: list[Row]) -> None:
+def test_mini_compares_nothing_with_a_reported_number_and_says_so(mini: list[Row]) -> None:
     text = text_of(mini, [fixed_table("akd/coco")])
     assert "scale: mini; data: digits (2000 train, 500 val images, 10 classes); seeds: 0; machine: 2-core x86" in text
     assert text.count("not comparable (mini)") == 10 + 3 + 4
@@ -81,7 +81,7 @@ def test_pairs_that_share_small_networks_are_printed_once_for_all_of_them(mini: 
     assert "40.3 / 41.5" in line_of("\n".join(lines), "akd+maskd  ")
 
 
-def test_methods_of_pairs_that_share_networks_stand_side_by_side(akd: Table, mini: list[Row]) -> None:
+def test_methods_of_pairs_that_share_networks_are_in_one_block(akd: Table, mini: list[Row]) -> None:
     two_stage = next(x for x in blocks(collect(akd, mini, "mini")) if x.student == "faster_rcnn_mini_student")
     assert [line.label for line in two_stage.lines] == ["none", "maskd", "akd+maskd", "akd+masked_generative"]
     assert [len(line.cells) for line in two_stage.lines] == [2, 1, 1, 1]
@@ -135,7 +135,7 @@ def agreeing(row: Row) -> Row:
     return row.model_copy(update={"metrics": row.metrics.model_copy(update={"last": last}), "learned": learned})
 
 
-def test_agreement_with_the_teacher_stands_where_rows_have_it(paths: Table, taught: list[Row]) -> None:
+def test_agreement_with_the_teacher_is_printed_where_rows_have_it(paths: Table, taught: list[Row]) -> None:
     text = text_of(taught, [paths])
     assert "with teacher" in text and "Agreement: percent of the validation images" in text
     assert "80.50 ± 0.71 (2)" in line_of(text, "kd  ")
@@ -177,7 +177,7 @@ def test_costs_take_a_second_grid_on_a_narrow_page() -> None:
     ] + [["method", "params"]]
 
 
-def test_without_rows_the_reported_numbers_stand_and_the_command_is_named() -> None:
+def test_without_rows_the_reported_numbers_are_printed_and_the_command_is_named() -> None:
     text = text_of([], [fixed_table("dist/coco")])
     assert "no run is finished: `make reproduce-coco` runs it" in text
     assert line_of(text, "dist+mimic").split()[:5] == ["dist+mimic", "40.1", "-", "not", "run"]
@@ -211,7 +211,7 @@ def test_several_machines_are_told_apart(akd: Table) -> None:
     assert "×" not in line_of(text, "mimic")  # no cost over a `none` of another machine
 
 
-def test_spread_over_seeds_is_pooled_and_said(akd: Table) -> None:
+def test_sd_over_seeds_is_pooled_and_printed(akd: Table) -> None:
     text = text_of(expand(akd, "mini", (0, 1, 2), mini_truth), [akd])
     assert "Seed-to-seed sd 0." in text
     assert "pooled over" in text
