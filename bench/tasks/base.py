@@ -186,7 +186,7 @@ class Task(ABC):
         """Training and validation images of the whole data set."""
         return len(data.train), len(data.val)
 
-    # What can be said before any data is opened
+    # Facts that need no opened data
 
     @classmethod
     def check_image_kind(cls, recipe: Recipe) -> None:

@@ -15,7 +15,7 @@ from kdbench import datasets
 from kdbench.datasets.base import DataError
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
-from ..networks.base import MEAN, STD, Network
+from ..networks.base import MEAN, STD, Detector, Network, Target
 from ..spec.recipe import Recipe, Resize
 from . import coco_eval
 from .base import DataFormat, Metric, Shapes, Task, autocast
@@ -27,11 +27,9 @@ if TYPE_CHECKING:  # torchvision is slow to import, and tables need the metrics 
 
     from kdbench.datasets.coco import CocoFolder, CocoSplit
 
-    from ..networks.base import Detector, Target
-
-    Sample = tuple[Tensor, Target]
-
 MULTIPLE = 32  # inputs are padded at the right and bottom to a multiple of this
+
+Sample = tuple[Tensor, Target]
 
 
 class DetectionTask(Task):
@@ -115,7 +113,7 @@ class DetectionTask(Task):
     @torch.inference_mode()
     def detections(self, network: Network, device: torch.device) -> list[coco_eval.Detection]:
         """All detections in the validation images, in pixels of the images as stored."""
-        detector = cast("Detector", network).eval()
+        detector = cast(Detector, network).eval()
         samples = _Split(self.data.val, _transform(self.recipe, flip=0.0))
         groups = grouped([(i,) for i in range(len(self.data.val))], self.batch_size)
         detections: list[coco_eval.Detection] = []
@@ -129,7 +127,7 @@ class DetectionTask(Task):
         return detections
 
     def _forward(self, network: Network, images: Tensor) -> object:
-        return cast("Detector", network).detect(images, [self.image_size])
+        return cast(Detector, network).detect(images, [self.image_size])
 
     def _batch(self, images: list[Tensor], targets: list[Target], device: torch.device) -> Batch:
         """uint8 images of several sizes as one normalized batch, padded with zeros as in the papers' code."""
@@ -157,7 +155,7 @@ class DetectionTask(Task):
         ]
 
 
-class _Split(Dataset["Sample | DataError"]):
+class _Split(Dataset[Sample | DataError]):
     """One split as uint8 tensors; the draws of augmentation depend on the key alone, not on the worker."""
 
     def __init__(self, split: CocoSplit, transform: v2.Compose) -> None:

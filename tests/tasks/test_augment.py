@@ -113,7 +113,7 @@ def test_crops_are_channels_last_without_a_copy_of_the_batch() -> None:
 def test_reduced_images_are_block_means_brought_back_bilinearly() -> None:
     images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     blocks = images.reshape(2, 3, 4, 2, 4, 2).mean((3, 5))
-    # Pixel x of 8 lies at (x + 1/2) / 2 - 1/2 of 4, and never outside the centres of the first and the last.
+    # Pixel x of 8 lies at (x + 1/2) / 2 - 1/2 of 4, and never outside the centers of the first and the last.
     places = ((torch.arange(8) + 0.5) / 2 - 0.5).clamp(0, 3)
     weights = (1 - (places[:, None] - torch.arange(4)).abs()).clamp(min=0)
     torch.testing.assert_close(augment.reduce_resolution(images, 4), weights @ blocks @ weights.T)

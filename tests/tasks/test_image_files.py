@@ -157,7 +157,7 @@ def test_the_index_says_which_file_and_the_target_which_folder(data: ImageSet, p
 
 
 def expected(image: Image.Image, shorter: int, size: int, mode: str) -> torch.Tensor:
-    """torchvision's resize and centre crop, on a tensor instead of a PIL image."""
+    """torchvision's resize and center crop, on a tensor instead of a PIL image."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
     interpolation = functional.InterpolationMode(mode)
     resized = functional.resize(pixels, [shorter], interpolation=interpolation, antialias=True).clamp(0, 255)

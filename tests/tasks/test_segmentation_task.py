@@ -87,7 +87,7 @@ def test_epochs_seeds_and_streams_differ_in_order_and_augmentation(data: MaskSet
 
 
 def test_what_a_batch_holds(data: MaskSet) -> None:
-    """Normalised images, int64 masks with void for the padding and for what counts for nothing, positions."""
+    """Normalized images, int64 masks with IGNORE_INDEX in padding and ignored pixels, positions."""
     padded = 0
     for batch in chain(*(batches(task_of(data), epoch) for epoch in range(8))):
         assert batch.inputs.shape == (2, 3, 16, 24) and batch.inputs.dtype == torch.float32
@@ -98,7 +98,7 @@ def test_what_a_batch_holds(data: MaskSet) -> None:
         assert (batch.targets[outside] == IGNORE_INDEX).all()
         levels = shown(data, batch.inputs)
         assert all(((levels[:, i] - value).abs()[~outside] < 1e-3).all() for i, value in ((1, 100), (2, 200)))
-        # Inside a block, where the image shows one class alone, the mask says the same or void.
+        # Inside a block, where the image shows one class alone, the mask has the same class or is ignored.
         red = levels[:, 0] / 10
         whole = ((red - red.round()).abs() < 1e-4) & ~outside & (batch.targets != IGNORE_INDEX)
         same = red.round()[whole].long() == batch.targets[whole]
