@@ -1,4 +1,4 @@
-"""A COCO `instances_*.json` as flat arrays, checked."""
+"""Annotation files in COCO format, checked and converted to arrays."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .base import DataError
 Mask = NDArray[np.bool_]
 Kind = type | tuple[type, ...]
 _NUMBER = (int, float)
-_WANTED: dict[Kind, str] = {int: "a whole number", str: "a string", list: "a list", _NUMBER: "a number"}
+_KIND_NAMES: dict[Kind, str] = {int: "a whole number", str: "a string", list: "a list", _NUMBER: "a number"}
 MIN_SIDE = 1.0  # pixels; the papers' loader (mmdetection) drops narrower boxes
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What a split holds and what was left out of it; `first_*` are annotation ids.
+    """Numbers of images and annotations of a split, and of those left out; `first_*` are annotation ids.
 
     Attributes:
         images: images in the annotation file.
         empty: images without any annotation.
-        boxes: objects that `load` gives, over all images.
-        crowds: annotations with `iscrowd` or `ignore`; no boxes, but the evaluator knows them.
+        boxes: objects in all images, without crowds and dropped boxes.
+        crowds: annotations with `iscrowd` or `ignore`; not used as boxes, but read by the evaluator.
         dropped: boxes with a side below one pixel or an area of 0 or less.
-        clipped: boxes that reached over their image's border.
+        clipped: boxes that exceed their image and were clipped to it.
     """
 
     images: int
@@ -49,7 +49,7 @@ class Annotations:
     """N images and their M objects; the objects of image i are rows `offsets[i]:offsets[i + 1]`.
 
     Attributes:
-        file: where this was read from.
+        file: the annotation file.
         digest: sha256 of the file's bytes, hex.
         categories: (id, name), by id.
         image_ids: int64 [N].
@@ -90,8 +90,8 @@ def read(file: Path) -> Annotations:
     """Parse and check `file`.
 
     Raises:
-        DataError: the file is missing or not JSON; a field is missing or of the wrong kind; an id occurs twice or
-            points nowhere; a box lies wholly outside its image.
+        DataError: the file is missing or not JSON; a field is missing or of the wrong kind; an id is repeated or
+            unknown; a box is completely outside its image.
     """
     content, digest = _read_json(file)
     categories = _categories(file, content["categories"])
@@ -104,9 +104,9 @@ def read(file: Path) -> Annotations:
     _reject_repeated(file, "annotation", table.id)
     position = _positions(file, table, image_ids)
     label = _labels(file, table, categories)
-    boxes, kept, counts = _boxes(file, table, position, sizes)
-    order = np.argsort(position[kept], kind="stable")
-    per_image = np.bincount(position[kept], minlength=len(images))
+    boxes, used, counts = _boxes(file, table, position, sizes)
+    order = np.argsort(position[used], kind="stable")
+    per_image = np.bincount(position[used], minlength=len(images))
     annotated = np.bincount(position, minlength=len(images)) > 0
     return Annotations(
         file=file,
@@ -117,8 +117,8 @@ def read(file: Path) -> Annotations:
         sizes=sizes,
         annotated=annotated,
         offsets=np.concatenate([[0], np.cumsum(per_image)]).astype(np.int64),
-        boxes=boxes[kept][order],
-        labels=label[kept][order],
+        boxes=boxes[used][order],
+        labels=label[used][order],
         counts=counts,
     )
 
@@ -131,7 +131,7 @@ def _read_json(file: Path) -> tuple[dict[str, Any], str]:
     digest = hashlib.sha256(raw).hexdigest()
     try:
         text = raw.decode("utf-8-sig")
-        content = json.loads(text, object_hook=_without_outlines)
+        content = json.loads(text, object_hook=_without_segmentation)
     except json.JSONDecodeError as error:
         at = len(text[: error.pos].encode())
         raise DataError(
@@ -146,8 +146,8 @@ def _read_json(file: Path) -> tuple[dict[str, Any], str]:
     return content, digest
 
 
-def _without_outlines(entry: dict[str, Any]) -> dict[str, Any]:
-    # The outlines are most of COCO's 450 MB; thrown away while parsing they never add up in memory.
+def _without_segmentation(entry: dict[str, Any]) -> dict[str, Any]:
+    # Polygons are most of COCO's 450 MB; dropping them while parsing saves memory.
     entry.pop("segmentation", None)
     return entry
 
@@ -157,8 +157,8 @@ def _categories(file: Path, entries: list[Any]) -> tuple[tuple[int, str], ...]:
     _reject_repeated(file, "category", ids)
     if not entries:
         raise DataError(f"{file}: 'categories' is empty; list every class with its id and name")
-    named = (_field(file, "category", entry, "name", str) for entry in entries)
-    return tuple(sorted(zip(ids.tolist(), named, strict=True)))
+    names = (_field(file, "category", entry, "name", str) for entry in entries)
+    return tuple(sorted(zip(ids.tolist(), names, strict=True)))
 
 
 def _table(file: Path, entries: list[Any]) -> _Table:
@@ -179,9 +179,7 @@ def _table(file: Path, entries: list[Any]) -> _Table:
     bad = ~(np.isfinite(table.box).all(axis=1) & np.isfinite(table.area))
     if bad.any():
         i = int(np.argmax(bad))
-        raise DataError(
-            f"{file}: annotation {ids[i]} has bbox {boxes[i]} and area {areas[i]}; replace what is not a finite number"
-        )
+        raise DataError(f"{file}: annotation {ids[i]} has bbox {boxes[i]} and area {areas[i]}; write finite numbers")
     return table
 
 
@@ -210,19 +208,19 @@ def _labels(file: Path, table: _Table, categories: tuple[tuple[int, str], ...]) 
 
 
 def _find(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of `values` stands in `among`, -1 where it does not."""
+    """The position of each of `values` in `among`, -1 for missing values."""
     if not len(among):
         return np.full(len(values), -1, dtype=np.int64)
     order = np.argsort(among)
-    at = np.minimum(np.searchsorted(among, values, sorter=order), len(among) - 1)
-    found = order[at]
-    return np.where(among[found] == values, found, -1).astype(np.int64)
+    rank = np.minimum(np.searchsorted(among, values, sorter=order), len(among) - 1)
+    position = order[rank]
+    return np.where(among[position] == values, position, -1).astype(np.int64)
 
 
 def _boxes(
     file: Path, table: _Table, position: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], Mask, Counts]:
-    """Clipped boxes [A, 4] as x1 y1 x2 y2, which of them are kept [A], and the counts."""
+    """Clipped boxes [A, 4] as x1 y1 x2 y2, which of them are used [A], and the counts."""
     limit = np.tile(sizes[position], 2).astype(np.float64)
     corners = np.concatenate([table.box[:, :2], table.box[:, :2] + table.box[:, 2:]], axis=1)
     thin = (table.box[:, 2:] < MIN_SIDE).any(axis=1) | (table.area <= 0)
@@ -231,26 +229,26 @@ def _boxes(
         i = int(np.argmax(outside))
         width, height = sizes[position[i]]
         raise DataError(
-            f"{file}: annotation {table.id[i]} has bbox {table.box[i].tolist()}, wholly outside image {table.image[i]} "
-            f"of {width}x{height} pixels; correct the box or remove the annotation"
+            f"{file}: annotation {table.id[i]} has bbox {table.box[i].tolist()}, completely outside image "
+            f"{table.image[i]} of {width}x{height} pixels; correct the box or remove the annotation"
         )
     clipped = np.clip(corners, 0, limit).astype(np.float32)
-    # A sliver at the border can vanish in float32, and detectors refuse boxes without an extent.
+    # A thin box at the border can become empty in float32, and detectors reject empty boxes.
     thin |= (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
     over = ((corners < 0) | (corners > limit)).any(axis=1) & ~thin & ~table.crowd
     dropped = thin & ~table.crowd
-    kept = ~thin & ~table.crowd
+    used = ~thin & ~table.crowd
     counts = Counts(
         images=len(sizes),
         empty=len(sizes) - len(np.unique(position)),
-        boxes=int(kept.sum()),
+        boxes=int(used.sum()),
         crowds=int(table.crowd.sum()),
         dropped=int(dropped.sum()),
         clipped=int(over.sum()),
         first_dropped=int(table.id[np.argmax(dropped)]) if dropped.any() else None,
         first_clipped=int(table.id[np.argmax(over)]) if over.any() else None,
     )
-    return clipped, kept, counts
+    return clipped, used, counts
 
 
 def _integers(file: Path, kind: str, entries: Iterable[Any], key: str) -> NDArray[np.int64]:
@@ -262,11 +260,11 @@ def _field(file: Path, kind: str, entry: Any, key: str, expected: Kind) -> Any:
     if isinstance(value, expected) and not isinstance(value, bool):
         return value
     name = entry.get("id", "without id") if isinstance(entry, dict) else entry
-    raise DataError(f"{file}: {kind} {name} has {key} {value!r}; it must be {_WANTED[expected]}")
+    raise DataError(f"{file}: {kind} {name} has {key} {value!r}; it must be {_KIND_NAMES[expected]}")
 
 
 def _reject_repeated(file: Path, kind: str, ids: NDArray[np.int64]) -> None:
-    values, seen = np.unique(ids, return_counts=True)
-    if (seen > 1).any():
-        i = int(np.argmax(seen > 1))
-        raise DataError(f"{file}: {kind} id {values[i]} occurs {seen[i]} times; ids must be unique, renumber them")
+    values, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        i = int(np.argmax(counts > 1))
+        raise DataError(f"{file}: {kind} id {values[i]} occurs {counts[i]} times; ids must be unique, renumber them")

@@ -1,6 +1,6 @@
-"""Small images in one .npz file: `x_train`, `y_train`, `x_test`, `y_test` and, if wanted, the class names.
+"""Small images in one .npz file: `x_train`, `y_train`, `x_test`, `y_test` and optionally the class names.
 
-The layout is Keras's; `fine_names` is CIFAR-100's word for the names, `class_names` anybody else's.
+The layout is that of Keras; class names are in `class_names`, or in `fine_names` for CIFAR-100.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from .base import ArraySplit, DataError, ImageSet
 
 Channels = tuple[float, float, float]
-NEEDED = ("x_train", "y_train", "x_test", "y_test")
+REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 NAMES = ("class_names", "fine_names")
-_HOLDS = (
+_LAYOUT = (
     "an .npz file holds x_train and x_test, uint8 [N, H, W, 3], y_train and y_test, whole numbers [N], and may hold "
     "class_names, strings [K]"
 )
@@ -38,24 +38,24 @@ def open_npz(
     """The data set in an .npz file.
 
     Args:
-        file: see the module.
-        name: what results call it; the file's own by default.
-        classes: K names that the file's have to be, where it has any; by default the file's, or the numbers.
-        mean: of the training images; computed by default.
-        std: likewise.
-        notices: what was done to the file.
+        file: in the layout of this module.
+        name: name in result rows; the stem of the file by default.
+        classes: K expected class names; by default those of the file, or numbers.
+        mean: mean per channel of the training images; computed by default.
+        std: standard deviation per channel of the training images; computed by default.
+        notices: what was prepared.
 
     Raises:
-        DataError: the file or an array in it is missing or broken; names both.
+        DataError: the file or an array in it is missing or broken.
     """
     return image_set(name or file.stem, file, read(file), classes, mean, std, notices)
 
 
 def read(file: Path) -> dict[str, NDArray[Any]]:
-    """The arrays in the file that a data set consists of; not yet checked.
+    """The arrays of a data set in the file, not checked.
 
     Raises:
-        DataError: it is no .npz file, or an array is missing or cannot be read.
+        DataError: the file is not an .npz file, or an array is missing or cannot be read.
     """
     array = ""
     arrays = {}
@@ -63,18 +63,18 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
         with file.open("rb") as stream:
             content = np.load(stream, allow_pickle=False)
             if not isinstance(content, np.lib.npyio.NpzFile):
-                raise DataError(f"{file}: is no .npz file but a single array; {_HOLDS}")
-            missing = [wanted for wanted in NEEDED if wanted not in content.files]
+                raise DataError(f"{file}: is not an .npz file but a single array; {_LAYOUT}")
+            missing = [name for name in REQUIRED if name not in content.files]
             if missing:
-                raise DataError(f"{file}: array {missing[0]} is missing; {_HOLDS}")
-            for array in (*NEEDED, *NAMES):
+                raise DataError(f"{file}: array {missing[0]} is missing; {_LAYOUT}")
+            for array in (*REQUIRED, *NAMES):
                 if array in content.files:
                     arrays[array] = content[array]
     except DataError:
         raise
     except _UNREADABLE as error:
-        where = f"array {array} cannot be read" if array else "is no readable .npz file"
-        raise DataError(f"{file}: {where} ({error}); write or copy it again: {_HOLDS}") from error
+        reason = f"array {array} cannot be read" if array else "is not a readable .npz file"
+        raise DataError(f"{file}: {reason} ({error}); write or copy it again: {_LAYOUT}") from error
     return arrays
 
 
@@ -87,12 +87,14 @@ def image_set(
     std: Channels | None = None,
     notices: tuple[str, ...] = (),
 ) -> ImageSet:
-    """The arrays of a data set, checked; arguments and errors are those of `open_npz`."""
+    """The data set of these arrays, checked; arguments and errors as in `open_npz`."""
     train = _split(path, arrays, "train")
     val = _split(path, arrays, "test")
     if train.images.shape[1:] != val.images.shape[1:]:
-        (height, width), (other, wide) = train.images.shape[1:3], val.images.shape[1:3]
-        raise DataError(f"{path}: x_test holds {other}x{wide} images but x_train {height}x{width}; give both one size")
+        (height, width), (val_height, val_width) = train.images.shape[1:3], val.images.shape[1:3]
+        raise DataError(
+            f"{path}: x_test holds {val_height}x{val_width} images but x_train {height}x{width}; give both one size"
+        )
     names = _names(path, arrays, classes) or tuple(str(label) for label in range(int(train.labels.max()) + 1))
     _check_labels(path, "y_train", train.labels, len(names))
     _check_labels(path, "y_test", val.labels, len(names))
@@ -121,8 +123,8 @@ def image_set(
 def fingerprint(*splits: ArraySplit) -> str:
     """16 hex digits of the sha256 over images and labels.
 
-    The order of the samples does not count, so one data set has one fingerprint in whatever file it lies; which sample
-    stands at which position, and so what one seed draws, may still differ from file to file.
+    Independent of the order of samples, so a data set has the same fingerprint in every file. The order, and therefore
+    the batches of a seed, may differ between files.
     """
     digest = hashlib.sha256()
     for split in splits:
@@ -133,10 +135,10 @@ def fingerprint(*splits: ArraySplit) -> str:
 
 
 def mean_and_std(path: Path, images: NDArray[np.uint8]) -> tuple[Channels, Channels]:
-    """Mean and standard deviation per channel in 0..1 of uint8 [N, H, W, 3], exact but for the last rounding.
+    """Mean and standard deviation per channel in 0..1 of uint8 [N, H, W, 3], exact up to the last rounding.
 
     Raises:
-        DataError: a channel is the same in all pixels, which no normalisation can divide by.
+        DataError: a channel is constant, so it cannot be normalized.
     """
     total, squares = np.zeros(3, dtype=np.int64), np.zeros(3, dtype=np.int64)
     for start in range(0, len(images), 1000):
@@ -173,21 +175,21 @@ def _split(path: Path, arrays: Mapping[str, NDArray[Any]], which: str) -> ArrayS
 
 
 def _names(path: Path, arrays: Mapping[str, NDArray[Any]], classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names; empty if nobody says any."""
-    given = next((array for array in NAMES if array in arrays), None)
-    if given is None:
+    """The class names; empty if there are none."""
+    key = next((array for array in NAMES if array in arrays), None)
+    if key is None:
         return tuple(classes)
-    found = arrays[given]
-    if found.dtype.kind != "U" or found.ndim != 1 or len(set(found.tolist())) != len(found):
+    array = arrays[key]
+    if array.dtype.kind != "U" or array.ndim != 1 or len(set(array.tolist())) != len(array):
         raise DataError(
-            f"{path}: {given} is {found.dtype} {list(found.shape)} but must hold a different string for each of the K "
+            f"{path}: {key} is {array.dtype} {list(array.shape)} but must hold a different string for each of the K "
             "classes; write it as np.array([...], dtype=str) or leave it out"
         )
-    names = tuple(str(name) for name in found)
+    names = tuple(str(name) for name in array)
     if classes and names != tuple(classes):
         i = next((i for i, pair in enumerate(zip(names, classes, strict=False)) if pair[0] != pair[1]), len(classes))
         raise DataError(
-            f"{path}: {given} holds {len(names)} names and differs from the {len(classes)} known ones from name {i} "
+            f"{path}: {key} holds {len(names)} names and differs from the {len(classes)} known ones from name {i} "
             "on; restore the original file, or give this one with --data"
         )
     return names
@@ -195,11 +197,11 @@ def _names(path: Path, arrays: Mapping[str, NDArray[Any]], classes: Sequence[str
 
 def _check_labels(path: Path, array: str, labels: NDArray[np.int64], count: int) -> None:
     if count < 2:
-        raise DataError(f"{path}: {array} knows one class alone; at least two are needed")
-    wrong = np.flatnonzero((labels < 0) | (labels >= count))
-    if len(wrong):
+        raise DataError(f"{path}: {array} has a single class; at least two are needed")
+    invalid = np.flatnonzero((labels < 0) | (labels >= count))
+    if len(invalid):
         raise DataError(
-            f"{path}: {array} holds label {labels[wrong[0]]} at position {wrong[0]} but there are {count} classes; "
+            f"{path}: {array} holds label {labels[invalid[0]]} at position {invalid[0]} but there are {count} classes; "
             f"labels are 0 to {count - 1}"
         )
 

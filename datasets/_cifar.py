@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: from one .npz file, or from the archive that torchvision downloads.
+"""CIFAR-10 and CIFAR-100, from an .npz file or from the archive that torchvision downloads.
 
 Both hold 50,000 + 10,000 images of 32x32 pixels (Krizhevsky, Learning multiple layers of features from tiny images,
 2009, https://www.cs.toronto.edu/~kriz/cifar.html).
@@ -34,17 +34,17 @@ _FAILED = (
 
 @dataclass(frozen=True)
 class Cifar:
-    """One of the two.
+    """Files and constants of CIFAR-10 or CIFAR-100.
 
     Attributes:
-        name: the data set's, and that of its .npz file.
-        title: as it is written.
-        reader: the class in `torchvision.datasets`, which knows the md5 of every file.
-        folder: what the archive unpacks to.
-        archive: what is downloaded.
+        name: name of the data set and stem of its .npz file.
+        title: name in messages.
+        reader: class in `torchvision.datasets`, which checks the md5 of every file.
+        folder: folder of the unpacked archive.
+        archive: file name of the download.
         classes: K names, in label order.
-        mean: of the training images per channel, as the papers' recipes normalise.
-        std: likewise.
+        mean: mean per channel of the training images, as in the papers' recipes.
+        std: standard deviation per channel of the training images, as in the papers' recipes.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Cifar:
     std: Channels
 
     def present(self, root: Path) -> Path | None:
-        """The file or folder under `root` that holds the data; None if there is none."""
+        """The file or folder of the data under `root`; None if it is missing."""
         file, folder, archive = root / f"{self.name}.npz", root / self.folder, root / self.archive
         if file.is_file():
             return file
@@ -66,30 +66,30 @@ class Cifar:
         return archive if archive.is_file() else None
 
     def open(self, root: Path) -> ImageSet:
-        """The data set from `root/NAME.npz`, else from the archive's pickles, downloaded where they are missing.
+        """The data set from `root/NAME.npz`, else from the archive's pickles, which are downloaded if missing.
 
         The order of the samples may differ between the two; the fingerprint does not.
 
         Raises:
-            DataError: the data is neither there nor to be had (the message says what to put where), or is broken.
+            DataError: the data is missing and cannot be downloaded (the message says where to put it), or is broken.
         """
         file = root / f"{self.name}.npz"
         if file.is_file():
             return _arrays.open_npz(file, self.name, self.classes, self.mean, self.std)
-        there = self.present(root) is not None
-        notices = () if there else (f"{root / self.folder}: downloaded",)
+        is_present = self.present(root) is not None
+        notices = () if is_present else (f"{root / self.folder}: downloaded",)
         arrays = self._pickles(root)
         return _arrays.image_set(self.name, root / self.folder, arrays, self.classes, self.mean, self.std, notices)
 
     def _pickles(self, root: Path) -> dict[str, NDArray[Any]]:
-        """The arrays of the archive; files that are missing or have another md5 are downloaded."""
+        """The arrays of the archive; files that are missing or have a wrong md5 are downloaded."""
         from torchvision import datasets
 
         reader = getattr(datasets, self.reader)
         arrays: dict[str, NDArray[Any]] = {}
         try:
             with warnings.catch_warnings():
-                # The pickles are older than NumPy's booleans; nobody can mend that here.
+                # The pickles are from an old version of NumPy.
                 warnings.filterwarnings("ignore", message=r"dtype\(\): align", category=Warning)
                 for split, train in (("train", True), ("test", False)):
                     content = reader(root, train=train, download=True)

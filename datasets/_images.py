@@ -1,4 +1,4 @@
-"""Image files: decoded to RGB, or looked at just closely enough to see that they are whole."""
+"""Image files: decoding to RGB, and a fast check that files are complete."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image
 
 from ._errors import DataError
 
-_TAIL = 64  # bytes; a sound JPEG or PNG shows its end marker in here
+_TAIL = 64  # bytes at the end of a file, which contain the end marker of a complete JPEG or PNG
 UNDECODABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """Every file under `folder`, as names relative to it with forward slashes; one scan, no look at single files."""
+    """Every file under `folder`, as relative names with forward slashes; one scan without accessing single files."""
     pending = [""]
     while pending:
         prefix = pending.pop()
@@ -31,26 +31,26 @@ def files_in(folder: Path) -> Iterator[str]:
 
 
 def decode(file: Path, width: int | None = None, height: int | None = None) -> Image.Image:
-    """The image in `file` in RGB, as stored: an orientation tag is not applied, since COCO's boxes do not know it.
+    """The image in `file` in RGB, as stored: the orientation tag is not applied, as in COCO's boxes.
 
     Raises:
-        DataError: the file cannot be decoded, or is not `width` x `height` pixels where these are given.
+        DataError: the file cannot be decoded, or has another `width` or `height` than expected.
     """
     try:
         with Image.open(file) as image:
             if (width is None or image.width == width) and (height is None or image.height == height):
                 return _rgb(image)
-            found = f"{image.size[0]}x{image.size[1]}"
+            size = f"{image.size[0]}x{image.size[1]}"
     except UNDECODABLE as error:
         raise DataError(f"{file}: cannot be decoded ({error}); copy or download the image again") from error
     raise DataError(
-        f"{file}: is {found} pixels but its annotation file says {width}x{height}; "
+        f"{file}: is {size} pixels but its annotation file says {width}x{height}; "
         "restore the original image or correct its width and height"
     )
 
 
-def looks_whole(file: Path) -> bool:
-    """Whether the file is not empty and, for JPEG, PNG, WebP and BMP, ends as it should; only its ends are read.
+def is_complete(file: Path) -> bool:
+    """Whether the file is not empty and, for JPEG, PNG, WebP and BMP, not truncated; only both ends are read.
 
     Raises:
         DataError: the file cannot be read.
@@ -75,7 +75,7 @@ def looks_whole(file: Path) -> bool:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale; converting as it is would cut at 255
+    if image.mode.startswith("I"):  # 16-bit grayscale; a direct conversion would clip at 255
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")

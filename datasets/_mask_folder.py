@@ -1,7 +1,7 @@
 """Any folder of images and masks: `images/{train,val}/*`, `masks/{train,val}/*.png`, `classes.txt`.
 
-An image and its mask bear one name, endings aside. Masks are 8-bit greyscale images: grey level i is the class in line
-i of `classes.txt`, counted from 0, and one level counts for nothing.
+An image and its mask have the same name without suffix. Masks are 8-bit grayscale images: gray level i is the class in
+line i of `classes.txt`, counted from 0, and one gray level is ignored.
 """
 
 from __future__ import annotations
@@ -10,30 +10,30 @@ import colorsys
 from pathlib import Path
 
 from . import _masks
-from .base import VOID, DataError, MaskSet
+from .base import IGNORE_INDEX, DataError, MaskSet
 
 LAYOUT = "images/{train,val}/*, masks/{train,val}/*.png under the same names, and classes.txt with a name a line"
 MASKS = (".png",)
 IMAGES = (".png", ".webp", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-MOST = 255  # classes that 8 bits can tell apart from void
+MAX_CLASSES = 255  # 8 bits, without the ignored level
 
 
 def open_folder(
     path: Path,
     name: str = "",
-    ignore_index: int = VOID,
-    colours: tuple[tuple[int, int, int], ...] | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    colors: tuple[tuple[int, int, int], ...] | None = None,
 ) -> MaskSet:
-    """The folder `path` as a segmentation set.
+    """The segmentation set in the folder `path`.
 
     Args:
-        path: holds what `LAYOUT` says.
-        name: what results call it; the folder's own name by default.
-        ignore_index: grey level of pixels that count for nothing.
-        colours: of the classes; by default hues that are easy to tell apart (our choice).
+        path: a folder with the files of `LAYOUT`.
+        name: name in result rows; the name of the folder by default.
+        ignore_index: gray level of ignored pixels.
+        colors: RGB of each class; distinct hues by default (our choice).
 
     Raises:
-        DataError: something is missing or broken; names it.
+        DataError: files are missing or broken, or an argument is out of range.
     """
     if not path.is_dir():
         raise DataError(f"{path}: is not a folder; put a segmentation set there: {LAYOUT}")
@@ -43,17 +43,17 @@ def open_folder(
     if ignore_index < len(classes):
         raise DataError(
             f"data option ignore_index={ignore_index}: is the class {classes[ignore_index]!r} in line {ignore_index} "
-            f"of {path / 'classes.txt'}, counted from 0; give the grey level of void, or take the class out"
+            f"of {path / 'classes.txt'}, counted from 0; give the gray level of ignored pixels, or remove the class"
         )
-    labels = {i: i for i in range(len(classes))} | {ignore_index: VOID}
+    labels = {i: i for i in range(len(classes))} | {ignore_index: IGNORE_INDEX}
     return _masks.open_set(
         name=name or path.resolve().name,
         path=path,
         classes=classes,
-        colours=colours or tuple(_colour(i) for i in range(len(classes))),
+        colors=colors or tuple(_color(i) for i in range(len(classes))),
         labels=labels,
         pairs={split: _pairs(path, split) for split in ("train", "val")},
-        mend=f"name it in {path / 'classes.txt'}, which ends at {len(classes) - 1}, or give the level of void with "
+        fix=f"add it to {path / 'classes.txt'}, which ends at {len(classes) - 1}, or give the ignored gray level with "
         f"--ignore-index (now {ignore_index})",
     )
 
@@ -67,45 +67,45 @@ def _classes(file: Path) -> list[str]:
         raise DataError(
             f"{file}: line {names.index('') + 1} is empty; remove it, or name the class, since the lines are counted"
         )
-    if doubled := [name for name in names if names.count(name) > 1]:
-        raise DataError(f"{file}: names {doubled[0]!r} twice; give every class a name of its own")
-    if not 2 <= len(names) <= MOST:
-        raise DataError(f"{file}: names {len(names)} classes; 2 to {MOST} are possible")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise DataError(f"{file}: names {repeated[0]!r} twice; give every class a different name")
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise DataError(f"{file}: names {len(names)} classes; 2 to {MAX_CLASSES} are possible")
     return names
 
 
 def _pairs(path: Path, split: str) -> list[tuple[Path, Path]]:
     images, masks = _stems(path / "images" / split, IMAGES), _stems(path / "masks" / split, MASKS)
-    for own, others, folder, what, kinds in (
+    for files, partners, folder, what, suffixes in (
         (images, masks, "masks", "mask", MASKS),
         (masks, images, "images", "image", IMAGES),
     ):
-        if lonely := sorted(own.keys() - others.keys()):
+        if unpaired := sorted(files.keys() - partners.keys()):
             raise DataError(
-                f"{own[lonely[0]]}: has no {what}, as {len(lonely)} of {len(own)} files; put one under the same name "
-                f"into {path / folder / split} ({', '.join(kinds)}), or remove it"
+                f"{files[unpaired[0]]}: has no {what}, like {len(unpaired)} of {len(files)} files; put one of the same "
+                f"name into {path / folder / split} ({', '.join(suffixes)}), or remove it"
             )
     return [(images[stem], masks[stem]) for stem in sorted(images)]
 
 
-def _stems(folder: Path, kinds: tuple[str, ...]) -> dict[str, Path]:
-    """Files of these endings, by name without its ending; hidden ones are left out."""
+def _stems(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """Files with these suffixes by stem, without hidden files."""
     try:
-        found_here = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
-        files = [file for file in found_here if file.suffix.lower() in kinds]
+        visible = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+        files = [file for file in visible if file.suffix.lower() in suffixes]
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); a segmentation set holds {LAYOUT}") from error
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); a segmentation set has {LAYOUT}") from error
     if not files:
-        raise DataError(f"{folder}: holds no image; a segmentation set holds {LAYOUT}")
-    found: dict[str, Path] = {}
+        raise DataError(f"{folder}: contains no image; a segmentation set has {LAYOUT}")
+    by_stem: dict[str, Path] = {}
     for file in files:
-        if file.stem in found:
-            raise DataError(f"{file}: bears the name of {found[file.stem].name}; keep one of them")
-        found[file.stem] = file
-    return found
+        if file.stem in by_stem:
+            raise DataError(f"{file}: has the same name as {by_stem[file.stem].name}; keep one of them")
+        by_stem[file.stem] = file
+    return by_stem
 
 
-def _colour(i: int) -> tuple[int, int, int]:
-    """Hues a golden section of the circle apart, in three depths in turn."""
+def _color(i: int) -> tuple[int, int, int]:
+    """RGB of class i: hues at golden-section steps, with saturation and value in cycles of three."""
     red, green, blue = colorsys.hsv_to_rgb(i * 0.618034 % 1, (0.85, 0.5, 0.95)[i % 3], (0.95, 0.85, 0.6)[i // 3 % 3])
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,7 +1,7 @@
-"""Prepared folders: written beside their place, sealed with a manifest, then renamed into it.
+"""Generated data folders: written to a temporary folder with a manifest, then renamed.
 
-A folder counts as whole only if its manifest is the expected one and every file that the manifest counts is there in
-its size, so a folder that was half written, by whatever accident, is written anew.
+A folder is complete only if its manifest is the expected one and number and sizes of its files match the manifest, so a
+partly written folder is detected and written again.
 """
 
 from __future__ import annotations
@@ -15,58 +15,55 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from ._errors import DataError
 from ._images import files_in
-from .base import DataError
 
 MANIFEST = "fingerprint.json"
 
-try:
-    import fcntl
-except ImportError:  # no such locks here: two processes may do the same work twice, the result is the same
-    fcntl = None  # type: ignore[assignment]
 
-
-def prepare(folder: Path, wanted: dict[str, Any], write: Callable[[Path], str]) -> tuple[str, ...]:
-    """Make sure that `folder` is there and whole.
+def prepare(folder: Path, expected: dict[str, Any], write: Callable[[Path], str]) -> tuple[str, ...]:
+    """Write `folder` unless it is complete.
 
     Args:
-        folder: where the data belongs.
-        wanted: what the manifest must say, known before anything is written.
-        write: fills an empty folder and returns the sha256 of its content, which is noted in the manifest.
+        folder: the folder of the data.
+        expected: entries of the manifest, known before anything is written.
+        write: fills an empty folder and returns the sha256 of its content, which is added to the manifest.
 
     Returns:
-        What was done, one line each; empty if the folder was whole.
+        What was done, one line each; empty if the folder was complete.
 
     Raises:
-        DataError: the disk is full, read-only or otherwise refuses; nothing half-written is left.
+        DataError: the folder cannot be written (full or read-only disk); no partly written folder is left.
     """
-    reason = what_is_missing(folder, wanted)
+    reason = defect(folder, expected)
     if not reason:
         return ()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.parent) as alone:
-            if not (reason := what_is_missing(folder, wanted)):
+        with _lock(folder) as locked:
+            if not (reason := defect(folder, expected)):
                 return ()
-            if alone:
+            if locked:
                 _remove_leftovers(folder)
             existed = folder.exists()
-            _write_aside(folder, wanted, write)
+            _write(folder, expected, write)
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}); free some space or allow writing there, or "
             "choose another place with KDBENCH_DATA"
         ) from error
-    return (f"{folder}: was not whole ({reason}) and has been written anew" if existed else f"{folder}: prepared",)
+    return (f"{folder}: was incomplete ({reason}) and has been written again" if existed else f"{folder}: prepared",)
 
 
-def what_is_missing(folder: Path, wanted: dict[str, Any]) -> str:
-    """Why `folder` is not whole; empty if it is."""
+def defect(folder: Path, expected: dict[str, Any]) -> str:
+    """Why `folder` is incomplete; empty if it is complete."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return f"no readable {MANIFEST}"
-    if not isinstance(manifest, dict) or {key: manifest.get(key) for key in wanted} != wanted:
+    if not isinstance(manifest, dict) or {key: manifest.get(key) for key in expected} != expected:
         return f"{MANIFEST} is of another version"
     if manifest.get("files") != _inventory(folder):
         return "files are missing or have another size"
@@ -74,23 +71,24 @@ def what_is_missing(folder: Path, wanted: dict[str, Any]) -> str:
 
 
 def _inventory(folder: Path) -> dict[str, list[int]]:
-    """Number of files and their bytes, for each folder, whatever it holds, and file directly inside."""
+    """Number of files and their total bytes, for each folder and file directly in `folder`."""
     inventory = {}
-    for part in sorted(folder.iterdir()):
-        if part.is_dir():
-            sizes = [(part / name).stat().st_size for name in files_in(part)]
-            inventory[part.name] = [len(sizes), sum(sizes)]
-        elif part.is_file() and part.name != MANIFEST:
-            inventory[part.name] = [1, part.stat().st_size]
+    for entry in sorted(folder.iterdir()):
+        if entry.is_dir():
+            sizes = [(entry / name).stat().st_size for name in files_in(entry)]
+            inventory[entry.name] = [len(sizes), sum(sizes)]
+        elif entry.is_file() and entry.name != MANIFEST:
+            inventory[entry.name] = [1, entry.stat().st_size]
     return inventory
 
 
-def _write_aside(folder: Path, wanted: dict[str, Any], write: Callable[[Path], str]) -> None:
-    aside = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
+def _write(folder: Path, expected: dict[str, Any], write: Callable[[Path], str]) -> None:
+    """Write the data to a temporary folder beside `folder`, then rename."""
+    temporary = Path(tempfile.mkdtemp(prefix=_prefix(folder), dir=folder.parent))
     try:
-        content = aside / "new"
+        content = temporary / "new"
         content.mkdir()
-        manifest = {**wanted, "content_sha256": write(content), "files": _inventory(content)}
+        manifest = {**expected, "content_sha256": write(content), "files": _inventory(content)}
         for file in sorted(content.rglob("*.json")):
             _sync(file)
         with (content / MANIFEST).open("w") as stream:
@@ -98,40 +96,40 @@ def _write_aside(folder: Path, wanted: dict[str, Any], write: Callable[[Path], s
             stream.flush()
             os.fsync(stream.fileno())
         _sync(content)
-        _install(content, folder, aside / "old", wanted)
+        _install(content, folder, temporary / "old", expected)
         _sync(folder.parent)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _install(content: Path, folder: Path, old: Path, wanted: dict[str, Any]) -> None:
-    """Rename into place; whoever comes second, where locks do not work, finds a whole folder and leaves it."""
-    if folder.exists() and what_is_missing(folder, wanted):
+def _install(content: Path, folder: Path, old: Path, expected: dict[str, Any]) -> None:
+    """Rename `content` to `folder`; without locks, a complete folder of another process is kept."""
+    if folder.exists() and defect(folder, expected):
         folder.rename(old)
     try:
         content.rename(folder)
     except OSError:
-        if what_is_missing(folder, wanted):
+        if defect(folder, expected):
             raise
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the folder's lock; gives False where the file system knows none."""
-    handle = os.open(folder, os.O_RDONLY)
+def _lock(folder: Path) -> Iterator[bool]:
+    """Hold the lock of `folder`, a file beside it; yields False if the file system does not support locks."""
+    file = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(file)
+    with contextlib.suppress(OSError, NotImplementedError):
+        lock.acquire()  # without it, two processes may do the same work twice, with the same result
     try:
-        alone = False
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                alone = True
-        yield alone
+        yield lock.is_locked
     finally:
-        os.close(handle)
+        if lock.is_locked:
+            file.unlink(missing_ok=True)  # while the lock is held; a waiting process then opens a new file
+            lock.release()
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left behind; only safe while alone."""
+    """Remove the temporary folders of killed processes; requires the lock."""
     for leftover in folder.parent.glob(f"{_prefix(folder)}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -1,9 +1,9 @@
-"""Scenes of handwritten digits: what the embedded data set looks like and how hard it is.
+"""Scenes of handwritten digits: the embedded detection set and the constants of its difficulty.
 
-The strokes are those of scikit-learn's bundled digits, 8x8 grey levels written by 43 people (Alpaydin and Kaynak,
+The strokes are those of scikit-learn's bundled digits, 8x8 gray levels written by 43 people (Alpaydin and Kaynak,
 Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49).
 
-The constants below are the difficulty; any change to what is drawn needs a new `VERSION`.
+Any change of the images needs a new `VERSION`.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 VERSION = 3
-SIZE = 128  # pixels, the side of a scene that the sizes below are meant for
+SIZE = 128  # pixels; the side of a scene for the sizes below
 
 EMPTY_SHARE = 0.02  # scenes without any object
 OBJECTS = (3, 7)
-LARGE_SHARE = 0.45  # scenes whose first object is drawn from LARGE_HEIGHTS, so that COCO's "large" occurs
+LARGE_SHARE = 0.45  # scenes with an object of LARGE_HEIGHTS, so that COCO's "large" occurs
 LARGE_HEIGHTS = (104.0, 123.0)  # pixels of the upright digit
 HEIGHTS = (18.0, 92.0)  # log-uniform
-STRETCH = (0.85, 1.3)  # width over the written width
+STRETCH = (0.85, 1.3)  # width relative to the written width
 ANGLE = 12.0  # degrees to either side
 SHEAR = 0.1
-# Each class prefers a hue, as many real classes do: with shape alone, a few hundred steps do not tell ten digits apart.
-HUE_SPREAD = 0.04  # of the colour circle, standard deviation around the class's own hue; classes are 0.1 apart
+# Each class has a typical hue, like many real classes: a few hundred steps do not suffice to learn shapes alone.
+HUE_SPREAD = 0.04  # of the color circle, standard deviation around the class's hue; hues are 0.1 apart
 SATURATION = (0.5, 1.0)
-DARKEST, BRIGHTEST = 15.0, 235.0  # grey levels of ink; nearer to black and white no hue is left
-CONTRAST = 90.0  # grey levels between ink and the background beneath, at least
-OVERLAPPING = 0.15  # share of objects that may lie over others at once; the rest look for a free place first
-MIN_VISIBLE = 0.65  # share of an object's ink that later objects must leave uncovered
-MIN_BOX = 8  # pixels; a digit whose longer side is below is not placed
-ATTEMPTS = 12  # places tried for an object before it is given up
+DARKEST, BRIGHTEST = 15.0, 235.0  # gray levels of ink; closer to black or white, hues are not visible
+CONTRAST = 90.0  # gray levels between ink and background, at least
+OVERLAPPING = 0.15  # share of objects that may cover others; for the rest a free position is tried first
+MIN_VISIBLE = 0.65  # share of an object's ink that must stay uncovered by later objects
+MIN_BOX = 8  # pixels; digits with a smaller longer side are left out
+ATTEMPTS = 12  # positions tried for an object before it is left out
 
 CLUTTER = (0, 4)  # lines, arcs and blobs in a scene
 CLUTTER_OPACITY = (40, 150)  # of 255
-DISTRACTORS = (0, 1)  # scrambled digits in a scene: real strokes, no digit
-TONE = (25.0, 85.0)  # mean grey level of the background; up to some 215, ink is also dark on bright
-TEXTURE = 14.0  # grey levels of the background's uneven tone
-NOISE = (1.0, 6.0)  # grey levels, standard deviation
+DISTRACTORS = (0, 1)  # scrambled digits in a scene: strokes that form no digit
+TONE = (25.0, 85.0)  # mean gray level of the background; up to about 215, ink is also dark on bright
+TEXTURE = 14.0  # gray levels of the background's uneven tone
+NOISE = (1.0, 6.0)  # gray levels, standard deviation
 
-INK = (0.42, 0.72)  # interpolated stroke level at which ink begins and is solid
-BLANK = 2  # empty cells put around the 8x8 strokes, so that interpolation fades out
+INK = (0.42, 0.72)  # interpolated stroke levels at which ink is 0 and 1
+BLANK = 2  # empty cells around the 8x8 strokes, for interpolation
 
 Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Box:
-    """A digit's visible ink: `label` 0 to 9; left, top, width and height in whole pixels."""
+    """The box of a digit's visible ink: `label` 0 to 9; left, top, width and height in whole pixels."""
 
     label: int
     x: int
@@ -70,42 +70,42 @@ class Strokes:
     labels: NDArray[np.int64]
 
     def draw(self, rng: Generator) -> tuple[NDArray[np.uint8], int]:
-        """A random digit, every class as likely, and its label."""
+        """A random digit of a uniformly drawn class, and its label."""
         label = int(rng.integers(10))
         return self.levels[rng.choice(np.flatnonzero(self.labels == label))], label
 
 
 def strokes(split: str) -> Strokes:
-    """The digits of "train" or "val": of each class every fifth is for "val", so the two share none."""
+    """The digits of "train" or "val", which are disjoint: every fifth digit of each class is for "val"."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    turn = np.zeros(len(labels), dtype=np.int64)
+    rank = np.zeros(len(labels), dtype=np.int64)  # within the class
     for label in range(10):
-        turn[labels == label] = np.arange((labels == label).sum())
-    chosen = (turn % 5 == 4) == (split == "val")
+        rank[labels == label] = np.arange((labels == label).sum())
+    chosen = (rank % 5 == 4) == (split == "val")
     levels = np.rint(images * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return Strokes(levels[chosen], labels[chosen].astype(np.int64))
 
 
 def scene(rng: Generator, source: Strokes, size: int = SIZE) -> tuple[NDArray[np.uint8], list[Box]]:
     """One scene, [size, size, 3] RGB, and its objects in drawing order."""
-    canvas = _background(rng, size)
+    canvas = background(rng, size)
     for _ in range(rng.integers(DISTRACTORS[0], DISTRACTORS[1] + 1)):
-        alpha = _glyph(_scrambled(rng, source), _log_uniform(rng, *HEIGHTS) * size / SIZE, rng)
+        alpha = glyph(scrambled_digit(rng, source), log_uniform(rng, *HEIGHTS) * size / SIZE, rng)
         if max(alpha.shape) < size:
-            _paint(canvas, alpha, *_place(rng, alpha, size), rng.random(), rng)
+            paint(canvas, alpha, *_random_position(rng, alpha, size), rng.random(), rng)
     owner = np.full((size, size), -1, dtype=np.int64)
     inks: list[int] = []
     labels: list[int] = []
     for height in _heights(rng):
         levels, label = source.draw(rng)
-        alpha = _glyph(levels, height * size / SIZE, rng)
-        spot = _free_spot(rng, alpha, owner, inks)
-        if spot is None:
+        alpha = glyph(levels, height * size / SIZE, rng)
+        position = _free_position(rng, alpha, owner, inks)
+        if position is None:
             continue
-        x, y = spot
-        _paint(canvas, alpha, x, y, rng.normal(label / 10, HUE_SPREAD), rng)
+        x, y = position
+        paint(canvas, alpha, x, y, rng.normal(label / 10, HUE_SPREAD), rng)
         ink = alpha > 0.5
         owner[y : y + ink.shape[0], x : x + ink.shape[1]][ink] = len(inks)
         inks.append(int(ink.sum()))
@@ -116,16 +116,16 @@ def scene(rng: Generator, source: Strokes, size: int = SIZE) -> tuple[NDArray[np
 
 
 def _heights(rng: Generator) -> list[float]:
-    """Heights in pixels for a scene of `SIZE`, large ones first: small objects end up in front."""
+    """Heights in pixels for a scene of `SIZE`, in descending order, so that small objects are in front."""
     if rng.random() < EMPTY_SHARE:
         return []
-    heights = [_log_uniform(rng, *HEIGHTS) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
+    heights = [log_uniform(rng, *HEIGHTS) for _ in range(rng.integers(OBJECTS[0], OBJECTS[1] + 1))]
     if rng.random() < LARGE_SHARE:
         heights[0] = rng.uniform(*LARGE_HEIGHTS)
     return sorted(heights, reverse=True)
 
 
-def _background(rng: Generator, size: int) -> Pixels:
+def background(rng: Generator, size: int) -> Pixels:
     """A smooth, slightly uneven gradient with translucent lines, arcs and blobs, [size, size, 3]."""
     tone = rng.uniform(*TONE)
     corners = np.clip(tone + rng.uniform(-45, 45, (2, 2, 1)) + rng.uniform(-25, 25, (2, 2, 3)), 0, 255)
@@ -141,7 +141,7 @@ def _background(rng: Generator, size: int) -> Pixels:
 
 
 def _clutter(pen: ImageDraw.ImageDraw, rng: Generator, size: int) -> None:
-    colour = (*rng.integers(0, 256, 3).tolist(), int(rng.integers(*CLUTTER_OPACITY)))
+    color = (*rng.integers(0, 256, 3).tolist(), int(rng.integers(*CLUTTER_OPACITY)))
     x, y = rng.uniform(0, size, 2).tolist()
     a, b = (rng.uniform(0.04, 0.3, 2) * size).tolist()
     box = (x - a, y - b, x + a, y + b)
@@ -150,22 +150,22 @@ def _clutter(pen: ImageDraw.ImageDraw, rng: Generator, size: int) -> None:
     if shape == 0:
         turn = rng.uniform(0, math.pi)
         dx, dy = 2 * a * math.cos(turn), 2 * a * math.sin(turn)
-        pen.line((x - dx, y - dy, x + dx, y + dy), fill=colour, width=thick)
+        pen.line((x - dx, y - dy, x + dx, y + dy), fill=color, width=thick)
     elif shape == 1:
         start = rng.uniform(0, 360)
-        pen.arc(box, start, start + rng.uniform(60, 170), fill=colour, width=thick)
+        pen.arc(box, start, start + rng.uniform(60, 170), fill=color, width=thick)
     else:
-        pen.ellipse(box, fill=colour)
+        pen.ellipse(box, fill=color)
 
 
-def _scrambled(rng: Generator, source: Strokes) -> NDArray[np.uint8]:
-    """Quarters of two digits, each in a corner where it does not belong, [8, 8]."""
+def scrambled_digit(rng: Generator, source: Strokes) -> NDArray[np.uint8]:
+    """Quarters of two digits at wrong corners, [8, 8]."""
     top, bottom = (source.draw(rng)[0] for _ in range(2))
     return np.block([[bottom[4:, 4:], top[4:, :4]], [top[:4, 4:], bottom[:4, :4]]])
 
 
-def _glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: float = ANGLE) -> Pixels:
-    """Opacity 0 to 1 of a digit scaled to `height` pixels, turned and sheared at random; cut tightly to its ink."""
+def glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: float = ANGLE) -> Pixels:
+    """Opacity 0 to 1 of a digit scaled to `height` pixels, randomly rotated and sheared; cropped to its ink."""
     padded = np.pad(levels, BLANK)
     written = _extent(levels > 255 * INK[0], 0)
     scale = height / max(1, written.stop - written.start)
@@ -176,7 +176,7 @@ def _glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: floa
     middle = padded.shape[0] / 2
     side = math.ceil(2 * middle * float(np.abs(forward).sum(axis=1).max()))
     inverse = np.linalg.inv(forward)
-    # The offset maps the middle of the output to the middle of the strokes, give or take part of a pixel.
+    # The offset maps the center of the output to the center of the strokes, with a random subpixel shift.
     offset = middle - inverse @ (np.full(2, side / 2) + rng.uniform(-0.5, 0.5, 2))
     matrix = (*inverse[0].tolist(), float(offset[0]), *inverse[1].tolist(), float(offset[1]))
     drawn = Image.fromarray(padded).transform(
@@ -188,18 +188,18 @@ def _glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: floa
 
 
 def _extent(present: NDArray[np.bool_], axis: int) -> slice:
-    """Where along the rows (axis 0) or columns (axis 1) of `present`, [h, w], anything is there."""
-    there = np.flatnonzero(present.any(axis=1 - axis))
-    return slice(int(there[0]), int(there[-1]) + 1) if len(there) else slice(0, 0)
+    """The range of rows (axis 0) or columns (axis 1) with any true value in `present`, [h, w]."""
+    indices = np.flatnonzero(present.any(axis=1 - axis))
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)
 
 
-def _place(rng: Generator, alpha: Pixels, size: int) -> tuple[int, int]:
+def _random_position(rng: Generator, alpha: Pixels, size: int) -> tuple[int, int]:
     height, width = alpha.shape
     return int(rng.integers(size - width + 1)), int(rng.integers(size - height + 1))
 
 
-def _free_spot(rng: Generator, alpha: Pixels, owner: NDArray[np.int64], inks: list[int]) -> tuple[int, int] | None:
-    """Left and top of a place where the objects drawn so far stay visible enough; None if none was found."""
+def _free_position(rng: Generator, alpha: Pixels, owner: NDArray[np.int64], inks: list[int]) -> tuple[int, int] | None:
+    """Left and top of a position that leaves earlier objects visible enough; None if no try succeeded."""
     height, width = alpha.shape
     size = len(owner)
     if max(height, width) > size or min(height, width) == 0 or max(height, width) < MIN_BOX:
@@ -208,7 +208,7 @@ def _free_spot(rng: Generator, alpha: Pixels, owner: NDArray[np.int64], inks: li
     before = np.bincount(owner[owner >= 0], minlength=len(inks))
     free_first = 0 if rng.random() < OVERLAPPING else ATTEMPTS
     for attempt in range(free_first + ATTEMPTS):
-        x, y = _place(rng, alpha, size)
+        x, y = _random_position(rng, alpha, size)
         beneath = owner[y : y + height, x : x + width]
         if attempt < free_first and (beneath >= 0).any():
             continue
@@ -219,25 +219,25 @@ def _free_spot(rng: Generator, alpha: Pixels, owner: NDArray[np.int64], inks: li
     return None
 
 
-def _paint(
+def paint(
     canvas: Pixels, alpha: Pixels, x: int, y: int, hue: float, rng: Generator, contrast: float = CONTRAST
 ) -> None:
-    """Lay a digit over the canvas in a colour of about this hue (0 to 1), bright on dark or dark on bright."""
+    """Draw a digit on the canvas in a color of about this hue (0 to 1), bright on dark or dark on bright."""
     if not alpha.size:
         return
     here = canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]]
     weights = np.array([0.299, 0.587, 0.114])
     beneath = float(here.mean(axis=(0, 1), dtype=np.float64) @ weights)
     bright = beneath < 110 or (beneath < 145 and rng.random() < 0.5)
-    colour = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*SATURATION), 1.0))
+    color = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*SATURATION), 1.0))
     if bright:
         goal = rng.uniform(min(BRIGHTEST, beneath + contrast), BRIGHTEST)
     else:
         goal = rng.uniform(DARKEST, max(DARKEST, beneath - contrast))
-    # Shifting the brightness to the goal can leave the range of a channel; the next turns make up for what was cut.
+    # Shifting the brightness to the goal can exceed the range of a channel; iterations correct for the clipping.
     for _ in range(3):
-        colour = np.clip(colour + (goal - float(colour @ weights)), 0, 255)
-    here += alpha[..., None] * (colour.astype(np.float32) - here)
+        color = np.clip(color + (goal - float(color @ weights)), 0, 255)
+    here += alpha[..., None] * (color.astype(np.float32) - here)
 
 
 def _visible_box(visible: NDArray[np.bool_], label: int) -> Box:
@@ -245,5 +245,5 @@ def _visible_box(visible: NDArray[np.bool_], label: int) -> Box:
     return Box(label, columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
 
 
-def _log_uniform(rng: Generator, low: float, high: float) -> float:
+def log_uniform(rng: Generator, low: float, high: float) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))

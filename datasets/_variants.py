@@ -1,6 +1,6 @@
 """Variants of a classification set: fewer training images, a lower resolution for the student, noisy evaluation.
 
-What is kept and which noise is drawn is our choice, the same in every run. The fingerprint stays the whole set's.
+The subset and the noise are our choice and the same in every run. The fingerprint is that of the whole set.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _VALUES: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
     "resolution": ((int,), lambda x: x > 0, "a whole number of pixels, 1 or more"),
 }
 NAMES = tuple(_VALUES)
-_KEPT, _NOISE = 1, 2  # seeds
+_SUBSET, _NOISE = 1, 2  # seeds
 
 
 def check(options: dict[str, Any]) -> None:
-    """Whether the values are possible for any data set.
+    """Check option values independently of the data set.
 
     Raises:
-        DataError: names the option, its value and what it may be.
+        DataError: a value of the wrong type or out of range.
     """
     for name, value in options.items():
-        kinds, fits, wanted = _VALUES[name]
-        if isinstance(value, bool) or not isinstance(value, kinds) or not fits(value):
-            raise DataError(f"data option {name}={value!r}: must be {wanted}")
+        kinds, is_valid, expected = _VALUES[name]
+        if isinstance(value, bool) or not isinstance(value, kinds) or not is_valid(value):
+            raise DataError(f"data option {name}={value!r}: must be {expected}")
 
 
 def apply(data: ImageSet, options: dict[str, Any]) -> ImageSet:
-    """The variant of `data` that `options`, already checked, make of it.
+    """The variant of `data` for `options`, which `check` has accepted.
 
     Args:
-        data: the whole set, which is not changed.
-        options: fraction: share of each class's training images to keep. noise: standard deviation of Gaussian noise
-            on validation images, in units of 0..1. resolution: side to which the student's input is reduced.
+        data: the whole set, which is not modified.
+        options: fraction: share of each class's training images. noise: standard deviation of Gaussian noise on
+            validation images, in units of 0..1. resolution: side to which the student's input is reduced.
 
     Raises:
         DataError: an option does not fit the data.
@@ -56,21 +56,21 @@ def apply(data: ImageSet, options: dict[str, Any]) -> ImageSet:
     return data
 
 
-def kept(labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """Positions, ascending, of a class-balanced share of `labels` [N]; a smaller share lies within a larger one.
+def subset(labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
+    """Positions, ascending, of a class-balanced share of `labels` [N]; a larger share contains every smaller one.
 
-    Of each class's n samples round(fraction n) are kept, halves up and at least one.
+    Of each class's n samples it contains round(fraction n), halves rounded up, and at least one.
     """
-    rng = np.random.default_rng(_KEPT)
+    rng = np.random.default_rng(_SUBSET)
     chosen = []
     for label in np.unique(labels):
-        places = rng.permutation(np.flatnonzero(labels == label))
-        chosen.append(places[: max(1, int(fraction * len(places) + 0.5))])
+        positions = rng.permutation(np.flatnonzero(labels == label))
+        chosen.append(positions[: max(1, int(fraction * len(positions) + 0.5))])
     return np.sort(np.concatenate(chosen))
 
 
 def _fewer(data: ImageSet, fraction: float) -> ImageSet:
-    positions = kept(data.train.labels, fraction)
+    positions = subset(data.train.labels, fraction)
     notice = f"train: {len(positions)} of {len(data.train)} images, the same share of each class"
     train: ArraySplit | FileSplit
     if isinstance(data.train, ArraySplit):
@@ -91,7 +91,7 @@ def _reduced(data: ImageSet, side: int) -> ImageSet:
 
 
 def _noisy(data: ImageSet, sigma: float) -> ArraySplit:
-    """The validation images with noise, rounded to uint8; another deviation scales the same draws."""
+    """The validation images with noise, rounded to uint8; every sigma scales the same noise."""
     val = _arrays(data, "noise")
     rng = np.random.default_rng(_NOISE)
     images = np.empty_like(val.images)
@@ -105,7 +105,7 @@ def _noisy(data: ImageSet, sigma: float) -> ArraySplit:
 def _arrays(data: ImageSet, option: str) -> ArraySplit:
     if not isinstance(data.val, ArraySplit):
         raise DataError(
-            f"data option {option}: is for small images in arrays, and {data.path} is a folder of image files; remove "
+            f"data option {option}: needs images in arrays, and {data.path} is a folder of image files; remove "
             "it, or give an .npz file"
         )
     return data.val

@@ -1,4 +1,4 @@
-"""What every data set shares: the error that bad data is answered with, and the shapes of what is opened."""
+"""Types of opened data sets: image sets for classification, mask sets for segmentation, and their splits."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:  # importing the package stays cheap
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["VOID", "ArraySplit", "DataError", "FileSplit", "ImageSet", "MaskSet", "MaskSplit"]
+__all__ = ["IGNORE_INDEX", "ArraySplit", "DataError", "FileSplit", "ImageSet", "MaskSet", "MaskSplit"]
 
-VOID = 255
-"""Class index of pixels that count for nothing."""
+IGNORE_INDEX = 255
+"""Class index of ignored pixels."""
 
-KEPT_BYTES = 2**28
-"""A split whose decoded images take no more than this is decoded once and kept."""
+CACHE_BYTES = 2**28
+"""A split whose decoded images take at most this many bytes is decoded once and kept in memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Small images in memory.
+    """Images and labels in memory.
 
     Attributes:
         images: uint8 [N, H, W, 3], RGB.
@@ -42,7 +42,7 @@ class ArraySplit:
 
 @dataclass(frozen=True, eq=False)
 class FileSplit:
-    """Image files and their labels, decoded when they are asked for.
+    """Image files and labels; images are decoded by `load`.
 
     Attributes:
         files: N image files.
@@ -59,7 +59,7 @@ class FileSplit:
         """Image `i` in RGB.
 
         Raises:
-            DataError: it cannot be decoded; names the file.
+            DataError: the file cannot be decoded.
         """
         from . import _images
 
@@ -71,17 +71,17 @@ class ImageSet:
     """A classification data set.
 
     Attributes:
-        name: what results call it.
-        path: the file or folder that it was read from.
+        name: name in result rows.
+        path: file or folder of the data.
         classes: K names, in label order.
-        train: images to learn from.
-        val: images to evaluate on.
-        mean: of the training images per channel, RGB in 0..1, as the papers' recipes normalise.
-        std: likewise.
-        fingerprint: 16 hex digits of the whole data set's content; the same for every variant of it.
-        epoch_images: training images that an epoch counts: of the whole set, also where `fraction` keeps fewer.
-        resolution: side in pixels to which the student's input is reduced (and brought back); None for as it is.
-        notices: how the set was prepared and what was left out, one line each.
+        train: training images.
+        val: validation images.
+        mean: mean per channel for normalization, RGB in 0..1.
+        std: standard deviation per channel for normalization.
+        fingerprint: 16 hex digits of the content; equal for all variants of a set.
+        epoch_images: training images per epoch: those of the whole set, also with `fraction`.
+        resolution: side in pixels to which the student's input is reduced (and enlarged again); None for no reduction.
+        notices: what was prepared or left out, one line each.
     """
 
     name: str
@@ -99,15 +99,15 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class MaskSplit:
-    """Images and their masks for segmentation, decoded when they are asked for.
+    """Images and masks for segmentation; both are decoded by `load`.
 
     Attributes:
         images: N image files.
-        masks: N mask files of one 8-bit channel, each of its image's size.
+        masks: N mask files of one 8-bit channel, in the size of the images.
         sizes: width and height, pixels, int64 [N, 2].
-        indices: class index of every label that masks may hold, or VOID, uint8 [256].
-        known: which labels these are, bool [256].
-        mend: what to do about another label.
+        indices: class index or IGNORE_INDEX of every label, uint8 [256].
+        known: which labels masks may contain, bool [256].
+        fix: how to fix another label, for the message.
     """
 
     images: tuple[Path, ...]
@@ -115,8 +115,8 @@ class MaskSplit:
     sizes: NDArray[np.int64]
     indices: NDArray[np.uint8]
     known: NDArray[np.bool_]
-    mend: str
-    _kept: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
+    fix: str
+    _cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -127,44 +127,51 @@ class MaskSplit:
         return width, height
 
     def load(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Image `i`, RGB [H, W, 3], and its class indices, [H, W] with VOID; not to be changed.
+        """Image `i`, RGB [H, W, 3], and its class indices, [H, W] with IGNORE_INDEX; do not modify them.
 
         Raises:
-            DataError: a file cannot be decoded, or the mask holds a label that it may not.
+            DataError: a file cannot be decoded, or the mask contains an unknown label.
         """
-        if i in self._kept:
-            return self._kept[i]
+        if i in self._cache:
+            return self._cache[i]
         pair = self._decode(i)
         if self._small:
-            self._kept[i] = pair
+            self._cache[i] = pair
         return pair
 
     def verify(self, full: bool = False) -> None:
-        """Look at every file.
+        """Check every file.
 
         Args:
-            full: decode every image and mask; else read both ends of each file and decode only those that do not end
-                as they should, and where the split is small enough to be kept, every mask.
+            full: decode all images and masks; else read only the ends of each file, decode files that seem truncated,
+                and decode all masks of a split that is small enough to be kept in memory.
 
         Raises:
-            DataError: names the first broken file.
+            DataError: the first broken file.
         """
-        from . import _images, _masks
+        from . import _images
 
         for i in range(len(self)):
-            if full or not (_images.looks_whole(self.images[i]) and _images.looks_whole(self.masks[i])):
+            if full or not (_images.is_complete(self.images[i]) and _images.is_complete(self.masks[i])):
                 self._decode(i)
             elif self._small:
-                _masks.decode_mask(self, i)
+                self._decode_mask(i)
 
     @cached_property
     def _small(self) -> bool:
-        return 4 * int(self.sizes.prod(axis=1).sum()) <= KEPT_BYTES
+        return 4 * int(self.sizes.prod(axis=1).sum()) <= CACHE_BYTES
 
     def _decode(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        from . import _masks
+        import numpy as np
 
-        return _masks.decode(self, i)
+        from . import _images
+
+        return np.asarray(_images.decode(self.images[i])), self._decode_mask(i)
+
+    def _decode_mask(self, i: int) -> NDArray[np.uint8]:
+        from . import _mask_files
+
+        return _mask_files.decode(self.masks[i], self.indices, self.known, self.fix)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,22 +179,22 @@ class MaskSet:
     """A segmentation data set.
 
     Attributes:
-        name: what results call it.
+        name: name in result rows.
         path: the folder.
         classes: K names, in the order of their indices.
-        colours: RGB of each class, for pictures.
-        train: images to learn from.
-        val: images to evaluate on.
-        mean: per channel, RGB in 0..1, as the recipes normalise.
-        std: likewise.
-        fingerprint: 16 hex digits: classes, what labels mean, names and sizes of all files.
-        notices: how the set was prepared, one line each.
+        colors: RGB of each class, for figures.
+        train: training images.
+        val: validation images.
+        mean: mean per channel for normalization, RGB in 0..1.
+        std: standard deviation per channel for normalization.
+        fingerprint: 16 hex digits of the classes, the label indices, and the names and sizes of all files.
+        notices: what was prepared, one line each.
     """
 
     name: str
     path: Path
     classes: tuple[str, ...]
-    colours: tuple[tuple[int, int, int], ...]
+    colors: tuple[tuple[int, int, int], ...]
     train: MaskSplit
     val: MaskSplit
     mean: tuple[float, float, float]

@@ -1,7 +1,7 @@
 """CamVid: 367 + 101 street images of 480x360 pixels in 11 classes, as SegNet and CIRKD split them.
 
 Brostow, Fauqueur, Cipolla, Semantic object classes in video, Pattern Recognition Letters 2009. Read as a mask folder;
-label 11 is void.
+label 11 is ignored.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 from . import _mask_folder
 from .base import DataError, MaskSet
 
-IGNORE_INDEX = 11
+IGNORED_LABEL = 11
 CLASSES = 11
-COLOURS = (
+COLORS = (
     (128, 128, 128),  # sky
     (128, 0, 0),  # building
     (192, 192, 128),  # pole
@@ -29,7 +29,7 @@ COLOURS = (
 
 
 def present(root: Path) -> Path | None:
-    """`root/camvid`; None if it is not there."""
+    """`root/camvid`; None if it is missing."""
     return root / "camvid" if (root / "camvid").is_dir() else None
 
 
@@ -37,18 +37,18 @@ def open_masks(root: Path) -> MaskSet:
     """CamVid at `root/camvid`.
 
     Raises:
-        DataError: something is missing (the message says what to put where) or broken.
+        DataError: files are missing (the message says where to put them) or broken.
     """
     path = root / "camvid"
     if not path.is_dir():
         raise DataError(
-            f"{path}: there is no CamVid; put it there as {_mask_folder.LAYOUT}, with label {IGNORE_INDEX} for void, "
+            f"{path}: CamVid is missing; put it there as {_mask_folder.LAYOUT}, with label {IGNORED_LABEL} ignored, "
             "or name another folder with --data PATH"
         )
-    data = _mask_folder.open_folder(path, "camvid", IGNORE_INDEX, COLOURS)
+    data = _mask_folder.open_folder(path, "camvid", IGNORED_LABEL, COLORS)
     if len(data.classes) != CLASSES:
         raise DataError(
-            f"{path / 'classes.txt'}: names {len(data.classes)} classes, and CamVid has {CLASSES} here; restore the "
-            "list, or name the folder as a set of its own with --data PATH"
+            f"{path / 'classes.txt'}: names {len(data.classes)} classes, but CamVid has {CLASSES}; restore the list, "
+            "or read the folder as another data set with --data PATH"
         )
     return data

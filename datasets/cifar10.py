@@ -1,4 +1,4 @@
-"""CIFAR-10: 50,000 + 10,000 images of 32x32 pixels in ten classes; where it is read from stands in `_cifar.py`."""
+"""CIFAR-10: 50,000 + 10,000 images of 32x32 pixels in ten classes; `_cifar.py` describes its files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CIFAR10 = Cifar(
 
 
 def present(root: Path) -> Path | None:
-    """`root/cifar10.npz`, else torchvision's folder or archive; None if there is none."""
+    """`root/cifar10.npz`, else torchvision's folder or archive; None if all are missing."""
     return CIFAR10.present(root)
 
 
 def open_images(root: Path) -> ImageSet:
-    """CIFAR-10 under `root`, downloaded if it is not there.
+    """CIFAR-10 under `root`, downloaded if missing.
 
     Raises:
-        DataError: it is neither there nor to be had, or is broken.
+        DataError: it is missing and cannot be downloaded, or is broken.
     """
     return CIFAR10.open(root)

@@ -1,4 +1,4 @@
-"""CIFAR-100: 50,000 + 10,000 images of 32x32 pixels, with the fine labels; read from where `_cifar.py` says."""
+"""CIFAR-100: 50,000 + 10,000 images of 32x32 pixels, with the fine labels; `_cifar.py` describes its files."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ CIFAR100 = Cifar(
 
 
 def present(root: Path) -> Path | None:
-    """`root/cifar100.npz`, else torchvision's folder or archive; None if there is none."""
+    """`root/cifar100.npz`, else torchvision's folder or archive; None if all are missing."""
     return CIFAR100.present(root)
 
 
 def open_images(root: Path) -> ImageSet:
-    """CIFAR-100 under `root`, downloaded if it is not there.
+    """CIFAR-100 under `root`, downloaded if missing.
 
     Raises:
-        DataError: it is neither there nor to be had, or is broken.
+        DataError: it is missing and cannot be downloaded, or is broken.
     """
     return CIFAR100.open(root)

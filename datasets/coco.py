@@ -2,7 +2,7 @@
 
 Images, boxes and classes for detection, read from the layout of COCO 2017 (Lin et al., Microsoft COCO, ECCV 2014,
 https://cocodataset.org): `annotations/instances_train2017.json`, `annotations/instances_val2017.json`, `train2017/`,
-`val2017/`. What is left out follows the loader that the papers trained with (mmdetection's `CocoDataset`).
+`val2017/`. Images and boxes are left out as in the papers' loader (mmdetection's `CocoDataset`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 
 from . import _annotations, _images
 from ._annotations import Annotations, Counts
-from .base import KEPT_BYTES, DataError
+from .base import CACHE_BYTES, DataError
 
 Sample = tuple[Image.Image, NDArray[np.float32], NDArray[np.int64], int]
 _LAYOUT = "annotations/instances_train*.json and instances_val*.json with image folders train*/ and val*/ beside"
@@ -32,9 +32,9 @@ class CocoSplit:
 
     Attributes:
         name: "train" or "val".
-        annotation_file: what the evaluator reads.
-        image_folder: where the image files lie.
-        counts: what the annotation file holds and what was left out.
+        annotation_file: the file for the evaluator.
+        image_folder: the folder of the image files.
+        counts: numbers of images and annotations, and of those left out.
     """
 
     def __init__(self, name: str, annotations: Annotations, image_folder: Path) -> None:
@@ -43,14 +43,14 @@ class CocoSplit:
         self.image_folder = image_folder
         self.annotations = annotations
         self.counts: Counts = annotations.counts
-        # Training skips images without any annotation, as `filter_empty_gt` does; an image with nothing but crowds or
-        # dropped boxes stays, as pure background.
-        keep = annotations.annotated if name == "train" else np.ones(self.counts.images, dtype=bool)
-        self._rows: NDArray[np.int64] = np.flatnonzero(keep)
-        self._small = 3 * int(annotations.sizes[self._rows].prod(axis=1).sum()) <= KEPT_BYTES
-        self._kept: dict[int, Image.Image] = {}
+        # Training skips images without any annotation, like `filter_empty_gt`; images that only have crowds or dropped
+        # boxes are included as background.
+        used = annotations.annotated if name == "train" else np.ones(self.counts.images, dtype=bool)
+        self._rows: NDArray[np.int64] = np.flatnonzero(used)
+        self._small = 3 * int(annotations.sizes[self._rows].prod(axis=1).sum()) <= CACHE_BYTES
+        self._cache: dict[int, Image.Image] = {}
         if not len(self._rows) or not self.counts.boxes:
-            raise DataError(f"{self.annotation_file}: no object to use for {name}; add images with annotations")
+            raise DataError(f"{self.annotation_file}: no object for {name}; add images with annotations")
 
     def __len__(self) -> int:
         """Number of images, N."""
@@ -69,58 +69,57 @@ class CocoSplit:
         """Image `i`: RGB image; boxes float32 [n, 4], x1 y1 x2 y2 in pixels; labels int64 [n], 0 to K - 1; image id.
 
         Raises:
-            DataError: the image cannot be decoded or has another size than its annotation file says.
+            DataError: the image cannot be decoded or has another size than in the annotation file.
         """
         boxes, labels = self.objects(i)
-        image = self._kept[i] if i in self._kept else self._decode(i)
+        image = self._cache[i] if i in self._cache else self._decode(i)
         if self._small:
-            self._kept[i] = image
+            self._cache[i] = image
         return image, boxes, labels, int(self.annotations.image_ids[self._rows[i]])
 
     def objects(self, i: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Boxes [n, 4] and labels [n] of image `i` without decoding it; both are the caller's to change."""
+        """Boxes [n, 4] and labels [n] of image `i` without decoding it; both are copies."""
         row = self._rows[i]
-        here = slice(self.annotations.offsets[row], self.annotations.offsets[row + 1])
-        return self.annotations.boxes[here].copy(), self.annotations.labels[here].copy()
+        rows = slice(self.annotations.offsets[row], self.annotations.offsets[row + 1])
+        return self.annotations.boxes[rows].copy(), self.annotations.labels[rows].copy()
 
     def size(self, i: int) -> tuple[int, int]:
-        """Width and height of image `i` in pixels, as its annotation file says."""
+        """Width and height of image `i` in pixels, from the annotation file."""
         width, height = self.annotations.sizes[self._rows[i]].tolist()
         return width, height
 
     def verify(self, full: bool = False) -> None:
-        """Look at every image file.
+        """Check every image file.
 
         Args:
-            full: decode every image; else read both ends of each file and decode only those that do not end as they
-                should.
+            full: decode all images; else read only both ends of each file and decode files that seem truncated.
 
         Raises:
-            DataError: names the first broken file.
+            DataError: the first broken file.
         """
         for i in range(len(self)):
-            if full or not _images.looks_whole(self.path(i)):
+            if full or not _images.is_complete(self.path(i)):
                 self._decode(i)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What a reader of the results should know was left out or changed, one line each."""
+        """What was left out or changed, one line each."""
         return tuple(self._notices())
 
     def _notices(self) -> Iterator[str]:
-        counts, where = self.counts, self.annotation_file.name
+        counts, file = self.counts, self.annotation_file.name
         if counts.empty:
-            fate = "left out of training" if self.name == "train" else "kept"
-            yield f"{where}: {counts.empty} of {counts.images} images have no annotation; {fate}"
+            use = "left out of training" if self.name == "train" else "included"
+            yield f"{file}: {counts.empty} of {counts.images} images have no annotation; {use}"
         if counts.crowds:
-            yield f"{where}: {counts.crowds} crowd annotations are no training boxes"
+            yield f"{file}: {counts.crowds} crowd annotations are not used as boxes"
         if counts.dropped:
             yield (
-                f"{where}: {counts.dropped} boxes dropped for a side below 1 pixel or an area of 0 or less "
+                f"{file}: {counts.dropped} boxes dropped for a side below 1 pixel or an area of 0 or less "
                 f"(first: annotation {counts.first_dropped})"
             )
         if counts.clipped:
-            yield (f"{where}: {counts.clipped} boxes clipped to their image (first: annotation {counts.first_clipped})")
+            yield (f"{file}: {counts.clipped} boxes clipped to their image (first: annotation {counts.first_clipped})")
 
     def _decode(self, i: int) -> Image.Image:
         return _images.decode(self.path(i), *self.size(i))
@@ -131,14 +130,14 @@ class CocoFolder:
     """A detection data set on disk.
 
     Attributes:
-        name: what results call it.
+        name: name in result rows.
         path: the folder.
         classes: K names, in label order.
-        category_ids: K ids that the annotation files use for them; ascending, gaps kept.
-        train: images to learn from.
-        val: images to evaluate on.
-        identity: fixed fingerprint of a generated set; empty for files from elsewhere.
-        preparation: notices from preparing the folder.
+        category_ids: K ids of the classes in the annotation files, ascending, with gaps.
+        train: training images.
+        val: validation images.
+        identity: fingerprint of a generated set; empty for other sets.
+        preparation: notices from generating the folder.
     """
 
     name: str
@@ -152,26 +151,26 @@ class CocoFolder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that tell two data sets apart: annotation bytes, names and sizes of all listed image files.
+        """16 hex digits of the annotation bytes and of the names and sizes of all listed image files.
 
-        Independent of where the folder lies. Computed on first use, since it asks the size of every file.
+        Independent of the path of the folder. Computed on first use, since it reads the size of every file.
         """
         return self.identity or _fingerprint(self.train, self.val)
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """How the folder was prepared and what was left out of its splits, one line each."""
+        """What was generated and what was left out of the splits, one line each."""
         return (*self.preparation, *self.train.notices, *self.val.notices)
 
     @property
     def is_coco_2017(self) -> bool:
-        """Whether this has as many images and classes as the real, whole COCO 2017."""
+        """Whether the numbers of images and classes are those of the complete COCO 2017."""
         images = {split.name: split.counts.images for split in (self.train, self.val)}
         return images == _STANDARD_IMAGES and len(self.classes) == _STANDARD_CLASSES
 
 
 def present(root: Path) -> Path | None:
-    """`root/coco`; None if it is not there."""
+    """`root/coco`; None if it is missing."""
     return root / "coco" if (root / "coco").is_dir() else None
 
 
@@ -179,13 +178,13 @@ def open_coco(root: Path) -> CocoFolder:
     """COCO 2017 at `root/coco`.
 
     Raises:
-        DataError: something is missing (the message says what to put where) or broken.
+        DataError: files are missing (the message says where to put them) or broken.
     """
     path = root / "coco"
     if not path.is_dir():
         raise DataError(
-            f"{path}: there is no COCO 2017; unpack train2017.zip, val2017.zip and annotations_trainval2017.zip from "
-            "https://cocodataset.org/#download there, or name another COCO folder with --data PATH"
+            f"{path}: COCO 2017 is missing; unpack train2017.zip, val2017.zip and annotations_trainval2017.zip from "
+            "https://cocodataset.org/#download there, or give another COCO folder with --data PATH"
         )
     return open_folder(path, name="coco", train="train2017", val="val2017")
 
@@ -198,48 +197,48 @@ def open_folder(
     identity: str = "",
     preparation: tuple[str, ...] = (),
 ) -> CocoFolder:
-    """Any folder in COCO format.
+    """The data set in a folder in COCO format.
 
     Args:
-        path: holds `annotations/instances_<split>.json` and the image folder `<split>/` of two splits.
-        name: what results call it; the folder's own name by default.
+        path: a folder with `annotations/instances_<split>.json` and the image folder `<split>/` of two splits.
+        name: name in result rows; the name of the folder by default.
         train: name of the training split, such as "train2017"; by default the only one that starts with "train".
-        val: the same for validation.
-        identity: fixed fingerprint of a generated set.
-        preparation: notices from preparing the folder.
+        val: name of the validation split, likewise.
+        identity: fingerprint of a generated set.
+        preparation: notices from generating the folder.
 
     Raises:
         DataError: files are missing, ambiguous or broken, or the two splits differ in their categories.
     """
     if not path.is_dir():
         raise DataError(f"{path}: is not a folder; put a COCO data set there: {_LAYOUT}")
-    places = {kind: _place(path, kind, wanted) for kind, wanted in (("train", train), ("val", val))}
-    return open_files(path, name or path.resolve().name, places, identity, preparation)
+    files = {split: _files(path, split, folder) for split, folder in (("train", train), ("val", val))}
+    return open_files(path, name or path.resolve().name, files, identity, preparation)
 
 
 def open_files(
     path: Path,
     name: str,
-    places: Mapping[str, tuple[Path, Path]],
+    files: Mapping[str, tuple[Path, Path]],
     identity: str = "",
     preparation: tuple[str, ...] = (),
 ) -> CocoFolder:
-    """A data set whose files lie anywhere.
+    """The data set of these files.
 
     Args:
-        path: what messages call it.
-        name: what results call it.
-        places: annotation file and image folder of "train" and "val".
-        identity: fixed fingerprint of a generated set.
-        preparation: notices from preparing it.
+        path: name in messages.
+        name: name in result rows.
+        files: annotation file and image folder of "train" and "val".
+        identity: fingerprint of a generated set.
+        preparation: notices from generating the files.
 
     Raises:
         DataError: files are missing or broken, or the two splits differ in their categories.
     """
-    splits = {kind: _open_split(kind, *place) for kind, place in places.items()}
-    ours, theirs = (split.annotations.categories for split in splits.values())
-    if ours != theirs:
-        differing = sorted(set(ours) ^ set(theirs))
+    splits = {split: _open_split(split, *paths) for split, paths in files.items()}
+    categories, val_categories = (split.annotations.categories for split in splits.values())
+    if categories != val_categories:
+        differing = sorted(set(categories) ^ set(val_categories))
         raise DataError(
             f"{splits['val'].annotation_file}: its categories differ from those of "
             f"{splits['train'].annotation_file.name}, first in {differing[0]}; list the same ids and names in both"
@@ -247,20 +246,21 @@ def open_files(
     return CocoFolder(
         name=name,
         path=path,
-        classes=tuple(label for _, label in ours),
-        category_ids=tuple(category for category, _ in ours),
+        classes=tuple(name for _, name in categories),
+        category_ids=tuple(category for category, _ in categories),
         identity=identity,
         preparation=preparation,
         **splits,
     )
 
 
-def _place(path: Path, kind: str, wanted: str) -> tuple[Path, Path]:
-    split = wanted or _only_split(path, kind)
-    return path / "annotations" / f"instances_{split}.json", path / split
+def _files(path: Path, split: str, folder: str) -> tuple[Path, Path]:
+    """Annotation file and image folder of a split."""
+    folder = folder or _only_folder(path, split)
+    return path / "annotations" / f"instances_{folder}.json", path / folder
 
 
-def _open_split(kind: str, annotation_file: Path, image_folder: Path) -> CocoSplit:
+def _open_split(split: str, annotation_file: Path, image_folder: Path) -> CocoSplit:
     if not image_folder.is_dir():
         raise DataError(f"{image_folder}: missing; put the images of {annotation_file.name} there")
     annotations = _annotations.read(annotation_file)
@@ -274,17 +274,18 @@ def _open_split(kind: str, annotation_file: Path, image_folder: Path) -> CocoSpl
             f"{image_folder / missing[0]}: missing, one of {len(missing)} of {len(annotations.file_names)} images that "
             f"{annotations.file.name} lists; put them there or remove them from the annotation file"
         )
-    return CocoSplit(kind, annotations, image_folder)
+    return CocoSplit(split, annotations, image_folder)
 
 
-def _only_split(path: Path, kind: str) -> str:
-    found = sorted((path / "annotations").glob(f"instances_{kind}*.json"))
-    if not found:
-        raise DataError(f"{path}/annotations/instances_{kind}*.json: missing; a COCO folder holds {_LAYOUT}")
-    if len(found) > 1:
-        listed = ", ".join(file.name for file in found)
-        raise DataError(f"{path}/annotations: {listed} all fit {kind}; keep one of them there and move the others away")
-    return found[0].stem.removeprefix("instances_")
+def _only_folder(path: Path, split: str) -> str:
+    """The image folder of the only annotation file for a split."""
+    candidates = sorted((path / "annotations").glob(f"instances_{split}*.json"))
+    if not candidates:
+        raise DataError(f"{path}/annotations/instances_{split}*.json: missing; a COCO folder has {_LAYOUT}")
+    if len(candidates) > 1:
+        listed = ", ".join(file.name for file in candidates)
+        raise DataError(f"{path}/annotations: {listed} all match {split}; keep one of them and remove the others")
+    return candidates[0].stem.removeprefix("instances_")
 
 
 def _fingerprint(*splits: CocoSplit) -> str:

@@ -1,10 +1,8 @@
-"""The embedded data set: handwritten digits, as scenes in a COCO folder, as small pictures in arrays, and as wide
-scenes with masks.
+"""The embedded data set: handwritten digits as scenes with boxes, as small images, and as wide scenes with masks.
 
-It is made from what scikit-learn brings along, so it needs no download, and it lies on disk in the format of COCO
-2017, of CIFAR's .npz file and of Cityscapes, so the loaders and the evaluators that read it are those that read the
-real sets. `_scenes.py`, `_pictures.py` and `_streets.py` draw and hold the constants that make the views harder or
-easier.
+It is generated from scikit-learn's digits, so it needs no download, and stored in the formats of COCO 2017, of CIFAR's
+.npz file and of Cityscapes, so it is read and evaluated by the same code as the real sets. `_scenes.py`, `_pictures.py`
+and `_streets.py` draw the images and contain the constants of their difficulty.
 """
 
 from __future__ import annotations
@@ -28,33 +26,33 @@ TRAIN, VAL = 2_000, 250  # images
 SPLITS = ("train", "val")
 TRAIN_PICTURES, VAL_PICTURES = 3_584, 1_000
 TRAIN_STREETS, VAL_STREETS = 400, 100
-PICTURE_STREAM, STREET_STREAM = 2, 4  # set the pictures' and the streets' draws apart from the scenes'
-MEAN: Channels = (0.3220, 0.3348, 0.3206)  # of the default training pictures, kept for every seed
+PICTURE_STREAM, STREET_STREAM = 2, 4  # random streams of images and wide scenes; 0 and 1 are those of the scenes
+MEAN: Channels = (0.3220, 0.3348, 0.3206)  # of the default training images, for every seed
 STD: Channels = (0.2510, 0.2465, 0.2587)
-_HUFFMAN_ONLY = 2  # noise leaves nothing to match: this is zlib's fastest way here and gives the smallest files
+_HUFFMAN_ONLY = 2  # noise does not repeat: this zlib strategy is the fastest and gives the smallest files
 
 
 def open_coco(root: Path, *, seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> CocoFolder:
-    """The COCO folder of `seed` under `root`, written first if it is not there and whole.
+    """The COCO folder of `seed` under `root`, generated if it is missing or incomplete.
 
     Raises:
         DataError: the folder cannot be written.
     """
-    wanted = identity(seed, train, val, size)
-    default = wanted == identity()
-    folder = root / (f"digits-v{VERSION}-coco" if default else f"digits-v{VERSION}-coco-{wanted['identity']}")
+    expected = identity(seed, train, val, size)
+    default = expected == identity()
+    folder = root / (f"digits-v{VERSION}-coco" if default else f"digits-v{VERSION}-coco-{expected['identity']}")
     notices = prepare(folder, seed, train, val, size)
-    return open_folder(folder, "digits", "train2017", "val2017", identity=wanted["identity"], preparation=notices)
+    return open_folder(folder, "digits", "train2017", "val2017", identity=expected["identity"], preparation=notices)
 
 
 def open_images(root: Path, *, seed: int = 0, train: int = TRAIN_PICTURES, val: int = VAL_PICTURES) -> ImageSet:
-    """Pictures of one digit each, 32x32 RGB in ten classes, written under `root` first if they are not there and whole.
+    """Images of single digits, 32x32 RGB in ten classes, generated under `root` if they are missing or incomplete.
 
     Args:
-        root: where data sets lie.
-        seed: 0 or more; another seed gives other pictures of the same digits.
-        train: number of training images, 10 or more; every class as often as the next, give or take one.
-        val: number of validation images, drawn from digits that training never sees.
+        root: folder of all data sets.
+        seed: 0 or more; each seed gives different images of the same digits.
+        train: number of training images, 10 or more; the numbers of classes differ by at most one.
+        val: number of validation images, of digits that are not in the training images.
 
     Raises:
         DataError: an argument is out of range, or the folder cannot be written.
@@ -66,14 +64,13 @@ def open_images(root: Path, *, seed: int = 0, train: int = TRAIN_PICTURES, val: 
 
 
 def open_masks(root: Path, *, seed: int = 0, train: int = TRAIN_STREETS, val: int = VAL_STREETS) -> MaskSet:
-    """Wide scenes of digits, 256x128 pixels in eleven classes, written under `root` first if they are not there and
-    whole.
+    """Wide scenes of digits, 256x128 pixels in eleven classes, generated under `root` if missing or incomplete.
 
     Args:
-        root: where data sets lie.
-        seed: 0 or more; another seed gives other scenes of the same digits.
+        root: folder of all data sets.
+        seed: 0 or more; each seed gives different scenes of the same digits.
         train: number of training images.
-        val: number of validation images, drawn from digits that training never sees.
+        val: number of validation images, of digits that are not in the training images.
 
     Raises:
         DataError: an argument is out of range, or the folder cannot be written.
@@ -93,7 +90,7 @@ def _check(options: dict[str, tuple[Any, int]]) -> None:
 def _view(
     root: Path, view: str, seed: int, train: int, val: int, sizes: tuple[int, int]
 ) -> tuple[Path, dict[str, Any]]:
-    """The folder of a view, and what its manifest must say; the default, of these `sizes`, has the plain name."""
+    """The folder of a view and the expected manifest; default data of these `sizes` has a name without hash."""
     facts = {"dataset": "digits", "view": view, "version": VERSION, "seed": seed, "train": train, "val": val}
     default = (seed, train, val) == (0, *sizes)
     suffix = "" if default else f"-{_hash(facts)}"
@@ -149,7 +146,7 @@ def write_arrays(folder: Path, seed: int = 0, train: int = TRAIN_PICTURES, val: 
 
 
 def identity(seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> dict[str, Any]:
-    """What makes the data what it is, and under "identity" 16 hex digits of it; known without drawing anything."""
+    """The parameters of the data, and under "identity" 16 hex digits of their hash; nothing is drawn."""
     facts = {"dataset": "digits", "version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
     return {**facts, "identity": _hash(facts)}
 
@@ -157,24 +154,24 @@ def identity(seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _sce
 def prepare(
     folder: Path, seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE
 ) -> tuple[str, ...]:
-    """Write the data into `folder` unless it is there and whole; says what was done, one line each.
+    """Generate the data in `folder` unless it is complete; returns what was done, one line each.
 
     Raises:
-        DataError: the folder cannot be written; nothing half-written is left.
+        DataError: the folder cannot be written; no partly written folder is left.
     """
-    wanted = identity(seed, train, val, size)
-    return _preparation.prepare(folder, wanted, lambda new: write_coco(new, seed, train, val, size))
+    expected = identity(seed, train, val, size)
+    return _preparation.prepare(folder, expected, lambda new: write_coco(new, seed, train, val, size))
 
 
 def write_coco(folder: Path, seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> str:
     """Write both splits into an empty `folder`; identical bytes for identical arguments and version.
 
     Args:
-        folder: exists and is empty.
-        seed: 0 or more; another seed gives other scenes of the same digits.
+        folder: an existing, empty folder.
+        seed: 0 or more; each seed gives different scenes of the same digits.
         train: number of training images.
         val: number of validation images.
-        size: side of the square images in pixels; objects grow with it.
+        size: side of the square images in pixels; objects scale with it.
 
     Returns:
         sha256 over all pixels and both annotation files, hex.
@@ -190,13 +187,13 @@ def write_coco(folder: Path, seed: int = 0, train: int = TRAIN, val: int = VAL, 
 
 
 def _write_split(folder: Path, seed: int, split: str, count: int, size: int, digest: Any) -> dict[str, Any]:
-    """Write the images and return the annotation file's content; `digest` takes in all pixels."""
+    """Write the images and return the content of the annotation file; `digest` is updated with all pixels."""
     folder.mkdir()
     source = _scenes.strokes(split)
     images: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     for index in range(count):
-        # A generator for each image: none depends on how many come before it.
+        # One generator per image, so that an image does not depend on the number of images.
         rng = np.random.default_rng((seed, VERSION, SPLITS.index(split), index))
         pixels, boxes = _scenes.scene(rng, source, size)
         digest.update(pixels.tobytes())
@@ -213,7 +210,7 @@ def _write_split(folder: Path, seed: int, split: str, count: int, size: int, dig
 
 
 def _annotation(identifier: int, image: int, box: Box) -> dict[str, Any]:
-    # `area` is the box's, not the ink's as in COCO: at 128 pixels hardly any ink reaches COCO's "large" (96^2).
+    # `area` is that of the box, not of the ink as in COCO: at 128 pixels hardly any ink has COCO's "large" (96^2).
     return {
         "id": identifier,
         "image_id": image,

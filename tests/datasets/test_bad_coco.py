@@ -104,7 +104,7 @@ def test_annotation_file_of_another_kind(maker: Maker, content: bytes) -> None:
     [
         ({"bbox": [1, 2, 3]}, "write [x, y, width, height]"),
         ({"bbox": None}, "bbox None; it must be a list"),
-        ({"bbox": [1, 2, float("nan"), 3]}, "not a finite number"),
+        ({"bbox": [1, 2, float("nan"), 3]}, "write finite numbers"),
         ({"area": "big"}, "area 'big'; it must be a number"),
         ({"image_id": "11"}, "image_id '11'; it must be a whole number"),
         ({"category_id": 3.5}, "category_id 3.5; it must be a whole number"),
@@ -138,7 +138,7 @@ def test_missing_images_name_the_first_and_how_many(maker: Maker) -> None:
 
 def test_no_image_to_train_on(maker: Maker) -> None:
     maker.train["annotations"] = []
-    holds(error_of(maker), maker.file("train"), "no object to use for train", "add images with annotations")
+    holds(error_of(maker), maker.file("train"), "no object for train", "add images with annotations")
 
 
 def truncate(file: Path) -> None:

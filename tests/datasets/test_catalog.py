@@ -11,7 +11,7 @@ import pytest
 
 from kdbench.datasets import DataError, open_coco
 from kdbench.datasets.digits import write_coco
-from kdbench.launch.user_data import look
+from kdbench.launch.user_data import detect_format
 
 
 class Catalog(dict[str, Any]):
@@ -57,7 +57,7 @@ def test_two_registered_sets_are_the_folder_that_holds_them(folder: Path, regist
     assert (named.name, named.classes) == ("digits_train,digits_val", plain.classes)
     assert (len(named.train), len(named.val)) == (4, 2)
     assert named.val.load(1)[0].size == plain.val.load(1)[0].size
-    assert look(Path("detectron2:digits_train,digits_val")).task == "detection"
+    assert detect_format(Path("detectron2:digits_train,digits_val")).task == "detection"
 
 
 def test_a_module_may_register_them_first(tmp_path: Path, registered: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +92,6 @@ def test_without_detectron2_the_catalog_is_refused_and_folders_go_on(
 ) -> None:
     monkeypatch.setitem(sys.modules, "detectron2", None)
     monkeypatch.setitem(sys.modules, "detectron2.data", None)
-    with pytest.raises(DataError, match=r"its catalog cannot be asked .*give a COCO folder"):
+    with pytest.raises(DataError, match=r"the catalog cannot be imported .*give a COCO folder"):
         opened("detectron2:coco_2017_train,coco_2017_val")
     assert len(open_coco("coco", folder, folder).train) == 4

@@ -113,7 +113,7 @@ ZEROS = np.zeros((12, 8, 8, 3), dtype=np.uint8)
         (putting(y_train=np.array([-1, 1, 2] * 4)), r"y_train holds label -1 at position 0"),
         (putting(y_train=np.array([0, 2, 2] * 4)), r"y_train has no image of class 1 \(1\), one of 1 such"),
         (putting(y_train=np.array([0, 1, 2**40] * 4)), r"y_train holds label 1099511627776"),
-        (putting(y_train=np.zeros(12, int)), r"y_train knows one class alone"),
+        (putting(y_train=np.zeros(12, int)), r"y_train has a single class"),
         (putting(class_names=np.array(["a", "b"])), r"y_train holds label 2 .* but there are 2 classes"),
         (putting(class_names=np.array(list("abcd"))), r"y_train has no image of class 3 \(d\)"),
         (putting(class_names=np.array(["a", "b", "a"])), r"class_names is .* must hold a different string"),
@@ -132,11 +132,11 @@ def test_a_fault_names_the_file_and_the_array(tmp_path: Path, damage: Callable[[
 def test_a_file_that_is_no_npz_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.npz"
     file.write_bytes(b"no zip")
-    with pytest.raises(DataError, match=r"mine\.npz: is no readable \.npz file"):
+    with pytest.raises(DataError, match=r"mine\.npz: is not a readable \.npz file"):
         datasets.open_images("", tmp_path, file)
     with file.open("wb") as stream:
         np.save(stream, np.zeros(3))
-    with pytest.raises(DataError, match=r"mine\.npz: is no \.npz file but a single array"):
+    with pytest.raises(DataError, match=r"mine\.npz: is not an \.npz file but a single array"):
         datasets.open_images("", tmp_path, file)
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"mine\.npz: array x_train cannot be read \(Bad CRC-32"):
         datasets.open_images("", tmp_path, file)
     file.write_bytes(content[:-40])
-    with pytest.raises(DataError, match=r"mine\.npz: is no readable \.npz file"):
+    with pytest.raises(DataError, match=r"mine\.npz: is not a readable \.npz file"):
         datasets.open_images("", tmp_path, file)
 
 

@@ -41,7 +41,7 @@ def test_crowds_are_no_boxes_but_counted(maker: Maker) -> None:
     maker.train["annotations"] += [maker.annotation(103, 11, 7, iscrowd=1), maker.annotation(104, 11, 7, ignore=1)]
     folder = maker.open()
     assert len(folder.train.load(0)[1]) == 1 and folder.train.counts.crowds == 2
-    assert folder.notices == ("instances_train.json: 2 crowd annotations are no training boxes",)
+    assert folder.notices == ("instances_train.json: 2 crowd annotations are not used as boxes",)
 
 
 def test_images_without_annotations_stay_in_val_and_leave_train(maker: Maker) -> None:
@@ -53,7 +53,7 @@ def test_images_without_annotations_stay_in_val_and_leave_train(maker: Maker) ->
     assert boxes.shape == (0, 4) and labels.shape == (0,) and image_id == 12
     assert folder.notices == (
         "instances_train.json: 1 of 2 images have no annotation; left out of training",
-        "instances_val.json: 1 of 2 images have no annotation; kept",
+        "instances_val.json: 1 of 2 images have no annotation; included",
     )
 
 

@@ -81,8 +81,8 @@ def test_no_object_is_mostly_covered() -> None:
     rng = np.random.default_rng(0)
     owner = np.zeros((128, 128), dtype=np.int64)  # one object, everywhere
     inks = [128 * 128]
-    assert _scenes._free_spot(rng, np.ones((128, 110), dtype=np.float32), owner, inks) is None
-    assert _scenes._free_spot(rng, np.ones((40, 40), dtype=np.float32), owner, inks) is not None
+    assert _scenes._free_position(rng, np.ones((128, 110), dtype=np.float32), owner, inks) is None
+    assert _scenes._free_position(rng, np.ones((40, 40), dtype=np.float32), owner, inks) is not None
 
 
 def test_identity_is_known_without_drawing(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_damaged_folder_is_written_anew_and_says_so(tmp_path: Path, damage: Ca
     whole = tree(folder)
     damage(folder)
     (notice,) = prepare(folder)
-    assert str(folder) in notice and "written anew" in notice
+    assert str(folder) in notice and "written again" in notice
     assert tree(folder) == whole
     assert [file.name for file in tmp_path.iterdir()] == ["digits"]
 
@@ -184,14 +184,17 @@ def test_processes_that_prepare_at_once_both_find_it_whole(tmp_path: Path) -> No
     with multiprocessing.get_context("fork").Pool(3) as pool:
         notices = pool.map(prepare, [tmp_path / "digits"] * 3, chunksize=1)
     assert sorted(map(len, notices)) == [0, 0, 1]
-    assert not _preparation.what_is_missing(tmp_path / "digits", digits.identity(train=4, val=2))
+    assert not _preparation.defect(tmp_path / "digits", digits.identity(train=4, val=2))
     assert [file.name for file in tmp_path.iterdir()] == ["digits"]
 
 
 def test_without_locks_the_second_leaves_what_the_first_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_preparation, "fcntl", None)
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(_preparation.FileLock, "acquire", unsupported)
     wanted = digits.identity(train=4, val=2)
 
     def write(new: Path) -> str:
@@ -200,5 +203,5 @@ def test_without_locks_the_second_leaves_what_the_first_installed(
         return digits.write_coco(new, train=4, val=2)
 
     _preparation.prepare(tmp_path / "digits", wanted, write)
-    assert not _preparation.what_is_missing(tmp_path / "digits", wanted)
+    assert not _preparation.defect(tmp_path / "digits", wanted)
     assert [file.name for file in tmp_path.iterdir()] == ["digits"]

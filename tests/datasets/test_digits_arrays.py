@@ -102,7 +102,7 @@ def test_a_damaged_set_is_written_anew_and_says_so(tmp_path: Path, damage: Calla
     whole = file.read_bytes()
     damage(file)
     (notice,) = open_few(tmp_path).notices
-    assert "written anew" in notice and file.read_bytes() == whole
+    assert "written again" in notice and file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("option", [{"seed": -1}, {"train": 9}, {"val": 0}, {"train": 20.0}, {"val": True}])

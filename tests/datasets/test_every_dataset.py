@@ -18,11 +18,11 @@ from pycocotools.coco import COCO
 from kdbench import datasets
 from kdbench.datasets import DataError
 from kdbench.datasets._cifar import Cifar
-from kdbench.datasets.base import VOID, ArraySplit, ImageSet, MaskSet
+from kdbench.datasets.base import IGNORE_INDEX, ArraySplit, ImageSet, MaskSet
 from kdbench.datasets.coco import CocoFolder, CocoSplit
 
 REAL = "KDBENCH_TEST_DATA"  # a folder that holds coco_mini/, a small real COCO folder, and camvid/
-VIEWS = {name: importlib.import_module(f"datasets.{name}") for name in datasets.names()}
+VIEWS = {name: importlib.import_module(f"kdbench.datasets.{name}") for name in datasets.names()}
 SMALL_IMAGES = {"train": 40, "val": 20}
 SMALL_MASKS = {"train": 4, "val": 2}
 
@@ -193,7 +193,7 @@ def test_masks_have_the_promised_types_and_classes(masks: MaskSet) -> None:
             image, classes = split.load(i)
             assert image.dtype == classes.dtype == np.uint8
             assert image.shape == (*classes.shape, 3) and classes.shape[::-1] == split.size(i)
-            assert set(np.unique(classes).tolist()) <= {*range(len(masks.classes)), VOID}
+            assert set(np.unique(classes).tolist()) <= {*range(len(masks.classes)), IGNORE_INDEX}
 
 
 def test_files_of_masks_are_whole(masks: MaskSet) -> None:
@@ -202,10 +202,10 @@ def test_files_of_masks_are_whole(masks: MaskSet) -> None:
         split.verify(full=len(split) < 100)
 
 
-def test_a_mask_set_knows_its_classes_colours_and_identity(masks: MaskSet) -> None:
-    assert len(masks.classes) == len(set(masks.classes)) == len(masks.colours) >= 2
-    assert len(set(masks.colours)) == len(masks.colours)
-    assert all(0 <= level <= 255 for colour in masks.colours for level in colour)
+def test_a_mask_set_knows_its_classes_colors_and_identity(masks: MaskSet) -> None:
+    assert len(masks.classes) == len(set(masks.classes)) == len(masks.colors) >= 2
+    assert len(set(masks.colors)) == len(masks.colors)
+    assert all(0 <= level <= 255 for color in masks.colors for level in color)
     assert all(0 < value < 1 for value in (*masks.mean, *masks.std))
     assert len(masks.fingerprint) == 16 and int(masks.fingerprint, 16) >= 0
     assert masks.name in datasets.names() and masks.path.is_dir()
@@ -242,7 +242,7 @@ def test_a_data_set_without_the_view_says_so(tmp_path: Path) -> None:
 
 
 def test_missing_coco_says_what_to_put_where(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"coco: there is no COCO 2017; unpack train2017\.zip.* or .*--data PATH"):
+    with pytest.raises(DataError, match=r"coco: COCO 2017 is missing; unpack train2017\.zip.* or .*--data PATH"):
         datasets.open_coco("coco", tmp_path)
 
 

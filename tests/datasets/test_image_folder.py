@@ -77,7 +77,7 @@ def test_files_that_are_no_images_are_left_out_and_said(folder: Path) -> None:
     assert open_at(folder).notices == ()
     for name in ("b.txt", "a.csv"):
         (folder / "val" / "cat" / name).write_text("")
-    assert open_at(folder).notices == (f"{folder / 'val'}: 2 files are no images (first: cat/a.csv); left out",)
+    assert open_at(folder).notices == (f"{folder / 'val'}: 2 files are not images (first: cat/a.csv); left out",)
 
 
 def test_the_fingerprint_knows_names_and_sizes_but_not_the_place(folder: Path) -> None:
@@ -142,12 +142,12 @@ def coco(path: Path) -> None:
         (empty_class, r"train/bee: class without images"),
         (no_val_class, r"val/cat: missing, one of 1 classes that train/ has"),
         (no_train_class, r"train/cat: missing, one of 1 classes that val/ has"),
-        (no_train, r"mine/train: missing; an image folder holds train/<class>/"),
-        (no_val, r"mine/val: missing; an image folder holds"),
+        (no_train, r"mine/train: missing; an image folder has train/<class>/"),
+        (no_val, r"mine/val: missing; an image folder has"),
         (flat, r"mine/val: holds 2 images but no class folder; sort"),
         (no_images, r"mine/val: no image in any of 2 class folders"),
-        (one_class, r"mine/train: holds one class alone"),
-        (link_to_nothing, r"x\.jpg: is no file, or a link to nothing"),
+        (one_class, r"mine/train: holds a single class"),
+        (link_to_nothing, r"x\.jpg: is not a file, or a broken link"),
         (coco, r"mine: is a COCO folder"),
     ],
 )
@@ -163,7 +163,7 @@ def test_a_broken_image_is_named(folder: Path, name: str, kept: float) -> None:
     file = folder / "train" / "cat" / name
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     Image.fromarray(noise).save(file)
-    assert _images.looks_whole(file)
+    assert _images.is_complete(file)
     content = file.read_bytes()
     file.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(DataError, match=rf"cat/{name}: cannot be decoded"):
@@ -173,14 +173,14 @@ def test_a_broken_image_is_named(folder: Path, name: str, kept: float) -> None:
 def test_an_odd_end_alone_is_no_fault(folder: Path) -> None:
     file = folder / "train" / "cat" / "e.jpg"
     file.write_bytes(file.read_bytes() + b"trailing words of a camera")
-    assert not _images.looks_whole(file)
+    assert not _images.is_complete(file)
     assert len(open_at(folder).train) == 10
 
 
 def test_imagenet_lies_below_the_root(folder: Path) -> None:
     root = folder.parent
     assert datasets.present("imagenet", root) is None
-    with pytest.raises(DataError, match=r"imagenet: there is no ImageNet; unpack ILSVRC2012_img_train\.tar .*--data"):
+    with pytest.raises(DataError, match=r"imagenet: ImageNet is missing; unpack ILSVRC2012_img_train\.tar .*--data"):
         datasets.open_images("imagenet", root)
     folder.rename(root / "imagenet")
     data = datasets.open_images("imagenet", root)

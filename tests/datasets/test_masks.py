@@ -17,8 +17,8 @@ from torchvision.datasets import Cityscapes
 from kdbench import datasets
 from kdbench.datasets import DataError, cityscapes, digits
 from kdbench.datasets._scenes import VERSION
-from kdbench.datasets.base import VOID, MaskSet
-from kdbench.methods.base import VOID as METHODS_VOID
+from kdbench.datasets.base import IGNORE_INDEX, MaskSet
+from kdbench.methods.base import IGNORE_INDEX as METHODS_IGNORE_INDEX
 
 REAL = "KDBENCH_TEST_DATA"
 STREETS = {"train": 12, "val": 6}
@@ -70,21 +70,21 @@ def test_a_folder_of_masks_is_read_in_the_order_of_its_names(folder: Path) -> No
     assert len(data.val) == 2 and data.val.size(1) == (4, 3)
     image, classes = data.train.load(0)
     assert image.dtype == classes.dtype == np.uint8 and image.shape == (3, 4, 3)
-    assert np.array_equal(classes, np.where(MASK == 9, VOID, MASK))
-    assert len(set(data.colours)) == 3 and data.mean == (0.485, 0.456, 0.406)
+    assert np.array_equal(classes, np.where(MASK == 9, IGNORE_INDEX, MASK))
+    assert len(set(data.colors)) == 3 and data.mean == (0.485, 0.456, 0.406)
     data.train.verify()
     data.train.verify(full=True)
 
 
 def test_void_is_one_number_in_data_and_methods() -> None:
-    assert VOID == METHODS_VOID
+    assert IGNORE_INDEX == METHODS_IGNORE_INDEX
 
 
 def test_small_splits_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = open_at(folder).train
     first = train.load(0)[0]
     assert train.load(0)[0] is first
-    monkeypatch.setattr("datasets.base.KEPT_BYTES", 4 * 12 * 2 - 1)
+    monkeypatch.setattr("kdbench.datasets.base.CACHE_BYTES", 4 * 12 * 2 - 1)
     large = open_at(folder).train
     assert large.load(0)[0] is not large.load(0)[0]
 
@@ -100,7 +100,7 @@ def test_the_fingerprint_follows_what_labels_mean_and_not_where_the_folder_lies(
 
 
 def few_bits(depth: int) -> bytes:
-    """A greyscale PNG of 4x3 pixels, all of label 1, in so many bits each; Pillow reads them as 85 or 17."""
+    """A grayscale PNG of 4x3 pixels, all of label 1, in so many bits each; Pillow reads them as 85 or 17."""
     row = b"\0" + bytes([0b01010101] if depth == 2 else [0x11, 0x11])
     parts = {b"IHDR": struct.pack(">IIBBBBB", 4, 3, depth, 0, 0, 0, 0), b"IDAT": zlib.compress(3 * row), b"IEND": b""}
     chunks = (
@@ -126,7 +126,7 @@ def damage(name: str) -> Callable[[Path], None]:
         "nothing": lambda p: (p / "masks/train/a.png").write_bytes(b""),
         "gap": lambda p: (p / "classes.txt").write_text("sky\n\nroad\ncar\n"),
         "one bit": lambda p: image(p / "masks/val/a.png", "1"),
-        "colour": lambda p: image(p / "masks/val/a.png", "RGB"),
+        "color": lambda p: image(p / "masks/val/a.png", "RGB"),
         "size": lambda p: image(p / "masks/train/b.png", "L", (5, 3)),
         "no mask": lambda p: (p / "masks/train/a.png").unlink(),
         "no image": lambda p: (p / "images/val/b.webp").unlink(),
@@ -149,27 +149,27 @@ def damage(name: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("16 bits", r"masks/train/b\.png: is 16-bit greyscale; save masks as 8-bit greyscale"),
-        ("palette", r"masks/val/a\.png: is a palette image, whose numbers stand for colours; save masks as 8-bit"),
-        ("2 bits", r"masks/val/a\.png: is 2-bit greyscale; save"),
-        ("4 bits", r"masks/val/a\.png: is 4-bit greyscale; save"),
-        ("lossy", r"images/val/a\.webp: has no mask, as 1 of 2 files; put one under the same name into .* \(\.png\)"),
-        ("no png", r"masks/val/a\.png: cannot be read as an image \(it is no PNG\); copy or download it again"),
-        ("nothing", r"masks/train/a\.png: cannot be read as an image \(it is no PNG\)"),
+        ("16 bits", r"masks/train/b\.png: is 16-bit grayscale; save masks as 8-bit grayscale"),
+        ("palette", r"masks/val/a\.png: is a palette image, with color indices as values; save masks as 8-bit"),
+        ("2 bits", r"masks/val/a\.png: is 2-bit grayscale; save"),
+        ("4 bits", r"masks/val/a\.png: is 4-bit grayscale; save"),
+        ("lossy", r"images/val/a\.webp: has no mask, like 1 of 2 files; put one of the same name into .* \(\.png\)"),
+        ("no png", r"masks/val/a\.png: cannot be read as an image \(it is not a PNG\); copy or download it again"),
+        ("nothing", r"masks/train/a\.png: cannot be read as an image \(it is not a PNG\)"),
         ("gap", r"classes\.txt: line 2 is empty; remove it, or name the class"),
-        ("one bit", r"masks/val/a\.png: is 1-bit greyscale; save"),
-        ("colour", r"masks/val/a\.png: has several channels \(RGB\); save"),
+        ("one bit", r"masks/val/a\.png: is 1-bit grayscale; save"),
+        ("color", r"masks/val/a\.png: has several channels \(RGB\); save"),
         ("size", r"masks/train/b\.png: is 5x3 pixels and .*images/train/b\.webp is 4x3; give"),
         (
             "no mask",
-            r"images/train/a\.webp: has no mask, as 1 of 2 files; put one under the same name into .*masks/train",
+            r"images/train/a\.webp: has no mask, like 1 of 2 files; put one of the same name into .*masks/train",
         ),
-        ("no image", r"masks/val/b\.png: has no image, as 1 of 2 files; put"),
-        ("doubled", r"images/val/b\.webp: bears the name of b\.png; keep one"),
-        ("empty", r"images/val: holds no image; a segmentation set holds"),
-        ("no split", r"masks/val: cannot be listed \(No such file.*; a segmentation set holds"),
+        ("no image", r"masks/val/b\.png: has no image, like 1 of 2 files; put"),
+        ("doubled", r"images/val/b\.webp: has the same name as b\.png; keep one"),
+        ("empty", r"images/val: contains no image; a segmentation set has"),
+        ("no split", r"masks/val: cannot be listed \(No such file.*; a segmentation set has"),
         ("no list", r"classes\.txt: cannot be read .*; write the name of a class in each line"),
-        ("twice", r"classes\.txt: names 'sky' twice; give every class a name of its own"),
+        ("twice", r"classes\.txt: names 'sky' twice; give every class a different name"),
         ("one class", r"classes\.txt: names 1 classes; 2 to 255 are possible"),
         ("many", r"classes\.txt: names 256 classes; 2 to 255 are possible"),
         ("text", r"masks/train/a\.png: cannot be read as an image .*; copy or download it again"),
@@ -186,7 +186,10 @@ def test_a_broken_folder_is_refused_when_it_is_opened(folder: Path, fault: str, 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("short list", r"masks/train/a\.png: holds label 2, which no class has; name it in .*ends at 1, or .*--ignore"),
+        (
+            "short list",
+            r"masks/train/a\.png: contains label 2, which is of no class; add it to .*ends at 1, or .*--ignore",
+        ),
         ("cut mask", r"masks/train/a\.png: cannot be decoded"),
     ],
 )
@@ -201,11 +204,11 @@ def test_a_broken_file_is_found_by_verifying(folder: Path, fault: str, message: 
 def test_masks_of_a_large_split_are_decoded_by_full_verification_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datasets.base.KEPT_BYTES", 0)
+    monkeypatch.setattr("kdbench.datasets.base.CACHE_BYTES", 0)
     damage("short list")(folder)
     train = open_at(folder).train
     train.verify()
-    with pytest.raises(DataError, match=r"masks/train/a\.png: holds label 2"):
+    with pytest.raises(DataError, match=r"masks/train/a\.png: contains label 2"):
         train.verify(full=True)
 
 
@@ -236,19 +239,21 @@ def test_cityscapes_labels_become_the_training_classes(layout: Path) -> None:
     data = datasets.open_masks("cityscapes", layout.parent)
     assert datasets.present("cityscapes", layout.parent) == layout
     assert len(data.classes) == 19 and data.classes[:2] == ("road", "sidewalk") and data.classes[-1] == "bicycle"
-    assert data.colours[0] == (128, 64, 128) and data.name == "cityscapes"
-    expected = [[VOID, 0, 1, 18], [VOID, 13, VOID, 2], [VOID, VOID, 10, 11]]
+    assert data.colors[0] == (128, 64, 128) and data.name == "cityscapes"
+    expected = [[IGNORE_INDEX, 0, 1, 18], [IGNORE_INDEX, 13, IGNORE_INDEX, 2], [IGNORE_INDEX, IGNORE_INDEX, 10, 11]]
     assert data.train.load(0)[1].tolist() == expected
     theirs = Cityscapes(str(layout), split="train", mode="fine", target_type="semantic")
     assert sorted(theirs.images) == [str(file) for file in data.train.images]
 
 
 def test_cityscapes_errors_name_the_missing_file(layout: Path) -> None:
-    with pytest.raises(DataError, match=r"cityscapes: there is no Cityscapes; unpack leftImg8bit_trainvaltest\.zip"):
+    with pytest.raises(DataError, match=r"cityscapes: Cityscapes is missing; unpack leftImg8bit_trainvaltest\.zip"):
         datasets.open_masks("cityscapes", layout)
     mask = layout / "gtFine/val/bochum/bochum_000000_000019_gtFine_labelIds.png"
     Image.fromarray(np.full((3, 4), 40, dtype=np.uint8)).save(mask)
-    with pytest.raises(DataError, match=r"labelIds\.png: holds label 40, which no class has; restore the original"):
+    with pytest.raises(
+        DataError, match=r"labelIds\.png: contains label 40, which is of no class; restore the original"
+    ):
         datasets.open_masks("cityscapes", layout.parent).val.load(1)
     mask.unlink()
     with pytest.raises(DataError, match=r"bochum_000000_000019_gtFine_labelIds\.png: missing, one of 1 masks of 2"):
@@ -257,7 +262,7 @@ def test_cityscapes_errors_name_the_missing_file(layout: Path) -> None:
     with pytest.raises(DataError, match=r"aachen_000000_000019_leftImg8bit\.png: missing, one of 1 images of 2"):
         datasets.open_masks("cityscapes", layout.parent)
     (layout / "gtFine/train").rename(layout / "gtFine/trained")
-    with pytest.raises(DataError, match=r"gtFine/train: missing; a folder in Cityscapes' layout holds"):
+    with pytest.raises(DataError, match=r"gtFine/train: missing; Cityscapes' layout is"):
         datasets.open_masks("cityscapes", layout.parent)
 
 
@@ -270,10 +275,10 @@ def test_streets_show_digits_background_and_a_void_border(streets: MaskSet) -> N
         for i in range(len(split)):
             image, classes = split.load(i)
             assert image.shape == (128, 256, 3) and classes.shape == (128, 256)
-            assert (classes[:3] == VOID).all() and (classes[:, -3:] == VOID).all()
-            assert (classes[3:-3, 3:-3] != VOID).all() and (classes == 0).mean() > 0.3
+            assert (classes[:3] == IGNORE_INDEX).all() and (classes[:, -3:] == IGNORE_INDEX).all()
+            assert (classes[3:-3, 3:-3] != IGNORE_INDEX).all() and (classes == 0).mean() > 0.3
             seen |= set(np.unique(classes).tolist())
-    assert seen == {*range(11), VOID}
+    assert seen == {*range(11), IGNORE_INDEX}
 
 
 def test_streets_are_the_same_bytes_for_the_same_seed(streets: MaskSet, tmp_path: Path) -> None:
@@ -307,7 +312,7 @@ def test_streets_that_were_half_written_are_written_anew(tmp_path: Path) -> None
     first = datasets.open_masks("digits", tmp_path, **STREETS)
     first.train.masks[3].unlink()
     again = datasets.open_masks("digits", tmp_path, **STREETS)
-    assert again.fingerprint == first.fingerprint and "written anew" in again.notices[0]
+    assert again.fingerprint == first.fingerprint and "written again" in again.notices[0]
 
 
 def test_more_streets_begin_with_the_same(tmp_path: Path) -> None:
@@ -322,7 +327,7 @@ def test_more_streets_begin_with_the_same(tmp_path: Path) -> None:
 
 def test_the_standard_table_has_nineteen_classes() -> None:
     labels = cityscapes.table()
-    assert sorted(label.train_id for label in labels if label.train_id != VOID) == list(range(19))
+    assert sorted(label.train_id for label in labels if label.train_id != IGNORE_INDEX) == list(range(19))
     assert {label.id for label in labels} == set(range(34))
 
 
@@ -332,17 +337,17 @@ def test_camvid_is_read_whole() -> None:
     assert (len(data.train), len(data.val), len(data.classes)) == (367, 101, 11)
     assert data.train.size(0) == (480, 360)
     image, classes = data.val.load(0)
-    assert image.shape == (360, 480, 3) and set(np.unique(classes)) <= {*range(11), VOID}
+    assert image.shape == (360, 480, 3) and set(np.unique(classes)) <= {*range(11), IGNORE_INDEX}
     same = datasets.open_masks("", data.path.parent, data.path, ignore_index=11)
     assert same.fingerprint == data.fingerprint and same.name == "camvid"
 
 
 def test_camvid_has_eleven_classes(folder: Path) -> None:
     folder.rename(folder.parent / "camvid")
-    with pytest.raises(DataError, match=r"camvid/classes\.txt: names 3 classes, and CamVid has 11 here; restore"):
+    with pytest.raises(DataError, match=r"camvid/classes\.txt: names 3 classes, but CamVid has 11; restore"):
         datasets.open_masks("camvid", folder.parent)
 
 
 def test_camvid_says_what_to_put_where(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"camvid: there is no CamVid; put it there as images/\{train,val\}"):
+    with pytest.raises(DataError, match=r"camvid: CamVid is missing; put it there as images/\{train,val\}"):
         datasets.open_masks("camvid", tmp_path)

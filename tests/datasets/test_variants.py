@@ -60,13 +60,13 @@ def test_fraction_keeps_that_share_of_each_class_in_order(npz: Path) -> None:
 
 
 def test_a_smaller_fraction_lies_within_a_larger_one() -> None:
-    kept = [set(_variants.kept(LABELS, fraction).tolist()) for fraction in (0.01, 0.25, 0.5, 0.75, 1.0)]
+    kept = [set(_variants.subset(LABELS, fraction).tolist()) for fraction in (0.01, 0.25, 0.5, 0.75, 1.0)]
     assert all(small < large for small, large in pairwise(kept))
     assert len(kept[0]) == 3 and kept[-1] == set(range(63))
 
 
 def test_which_images_are_kept_is_the_same_in_every_run() -> None:
-    assert _variants.kept(np.arange(40) % 2, 0.2).tolist() == KEPT
+    assert _variants.subset(np.arange(40) % 2, 0.2).tolist() == KEPT
 
 
 KEPT = [2, 15, 19, 20, 21, 32, 36, 39]
@@ -133,7 +133,7 @@ def test_a_resolution_that_does_not_divide_the_side_is_refused(npz: Path, side: 
 
 @pytest.mark.parametrize("options", [{"resolution": 4}, {"noise": 0.1}])
 def test_image_files_have_neither_resolution_nor_noise(folder: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match=rf"data option {next(iter(options))}: is for small images in arrays"):
+    with pytest.raises(DataError, match=rf"data option {next(iter(options))}: needs images in arrays"):
         open_at(folder, **options)
 
 

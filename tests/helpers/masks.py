@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kdbench import datasets
-from kdbench.datasets.base import VOID, MaskSet
+from kdbench.datasets.base import IGNORE_INDEX, MaskSet
 from kdbench.methods.base import NetworkInfo, Outputs
 from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe
@@ -34,7 +34,7 @@ def picture(height: int, width: int, seed: int = 0, void: float = 0.1) -> Pictur
     blocks = (-(-height // 8), -(-width // 8))
     classes = draw.integers(0, len(CLASSES), blocks).repeat(8, 0).repeat(8, 1)[:height, :width]
     hidden = (draw.random(blocks) < void).repeat(8, 0).repeat(8, 1)[:height, :width]
-    return shade(classes), np.where(hidden, VOID, classes).astype(np.uint8)
+    return shade(classes), np.where(hidden, IGNORE_INDEX, classes).astype(np.uint8)
 
 
 def write(path: Path, train: Sequence[Picture], val: Sequence[Picture], classes: Sequence[str] = CLASSES) -> MaskSet:

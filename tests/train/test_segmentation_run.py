@@ -190,4 +190,4 @@ def test_masks_of_ones_own_run_from_the_command_line_to_a_panel(folder: Path, tm
     with Image.open(tmp_path / "results/plots/table-panel.png") as panel:
         assert panel.width == 1200
     wrong = kdbench("run", "table.yaml", "--scale", "mini", *own[:2])
-    assert wrong.returncode == 2 and "holds label 9, which no class has" in wrong.stderr
+    assert wrong.returncode == 2 and "contains label 9, which is of no class" in wrong.stderr
