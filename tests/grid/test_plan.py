@@ -14,24 +14,23 @@ from kdbench.grid.pairs import skip_reason
 from kdbench.grid.plan import Plan
 from kdbench.grid.validate import check_names, check_request, validate
 from kdbench.spec.recipe import load_recipe
-from kdbench.spec.run import Data
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table, table_names
 from tests.helpers.plans import Choice, plan, runs_of
+from tests.helpers.rows import COCO, DIGITS
+from tests.helpers.tables import fixed_table
 
-DIGITS = Data(name="digits", fingerprint="d161", train_images=2000, val_images=500, classes=10)
-COCO = Data(name="coco", fingerprint="c0c0", train_images=118287, val_images=5000, classes=80)
 MINI = Choice("mini", DIGITS)
 FULL = Choice("full", COCO)
 
 
 @pytest.fixture(scope="module")
 def tables() -> list[Table]:
-    return [load_table("akd/coco"), load_table("dist/coco")]
+    return [fixed_table("akd/coco"), fixed_table("dist/coco")]
 
 
 def table_of(*pairs: Pair, **changes: Any) -> Table:
     """`dist/coco` with other pairs."""
-    return load_table("dist/coco").model_copy(update={"pairs": pairs, **changes})
+    return fixed_table("dist/coco").model_copy(update={"pairs": pairs, **changes})
 
 
 def pair_of(teacher: str, student: str, *entries: str | MethodEntry, **more: Any) -> Pair:
@@ -75,16 +74,12 @@ def test_teachers_come_in_the_first_stage_with_their_own_recipe(tables: list[Tab
     assert {run.teacher.id for run in students if run.teacher} == {run.id for run in teachers}
 
 
-def test_a_cohort_shares_recipe_seed_and_teacher_and_hosts_the_student_alone(tables: list[Table]) -> None:
-    for cohort in plan(tables, replace(MINI, seeds=(0, 1), cohort=99)).stages[1]:
-        assert len({(run.recipe, run.seed, run.student, run.data.fingerprint) for run in map(frozen, cohort)}) == 1
-        assert len({run.teacher.id for run in cohort if run.teacher}) == 1
-        assert [run.method for run in cohort].count("none") == 1
-
-
-def frozen(run: Any) -> Any:
-    """A run whose recipe can stand in a set."""
-    return run.model_copy(update={"recipe": run.recipe.model_dump_json()})
+def test_there_is_a_cohort_for_each_seed_and_teacher_and_the_student_alone_is_in_it(tables: list[Table]) -> None:
+    groups = plan(tables, replace(MINI, seeds=(0, 1), cohort=99)).stages[1]
+    keys = [{(run.seed, run.teacher_network) for run in cohort if run.teacher} for cohort in groups]
+    families = ("retinanet", "fcos", "faster_rcnn")
+    assert sorted(map(list, keys)) == sorted([(seed, f"{name}_mini_teacher")] for seed in (0, 1) for name in families)
+    assert all([run.method for run in cohort].count("none") == 1 for cohort in groups)
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
@@ -277,12 +272,13 @@ def test_changes_win_over_what_a_pair_changes_and_leave_it_as_it_was() -> None:
 
 def test_a_pairs_own_recipe_applies_at_full_scale_alone() -> None:
     table = table_of(pair_of(*FCOS, "none", "mimic", recipe={"lr": 0.5}, teacher_recipe={"lr": 0.25}))
-    for run in plan([table], FULL).stages[1][0]:
-        assert run.recipe.lr == 0.5
-        assert run.teacher is None or run.teacher.recipe.lr == 0.25
-    for run in plan([table], MINI).stages[1][0]:
-        assert run.recipe == load_recipe("coco_mini")
-        assert run.teacher is None or run.teacher.recipe == load_recipe("coco_mini_teacher")
+    full, mini = (
+        {run.method: run for run in plan([table], choice).runs if run.student == FCOS[1]} for choice in (FULL, MINI)
+    )
+    assert full["none"].recipe.lr == full["mimic"].recipe.lr == 0.5
+    assert full["mimic"].teacher.recipe.lr == 0.25
+    assert mini["none"].recipe == mini["mimic"].recipe == load_recipe("coco_mini")
+    assert mini["mimic"].teacher.recipe == load_recipe("coco_mini_teacher")
 
 
 def test_a_given_teacher_file_drops_the_teacher_stage_and_changes_distilled_runs_alone(tables: list[Table]) -> None:
@@ -311,6 +307,7 @@ def test_full_scale_shares_the_student_alone_between_pairs_of_one_recipe(tables:
 
 
 def test_every_pair_that_runs_at_full_scale_is_of_one_family(tables: list[Table]) -> None:
-    for run in plan(tables, FULL).runs:
-        if run.teacher:
-            assert networks.family(run.teacher.student) == networks.family(run.student)
+    taught = [run for run in plan(tables, FULL).runs if run.teacher]
+    assert taught
+    for run in taught:
+        assert networks.family(run.teacher_network) == networks.family(run.student)

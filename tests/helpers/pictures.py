@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from kdbench import datasets, methods
 from kdbench.records import checkpoint as checkpoints
@@ -87,10 +85,6 @@ def state_of(results: Path, run: Run, file: str = "student.pt") -> dict[str, Any
     """The tensors in a file that a run left."""
     state: dict[str, Any] = checkpoints.read(results / run.id / file)["state"]
     return state
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def done(rows: list[Row]) -> list[Row]:

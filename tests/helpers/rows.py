@@ -113,19 +113,19 @@ def _run(table: Table, pair: Pair, entry: MethodEntry, scale: Scale, seed: int, 
 
 def mini_truth(pair: Pair, entry: MethodEntry, seed: int) -> float:
     """A student at 24 AP, gains from -0.5 to 4 by method, seeds 0.3 apart."""
-    noise = random.Random(f"{entry.shown} {seed}").gauss(0, 0.3)
-    gain = 0.0 if entry.method == "none" else random.Random(f"{entry.shown}").uniform(-0.5, 4.0)
+    noise = random.Random(f"{entry.display_name} {seed}").gauss(0, 0.3)
+    gain = 0.0 if entry.method == "none" else random.Random(f"{entry.display_name}").uniform(-0.5, 4.0)
     return 24.0 + gain + noise
 
 
 def full_truth(pair: Pair, entry: MethodEntry, seed: int) -> float:
     """Near what the papers print: `none` 37.4 to 38.5, most methods two to four points above, `maskd` short of it."""
-    noise = random.Random(f"{pair.teacher} {entry.shown} {seed}").gauss(0, 0.15)
+    noise = random.Random(f"{pair.teacher} {entry.display_name} {seed}").gauss(0, 0.15)
     base = {"fcos_r50_fpn": 38.5, "faster_rcnn_r50_fpn": 38.4}.get(pair.student, 37.4)
     if entry.method == "none":
         return base + noise
-    gain = {"maskd": 0.9, "akd+maskd": 2.9, "dist": 2.4, "dist+mimic": 2.7}.get(entry.shown)
-    return base + (random.Random(entry.shown).uniform(1.0, 2.8) if gain is None else gain) + noise
+    gain = {"maskd": 0.9, "akd+maskd": 2.9, "dist": 2.4, "dist+mimic": 2.7}.get(entry.display_name)
+    return base + (random.Random(entry.display_name).uniform(1.0, 2.8) if gain is None else gain) + noise
 
 
 def _changes(pair: Pair, scale: Scale) -> dict[str, Any]:

@@ -15,13 +15,11 @@ from kdbench.errors import SpecError
 from kdbench.grid.validate import validate
 from kdbench.launch.check import problems
 from kdbench.networks import detectron2
-from kdbench.spec.run import Data
 from kdbench.spec.table import MethodEntry, Networks, Pair, load_table
 from tests.helpers.plans import Choice, plan
+from tests.helpers.rows import COCO, DIGITS
 from tests.helpers.tables import fixed_table
 
-COCO = Data(name="coco", fingerprint="c0c0", train_images=118287, val_images=5000, classes=80)
-DIGITS = Data(name="digits", fingerprint="d161", train_images=2000, val_images=500, classes=10)
 R50 = "detectron2:COCO-Detection/retinanet_R_50_FPN_1x"
 MISSING = "detectron2 is not installed"
 

@@ -20,6 +20,7 @@ from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.tasks import augment
 from kdbench.tasks.classification import ClassificationTask
+from tests.helpers.tensors import equal
 
 CPU = torch.device("cpu")
 CLASSES, TRAIN, VAL = 8, 26, 9
@@ -56,14 +57,6 @@ def task_of(data: ImageSet, seed: int = 5, **recipe: Any) -> ClassificationTask:
 
 def batches(task: ClassificationTask, epoch: int = 0, stream: str = "train") -> list[Batch]:
     return list(task.batches(epoch, CPU, stream))
-
-
-def equal(one: list[Batch], other: list[Batch]) -> bool:
-    """Whether two streams are the same bit by bit."""
-    return len(one) == len(other) and all(
-        torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets) and torch.equal(a.index, b.index)
-        for a, b in zip(one, other, strict=True)
-    )
 
 
 def indices(stream: list[Batch]) -> list[int]:

@@ -21,6 +21,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs
 from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.tasks.detection import DetectionTask
+from tests.helpers.tensors import equal
 
 CPU = torch.device("cpu")
 STORED = [(50, 40), (40, 61), (33, 80), (70, 30), (45, 45), (64, 48)]  # widths and heights
@@ -74,17 +75,6 @@ def task_of(folder: CocoFolder, seed: int = 5, workers: int = 0, **image: Any) -
 
 def batches(task: DetectionTask, epoch: int = 0, stream: str = "train") -> list[Batch]:
     return list(task.batches(epoch, CPU, stream))
-
-
-def equal(one: list[Batch], other: list[Batch]) -> bool:
-    """Whether two streams are the same bit by bit."""
-    if [b.index.tolist() for b in one] != [b.index.tolist() for b in other]:
-        return False
-    pairs = list(zip(one, other, strict=True))
-    if not all(torch.equal(a.inputs, b.inputs) for a, b in pairs):
-        return False
-    targets = [(s, t) for a, b in pairs for s, t in zip(a.targets, b.targets, strict=True)]
-    return all(s.keys() == t.keys() and all(torch.equal(s[key], t[key]) for key in s) for s, t in targets)
 
 
 def single(task: DetectionTask, flip: bool | None = None) -> dict[int, tuple[torch.Tensor, dict[str, torch.Tensor]]]:

@@ -21,6 +21,7 @@ from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.tasks import image_files
 from kdbench.tasks.classification import ClassificationTask
+from tests.helpers.tensors import equal
 
 CPU = torch.device("cpu")
 CLASSES = {"ant": 4, "bee": 4, "cat": 3}
@@ -62,14 +63,6 @@ def task_of(data: ImageSet, seed: int = 5, workers: int = 0, **recipe: Any) -> C
 
 def batches(task: ClassificationTask, epoch: int = 0, stream: str = "train") -> list[Batch]:
     return list(task.batches(epoch, CPU, stream))
-
-
-def equal(one: list[Batch], other: list[Batch]) -> bool:
-    """Whether two streams are the same bit by bit."""
-    pairs = [
-        ((a.inputs, b.inputs), (a.targets, b.targets), (a.index, b.index)) for a, b in zip(one, other, strict=True)
-    ]
-    return all(torch.equal(a, b) for pair in pairs for a, b in pair)
 
 
 def by_index(stream: list[Batch]) -> dict[int, torch.Tensor]:

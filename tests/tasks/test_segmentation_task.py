@@ -17,6 +17,7 @@ from kdbench.errors import SpecError
 from kdbench.methods.base import Batch
 from kdbench.tasks.segmentation import SegmentationTask
 from tests.helpers.masks import CLASSES, CPU, Heads, picture, recipe_of, task_of, write
+from tests.helpers.tensors import equal
 
 SIZES = [(20, 40), (16, 24), (32, 24), (40, 60), (18, 30), (24, 24), (30, 50)]  # heights and widths
 TRAIN = len(SIZES)
@@ -31,14 +32,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> MaskSet:
 
 def batches(task: SegmentationTask, epoch: int = 0, stream: str = "train") -> list[Batch]:
     return list(task.batches(epoch, CPU, stream))
-
-
-def equal(one: list[Batch], other: list[Batch]) -> bool:
-    """Whether two streams are the same bit by bit."""
-    return len(one) == len(other) and all(
-        torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets) and torch.equal(a.index, b.index)
-        for a, b in zip(one, other, strict=True)
-    )
 
 
 def indices(stream: list[Batch]) -> list[int]:

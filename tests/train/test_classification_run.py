@@ -21,7 +21,8 @@ from kdbench.tasks.classification import ClassificationTask
 from kdbench.train import job as harness
 from kdbench.train.job import execute
 from kdbench.train.student import Student
-from tests.helpers.pictures import EKD, OPTIONS, Pictures, counted, done, equal, numbers, short, state_of
+from tests.helpers.pictures import EKD, OPTIONS, Pictures, counted, done, numbers, short, state_of
+from tests.helpers.tensors import equal
 
 MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft")
 

@@ -19,6 +19,7 @@ from kdbench.train import job as run
 from kdbench.train import loop as training
 from kdbench.train.job import Job, execute
 from tests.conftest import SHORT
+from tests.helpers.tensors import equal
 
 METHODS = {
     "fcos": ["none", "maskd", "akd+cwd"],
@@ -53,17 +54,13 @@ def test_two_epochs_of_every_family_from_data_to_row(family: str, make_run: Any,
             assert row.teacher.measured == pytest.approx(row.teacher.recorded)
             assert row.cost.teacher_seconds > 0
         assert sum(row.history[0].losses.values()) > 0
-    found, invalid = read_rows([make_job().results])
+    found, invalid = read_rows([make_job(*runs).results])
     assert {row.id for row in found} == {row.id for row in [taught, *rows]}
     assert not invalid
 
 
 def student_of(results: Path, run_id: str) -> dict[str, torch.Tensor]:
     return checkpoints.read(results / run_id / "student.pt")["state"]
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -211,8 +208,9 @@ def teach(make_run: Any, make_job: Any, classes: int | None = None) -> Path:
     """A finished teacher; returns its folder."""
     recipe = load_recipe("coco_mini", SHORT | {"max_steps": 1})
     one = make_run("teacher", recipe=recipe)
-    execute(make_job(one), quiet)
-    return make_job().results / one.id
+    job = make_job(one)
+    execute(job, quiet)
+    return job.results / one.id
 
 
 def student_of_that_teacher(make_run: Any) -> Any:
@@ -224,7 +222,7 @@ def test_a_teacher_off_its_record_is_refused(make_run: Any, make_job: Any) -> No
     row = Row.model_validate_json((folder / "row.json").read_bytes())
     assert row.metrics is not None
     boasting = row.metrics.model_copy(update={"last": row.metrics.last | {"ap": row.metrics.last["ap"] + 5}})
-    Store(make_job().results).write(row.model_copy(update={"metrics": boasting}))
+    Store(folder.parent).write(row.model_copy(update={"metrics": boasting}))
     refused(make_job(student_of_that_teacher(make_run)), "is on record")
 
 
@@ -296,7 +294,7 @@ def test_a_full_disk_at_the_row_loses_nothing_that_was_trained(
     (row,) = execute(make_job(one), quiet)
     assert row.status == "done"
     assert not trained  # the second call only evaluated
-    assert not (make_job().results / one.id / "checkpoint.pt").exists()
+    assert not (make_job(one).results / one.id / "checkpoint.pt").exists()
 
 
 def test_a_broken_image_ends_the_run_as_failed_and_names_the_file(

@@ -18,7 +18,8 @@ from kdbench.train import checkpointing, preparation
 from kdbench.train import loop as training
 from kdbench.train.job import execute
 from kdbench.train.student import Student
-from tests.helpers.pictures import EKD, STEPS, Pictures, counted, done, equal, numbers, short, state_of
+from tests.helpers.pictures import EKD, STEPS, Pictures, counted, done, numbers, short, state_of
+from tests.helpers.tensors import equal
 
 STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
 """Methods with a warm-up, a bank, an optimizer group, an earlier phase or a teacher of their own; and none."""

@@ -16,6 +16,7 @@ from kdbench.networks.base import Network
 from kdbench.train import online_teachers as online
 from kdbench.train.online_teachers import OnlineTeachers
 from tests.helpers.pictures import Pictures, short
+from tests.helpers.tensors import equal
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +55,6 @@ def followed(snapshots: int, steps: int) -> Iterator[int | None]:
 
 def state(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in network.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_the_last_of_evenly_spaced_copies_is_followed() -> None:

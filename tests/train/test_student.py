@@ -19,6 +19,7 @@ from kdbench.train.step import train_step
 from kdbench.train.student import Student
 from kdbench.train.timing import StepTimer
 from tests.helpers.pictures import STEPS, Pictures, short, state_of
+from tests.helpers.tensors import equal
 
 CPU = torch.device("cpu")
 
@@ -44,10 +45,6 @@ def train(student: Student, steps: int, after: Any = lambda: None) -> None:
 
 def copy(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_student_begins_alike_under_every_method_and_teacher_of_a_seed(pictures: Pictures, tmp_path: Path) -> None:
