@@ -59,8 +59,10 @@ class FSP(Method):
         return {self.name: self.weight * self._loss(student, teacher)} if self.joint else {}
 
     def _loss(self, student: Outputs, teacher: Outputs) -> Tensor:
-        grams = (tuple(gram(a, b) for a, b in pairwise(outputs.features)) for outputs in (student, teacher))
-        pairs = level_pairs(self.name, *grams, "FSP matrices")
+        student_grams, teacher_grams = (
+            tuple(gram(a, b) for a, b in pairwise(outputs.features)) for outputs in (student, teacher)
+        )
+        pairs = level_pairs(self.name, student_grams, teacher_grams, "FSP matrices")
         return torch.stack([F.mse_loss(s, t) for s, t in pairs]).sum()
 
 

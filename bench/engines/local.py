@@ -114,17 +114,17 @@ class LocalEngine:
             runs = ready
         if not runs:
             return
-        shown = display.job(runs)
+        progress = display.job(runs)
         try:
-            status, reason = self._process(runs, device, threads, shown)
+            status, reason = self._process(runs, device, threads, progress)
         finally:
-            shown.close()
+            progress.close()
         if not self.stopped:  # a run that was interrupted has no result
             for run in filter(self._unrecorded, runs):
                 self._record(run, status, reason, device, display)
 
-    def _process(self, runs: list[Run], device: str, threads: int, shown: JobDisplay) -> tuple[Status, str]:
-        """Run `kdbench.train.job`; returns what to say of runs that it left without a row."""
+    def _process(self, runs: list[Run], device: str, threads: int, progress: JobDisplay) -> tuple[Status, str]:
+        """Run `kdbench.train.job`; returns status and reason of runs that it leaves without a row."""
         job = Job(**dict(self.settings), runs=tuple(runs), device=device)
         file = self.settings.results / "jobs" / f"{digest([run.id for run in runs])}.json"
         log = file.with_suffix(".log")
@@ -148,14 +148,14 @@ class LocalEngine:
                     continue
                 if event["event"] == "error":
                     failure = event
-                shown.show(event)
+                progress.update(event)
         if expired.is_set():
             return "timeout", f"stopped after {self.timeout:.0f} s; the same command resumes it from its checkpoint"
         if failure:
             return failure["status"], failure["reason"]
         if process.returncode == -signal.SIGKILL:
             return "out-of-memory", "the process was killed, most often for memory; try --cohort 1, or --workers 0"
-        return "failed", f"the process ended with code {process.returncode} and no word; see {log}"
+        return "failed", f"the process ended with code {process.returncode} without a reason; see {log}"
 
     @contextmanager
     def _watched(self, process: subprocess.Popen[str], expired: threading.Event) -> Iterator[None]:

@@ -71,7 +71,7 @@ class JobDisplay:
         self.last_line = self.last_time = 0.0
         self.last_step = 0
 
-    def show(self, event: dict[str, Any]) -> None:
+    def update(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "step":
             self._step(event)

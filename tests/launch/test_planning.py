@@ -128,7 +128,7 @@ def test_data_that_is_not_there_is_one_error(missing: str, plans: Plans, tmp_pat
 def test_a_file_that_is_no_data_set_is_one_error(plans: Plans, tmp_path: Path) -> None:
     file = tmp_path / "mine.npz"
     file.write_bytes(b"PK")
-    with pytest.raises(DataError, match="mine.npz: is no readable .npz file"):
+    with pytest.raises(DataError, match="mine.npz: is not a readable .npz file"):
         plans(table_of(), data=file)
 
 
@@ -275,7 +275,7 @@ def test_a_teacher_file_has_to_fit_the_networks_and_classes(plans: Plans, tmp_pa
 TABLE = """
 paper: example
 title: Three methods on a small set
-citation: nobody
+citation: none
 task: classification
 dataset: {full: cifar100, mini: digits}
 data_size: {train_images: 50000, val_images: 10000, classes: 100}
