@@ -96,7 +96,7 @@ types:
 	@ln -s $(CURDIR)/bench/* $(CURDIR)/methods $(CURDIR)/datasets $(CURDIR)/results build/types/kdbench/
 
 docs: $(DOCS_READY) types ## build the documentation into site/ (its environment is .venv-docs)
-	$(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --strict --quiet
 
 docs-venv: $(DOCS_READY)
 

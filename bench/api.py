@@ -97,8 +97,8 @@ def rows(folder: str | Path = "results/runs") -> pd.DataFrame:
         One line a run. Columns: `id`, `status`, `reason`, `task`, `scale`, `data`, `teacher` and `student` (networks),
         `method`, `options` (all of them, as a dict), `seed`; every metric of the last epoch under its name (`top1`,
         `ap`, `miou`, ...) and of the best epoch as `best_<name>`, in percent; every field of
-        `kdbench.records.row.Cost`; `device`, `machine`, `commit` and `finished`. Values that a run does not have are
-        NaN or None.
+        `kdbench.records.row.Cost`; `weights` (the student's file, relative to the folder of runs), `device`, `machine`,
+        `commit` and `finished`. Values that a run does not have are NaN or None.
     """
     from .records.store import read_rows
 
@@ -246,9 +246,10 @@ def _record(row: Row) -> dict[str, Any]:
     if row.cost:
         record |= row.cost.model_dump()
     place = row.environment
-    return record | {
-        "device": place.device, "machine": place.machine, "commit": place.commit, "finished": row.finished
-    }  # fmt: skip
+    record |= {"weights": row.student.file if row.student else None}
+    return (
+        record | {name: getattr(place, name) for name in ("device", "machine", "commit")} | {"finished": row.finished}
+    )
 
 
 def _change(cell: CellChange) -> dict[str, Any]:

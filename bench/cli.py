@@ -31,7 +31,7 @@ ResultsOption = Annotated[Path, option_of("results")]
 MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; the user's rows come first
 BASELINES = Path("results/baselines")
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
-TRY = {"epochs": 2, "teacher.epochs": 3}  # recipe fields of `kdbench try`, for a minute on two CPU cores
+TRY = {"epochs": 2, "teacher.epochs": 2}  # recipe fields of `kdbench try`, for a minute on two CPU cores
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,178 @@
+"""Every command of README.md and docs/ exists as written, and their Python examples run."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import typer.main
+import yaml
+
+from kdbench.cli import app
+from kdbench.spec.table import MethodEntry, Pair, load_table, table_names
+from tests.helpers.pages import PAGES, ROOT, block, blocks, commands
+
+COMMANDS = sorted({(page, *words) for page in PAGES for words in commands(page)})
+KDBENCH = [case[2:] for case in COMMANDS if case[1] == "kdbench"]
+TARGETS = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+VARIABLES = set(re.findall(r"^([A-Z_]+) \?=", (ROOT / "Makefile").read_text(), flags=re.M))
+
+
+def linked_package(folder: Path, copied: Path) -> Path:
+    """A package `kdbench` in a folder, of links to the checkout but for one folder, which is copied; returns that."""
+    package = folder / "kdbench"
+    package.mkdir()
+    parts = [*(ROOT / "bench").iterdir(), ROOT / "methods", ROOT / "datasets", ROOT / "results"]
+    for path in parts:
+        if path != copied and path.name != "__pycache__":
+            (package / path.name).symlink_to(path)
+    shutil.copytree(copied, package / copied.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return package / copied.name
+
+
+def python(folder: Path, *words: str) -> str:
+    """Run the interpreter on the package of a folder; returns what it printed."""
+    environment = dict(os.environ, PYTHONPATH=str(folder), KDBENCH_DATA=str(folder / "data"))
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_pages_name_commands() -> None:
+    assert len(COMMANDS) > 40
+    assert {words[0] for words in KDBENCH if words} >= {"run", "table", "plots", "compare", "baseline", "check", "try"}
+
+
+@pytest.mark.parametrize("words", KDBENCH, ids=" ".join)
+def test_a_command_of_the_pages_parses(words: tuple[str, ...]) -> None:
+    if words == ("--version",):
+        return
+    group: Any = typer.main.get_command(app)
+    context = group.commands[words[0]].make_context(words[0], list(words[1:]))
+    for name in context.params.get("tables") or ():
+        assert name in table_names(), name
+    if words[0] == "run":
+        check_request(context.params)
+
+
+def check_request(parameters: dict[str, object]) -> None:
+    """The options of a run are readable, and every method is in one of its tables or exists."""
+    from kdbench import methods
+    from kdbench.spec.recipe import Recipe
+    from kdbench.spec.request import RunRequest
+
+    request = RunRequest.parse(**{name: value for name, value in parameters.items() if name != "tables"})
+    for method in request.methods:
+        methods.method_class(method)
+    assert {name.removeprefix("teacher.").split(".")[0] for name in request.changes} <= set(Recipe.model_fields)
+
+
+@pytest.mark.parametrize("words", [case[2:] for case in COMMANDS if case[1] == "make"], ids=" ".join)
+def test_a_target_of_the_pages_exists(words: tuple[str, ...]) -> None:
+    target, *settings = words
+    assert target in TARGETS
+    assert {setting.partition("=")[0] for setting in settings} <= VARIABLES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths_of_a_page_exist(page: str) -> None:
+    text = PAGES[page].read_text()
+    folder = PAGES[page].parent
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text):
+        assert (folder / link).exists(), link
+    for path in re.findall(
+        r"`((?:bench|methods|datasets|tests|docs|results/reported|results/baselines)/[\w/.]*)`", text
+    ):
+        assert (ROOT / path).exists() or path in ("bench/networks/plain.py", "docs/"), path
+
+
+def test_the_readme_is_short() -> None:
+    assert len(PAGES["README.md"].read_text().splitlines()) <= 150
+
+
+def test_the_example_method_is_complete_and_passes_the_contract_tests(tmp_path: Path) -> None:
+    example = block("docs/own-method.md", "# methods/huber.py")
+    assert len(example.splitlines()) < 30
+    (linked_package(tmp_path, ROOT / "methods") / "huber.py").write_text(example)
+    shutil.copytree(ROOT / "tests" / "methods", tmp_path / "tests" / "methods")
+    (tmp_path / "tests" / "helpers").symlink_to(ROOT / "tests" / "helpers")
+    contract = str(tmp_path / "tests" / "methods" / "test_contract.py")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", "-c", "/dev/null"]
+    printed = python(tmp_path, *words, f"--rootdir={tmp_path}", "-k", "huber", contract)
+    passed = re.search(r"(\d+) passed", printed)
+    assert passed is not None and int(passed.group(1)) >= 8, printed
+
+
+def test_the_example_network_is_found_and_runs(tmp_path: Path) -> None:
+    folder = linked_package(tmp_path, ROOT / "bench" / "networks")
+    (folder / "plain.py").write_text(block("docs/own-network.md", "# bench/networks/plain.py"))
+    (folder / "_plain_network.py").write_text(block("docs/own-network.md", "# bench/networks/_plain_network.py"))
+    check = (
+        "import torch\nfrom kdbench import networks\n"
+        "network = networks.build('plain8', 7)\noutputs = network(torch.randn(2, 3, 32, 32))\n"
+        "assert outputs.logits.shape == (2, 7) and 'plain32' in networks.names()\n"
+        "shapes = [(f.shape[1], 32 // f.shape[2]) for f in outputs.features]\n"
+        "assert shapes == list(zip(network.info.channels, network.info.strides)), shapes\n"
+        "assert torch.equal(network.info.classifier(outputs.pooled), outputs.logits)\n"
+        "assert all((m.relu() == f).all() for m, f in zip(outputs.extra['pre_activations'], outputs.features[1:]))\n"
+        "print('passed')"
+    )
+    assert python(tmp_path, "-c", check) == "passed\n"
+
+
+@pytest.mark.parametrize(
+    ("page", "model"), [("docs/own-method.md", MethodEntry), ("docs/own-network.md", Pair)], ids=["method", "pair"]
+)
+def test_an_example_line_of_a_table_is_valid(page: str, model: type[MethodEntry | Pair]) -> None:
+    [line] = blocks(page, "yaml")
+    [entry] = yaml.safe_load(line)
+    model.model_validate(entry)
+
+
+def test_the_lines_for_another_training_script_run() -> None:
+    from kdbench.methods.base import Outputs
+
+    levels = tuple(torch.randn(2, 256, 8 >> i, 8 >> i) for i in range(3))
+    levels += (torch.randn(2, 256, 2, 2), torch.randn(2, 256, 2, 1))
+    outputs = Outputs(logits=levels, features=levels)
+    given = {
+        "images": torch.randn(2, 3, 64, 64),
+        "targets": [],
+        "index": torch.arange(2),
+        "student_outputs": outputs,
+        "teacher_outputs": outputs,
+        "task_loss": torch.tensor(1.0),
+    }
+    exec(block("docs/own-method.md", "task_loss + sum"), given)
+    loss = given["loss"]
+    assert isinstance(loss, torch.Tensor) and loss.isfinite() and loss > 1
+
+
+def test_the_python_guide_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    (tmp_path / "guide.py").write_text("\n".join(blocks("docs/python-api.md", "python")))
+    linked_package(tmp_path, ROOT / "methods")
+    printed = python(tmp_path, "guide.py")
+    assert "DIST on CIFAR-100 - top1" in printed
+    assert "3 runs, 0 finished" in printed
+    assert re.search(r"resnet8 +kd +0 +done", printed), printed
+    assert re.search(r"resnet8 +kd +\w+ +unchanged", printed), printed
+    assert re.search(r"\{'top1': [\d.]+, 'top5': [\d.]+\}", printed)
+
+
+def test_the_python_lines_of_the_readme_name_what_exists() -> None:
+    import kdbench
+
+    lines = block("README.md", "import kdbench")
+    assert set(re.findall(r"kdbench\.(\w+)\(", lines)) <= set(kdbench.__all__)
+    assert load_table("dist/cifar100").dataset.mini == "digits"
+    assert "log" in inspect.signature(kdbench.run).parameters
