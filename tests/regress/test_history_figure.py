@@ -101,6 +101,7 @@ def test_no_text_overlaps_another_or_leaves_the_page(figure: Figure) -> None:
     for axis in figure.axes:
         shown = [*axis.texts, *axis.get_xticklabels(), axis.title]
         boxes = [(one.get_text(), Text.get_window_extent(one).padded(-1.5)) for one in shown if one.get_text()]
+        assert len(boxes) > len(COMMITS)
         for (one, a), (other, b) in itertools.combinations(boxes, 2):
             assert not a.overlaps(b), f"{one!r} overlaps {other!r}"
         for words, box in boxes:
