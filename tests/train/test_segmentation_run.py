@@ -92,7 +92,7 @@ class Shapes:
             results.mkdir(parents=True, exist_ok=True)
             (results / self.teacher.id).symlink_to(self.results / self.teacher.id)
         places: dict[str, Any] = {"data_root": self.folder, "data_path": self.folder, "results": results}
-        rows = execute(Job(runs=runs, reading={"ignore_index": VOID}, **places), report)
+        rows = execute(Job(runs=runs, data_options={"ignore_index": VOID}, **places), report)
         assert {row.run.method: row.reason for row in rows if row.status != "done"} == {}
         return rows
 
