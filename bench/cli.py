@@ -133,7 +133,7 @@ def compare(
     head: Annotated[Path, typer.Argument(help="Folder of runs, or of rows that were kept.")] = RESULTS,
     every: Annotated[bool, typer.Option("--all", help="Print cells that are unchanged or not measured, too.")] = False,
 ) -> None:
-    """Compare two folders of rows, cell by cell: exit 1 if a cell regressed, 2 if one is unsure or none was measured."""
+    """Compare two folders of rows cell by cell: exit 1 if a cell regressed, 2 if one is unsure or none is measured."""
     from .regress import baselines
     from .regress import compare as comparison
     from .regress.terminal import print_comparison
