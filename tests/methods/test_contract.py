@@ -254,8 +254,8 @@ for name in {NAMES!r}:
 def needs(stem: str) -> frozenset[str]:
     """The files of the folder that a file imports, directly or not, and itself."""
     tree = ast.parse((FOLDER / f"{stem}.py").read_text())
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
-    direct = {name for node in froms for name in ([node.module] if node.module else [a.name for a in node.names])}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1]
+    direct = {name for node in imports for name in ([node.module] if node.module else [a.name for a in node.names])}
     return frozenset({stem}).union(*(needs(name) for name in direct))
 
 

@@ -75,8 +75,8 @@ def test_a_file_is_a_family_whose_networks_are_listed_checked_and_built(folder: 
     assert (network.width, network.init) == (8, "published")
     with pytest.raises(SpecError, match="tiny_net has no weights 'imagenet' to start from; set init .* published or r"):
         networks.build("tiny_net", 5, init="imagenet")
-    with pytest.raises(SpecError, match="unknown option of tiny_net: 'widht'. Did you mean 'width'"):
-        networks.build("tiny_net", 5, widht=8)
+    with pytest.raises(SpecError, match="unknown option of tiny_net: 'wiidth'. Did you mean 'width'"):
+        networks.build("tiny_net", 5, wiidth=8)
     with pytest.raises(SpecError, match="unknown network: 'tiny_nte'. Did you mean 'tiny_net"):
         networks.build("tiny_nte", 5)
 

@@ -107,12 +107,12 @@ def test_a_new_metric_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_task_or_metric_is_an_error_that_names_the_nearest() -> None:
-    with pytest.raises(SpecError, match=r"unknown task: 'clasification'. Did you mean 'classification'\?"):
-        tasks.get("clasification")
+    with pytest.raises(SpecError, match=r"unknown task: 'classifikation'. Did you mean 'classification'\?"):
+        tasks.get("classifikation")
     with pytest.raises(SpecError, match=r"unknown metric of detection: 'map'. Did you mean 'ap'\?"):
         tasks.metric("detection", "map")
-    with pytest.raises(SpecError, match=r"unknown task of test/cifar100: 'clasification'"):
-        validate(cifar_table("none", task="clasification"))
+    with pytest.raises(SpecError, match=r"unknown task of test/cifar100: 'classifikation'"):
+        validate(cifar_table("none", task="classifikation"))
 
 
 def test_names_are_known_without_torch_and_metrics_without_torchvision() -> None:
