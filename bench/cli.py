@@ -165,6 +165,8 @@ def guard(
         raise typer.Exit(1)
     if update:
         first_losses.write(computed.losses, FIRST_LOSSES)
+    for key in sorted(computed.losses.keys() - before.keys()) if not update else ():
+        typer.echo(f"{key} is new: `kdbench guard --update` keeps its losses")
     terms = len({(key, name) for key, steps in computed.losses.items() for step in steps for name in step})
     typer.echo(f"{len(computed.losses)} methods, {terms} loss terms: {'kept' if update else 'unchanged'}")
 

@@ -194,9 +194,8 @@ def compute(wanted: Collection[str] | None = None, threads: int = 1) -> FirstLos
 
 
 def differences(before: Losses, now: Losses) -> list[str]:
-    """A sentence for every method and loss term that changed."""
+    """A sentence for every loss term that changed and every method that is gone; new methods have nothing to equal."""
     sentences = [f"{key} is missing: it was there before" for key in before if key not in now]
-    sentences += [f"{key} is new: no losses are kept to compare it with" for key in now if key not in before]
     for key in (key for key in before if key in now):
         sentences += _changes(key, before[key], now[key])
     return sentences
