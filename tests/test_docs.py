@@ -158,6 +158,7 @@ def test_the_lines_for_another_training_script_run() -> None:
     assert isinstance(loss, torch.Tensor) and loss.isfinite() and loss > 1
 
 
+@pytest.mark.timeout(600)
 def test_the_python_guide_runs_from_top_to_bottom(tmp_path: Path) -> None:
     (tmp_path / "guide.py").write_text("\n".join(blocks("docs/python-api.md", "python")))
     linked_package(tmp_path, ROOT / "methods")
@@ -165,7 +166,8 @@ def test_the_python_guide_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert "DIST on CIFAR-100 - top1" in printed
     assert "3 runs, 0 finished" in printed
     assert re.search(r"resnet8 +kd +0 +done", printed), printed
-    assert re.search(r"resnet8 +kd +\w+ +unchanged", printed), printed
+    assert re.search(r"resnet8 +none +unchanged +unchanged", printed), printed
+    assert re.search(r"resnet8 +kd +not measured", printed), printed
     assert re.search(r"\{'top1': [\d.]+, 'top5': [\d.]+\}", printed)
 
 
