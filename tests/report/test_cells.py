@@ -334,7 +334,7 @@ def test_mini_rows_on_other_data_or_recipe_are_noted(dist: Table) -> None:
 
 
 def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = expand(dist, "full", tuple(range(200)), full_truth)
+    rows = expand(dist, "full", tuple(range(40)), full_truth)
     calls: list[str] = []
     resolve = methods.resolve
 
@@ -344,6 +344,6 @@ def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monke
 
     monkeypatch.setattr(methods, "resolve", counted)
     found = {x.label: x for x in collect(dist, rows, "full") if x.pair is dist.pairs[0]}
-    assert len(rows) == 600
-    assert all(one.measured and one.measured.n == 200 for one in found.values())
+    assert len(rows) == 120
+    assert all(one.measured and one.measured.n == 40 for one in found.values())
     assert len(calls) <= 2 * 3  # a method and its `none` for each of three entries; the other pair is skipped

@@ -30,8 +30,15 @@ def rows_of(table: Table, scale: Scale, seeds: tuple[int, ...]) -> list[Row]:
     return expand(table, scale, seeds, mini_truth if scale == "mini" else full_truth)
 
 
+DRAWN: dict[tuple[str, Scale, tuple[int, ...]], dict[str, Figure]] = {}
+
+
 def drawn(table: Table, scale: Scale, seeds: tuple[int, ...]) -> dict[str, Figure]:
-    return figures(table, collect(table, rows_of(table, scale, seeds), scale), scale)
+    """The figures of a table, drawn once for all tests."""
+    key = (table.name, scale, seeds)
+    if key not in DRAWN:
+        DRAWN[key] = figures(table, collect(table, rows_of(table, scale, seeds), scale), scale)
+    return DRAWN[key]
 
 
 def texts(figure: Figure) -> list[Text]:
