@@ -323,5 +323,5 @@ def test_teachers_that_would_stay_equal_are_refused_before_any_work(
 ) -> None:
     monkeypatch.setattr("kdbench.networks.check_init", lambda *_: None)
     table = table_of(MethodEntry(method="ekd", options={"teachers": 2}))
-    with pytest.raises(SpecError, match="ekd: 2 teachers would all begin"):
+    with pytest.raises(SpecError, match="ekd: 2 teachers would all start"):
         plans(table, scale="mini", changes={"init": "published"})
