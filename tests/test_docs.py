@@ -41,6 +41,7 @@ def linked_package(folder: Path, copied: Path) -> Path:
 def python(folder: Path, *words: str) -> str:
     """Run the interpreter on the package of a folder; returns what it printed."""
     environment = dict(os.environ, PYTHONPATH=str(folder), KDBENCH_DATA=str(folder / "data"))
+    environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin take minutes where other processes share the cores
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
