@@ -31,7 +31,11 @@ ResultsOption = Annotated[Path, option_of("results")]
 MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; the user's rows come first
 BASELINES = Path("results/baselines")
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
-TRY = {"epochs": 2, "teacher.epochs": 2}  # recipe fields of `kdbench try`, for a minute on two CPU cores
+TRY = {
+    **{"epochs": 1, "warmup_steps": 10, "clip_norm": 1.0},
+    **{"teacher.epochs": 2, "teacher.warmup_steps": 15, "teacher.clip_norm": 1.0},
+}
+"""Recipe fields of `kdbench try`: about a minute on two CPU cores."""
 
 
 def _print_version(wanted: bool) -> None:
