@@ -84,7 +84,8 @@ def run(tables: Tables, log: Log = print, **options: Any) -> pd.DataFrame:
     from .launch.execution import execute
 
     plans = plan(tables, log, **options)
-    return _frame([row for each in plans for row in execute(each, log).rows])
+    executed = [] if options.get("explain") else plans
+    return _frame([row for each in executed for row in execute(each, log).rows])
 
 
 def rows(folder: str | Path = "results/runs") -> pd.DataFrame:
@@ -204,6 +205,8 @@ def _request(options: dict[str, Any]) -> RunRequest:
             values[name] = parse(value)
         elif isinstance(value, (str, Path)):
             values[name] = Path(value)
+        elif parse and name == "changes" and not isinstance(value, dict):
+            values[name] = parse(value)
         elif isinstance(value, list):
             values[name] = tuple(value)
     return RunRequest(**values)

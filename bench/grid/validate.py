@@ -65,9 +65,9 @@ def _check_methods(table: Table, pair: Pair, scale: Scale, where: str, built: se
     samples = min(table.data_size.train_images, 20_000) if scale == "full" else 2_000  # banks take memory
     for j, entry in enumerate(table.entries(pair)):
         try:
-            (cell,) = expand_pair(table, pair, scale, {}, entries=[entry])
+            expand_pair(table, pair, scale, {}, entries=[entry])
             options = methods.resolve(entry.method, entry.options_at(scale))
-            if (key := (entry.method, canonical(options))) not in built and not cell.skip:
+            if (key := (entry.method, canonical(options))) not in built:
                 methods.build(entry.method, tasks.get(table.task).example_setting(samples, 10), **options)
                 built.add(key)
         except (ValueError, TypeError) as error:

@@ -114,8 +114,15 @@ def _draft(before: Sequence[Row], after: Sequence[Row], runs: tuple[Runs, Runs])
     head = tuple(row for row in after if row not in before)
     if not before or not after:
         side, other = ("BASE", runs[0]) if after else ("HEAD", runs[1])
-        missing = Change("not measured", f"not in {side}{_nearest(run, side, other.get(_cell(run), []))}")
-        return CellChange(run, base, head, missing, missing, missing)
+        others = other.get(_cell(run), [])
+        missing = Change("not measured", f"not in {side}{_nearest(run, side, others)}")
+        # Where BASE has the cell under options that HEAD lacks, as after a changed default, no result may pass unseen.
+        kept = {_identity(each) for each in runs[1].get(_cell(run), [])}
+        changed = after and any(
+            _identity(each)[0] == _identity(run)[0] and _identity(each) not in kept for each in others
+        )
+        accuracy = replace(missing, word="unsure") if changed else missing
+        return CellChange(run, base, head, accuracy, missing, missing)
     if not base or not head:
         same = Change("not measured", "HEAD's rows are those of BASE: it was not rerun")
         return CellChange(run, base, head, same, same, same)
@@ -221,11 +228,16 @@ def _family(run: Run) -> tuple[str, str, str]:
 
 def _matched(base: Iterable[Row], head: Iterable[Row]) -> Iterator[tuple[list[Row], list[Row]]]:
     """The rows of each cell in BASE and HEAD in order of seeds; one of the two may be empty."""
-    cells: dict[str, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+    cells: dict[tuple[str, str], tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
     for side, rows in enumerate((base, head)):
         for row in sorted(rows, key=lambda row: row.run.seed):
-            cells[row.run.model_copy(update={"seed": 0}).id][side].append(row)
+            cells[_identity(row.run)][side].append(row)
     yield from cells.values()
+
+
+def _identity(run: Run) -> tuple[str, str]:
+    """Equal for runs that differ in seed alone; options are equal as reports compare them, 4 and 4.0 alike."""
+    return run.model_copy(update={"seed": 0, "options": {}}).id, canonical(run.options)
 
 
 def _cell(run: Run) -> CellKey:

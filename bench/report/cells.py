@@ -280,7 +280,7 @@ def _chosen(matching: Sequence[list[Row]], spec: CellSpec, table: Table) -> tupl
 
     taken = max(groups, key=rank)
     seeds = {row.run.seed: row for row in sorted(taken, key=lambda row: row.finished)}
-    return [seeds[seed] for seed in sorted(seeds)], len({row.id for rows in groups for row in rows}) - len(seeds)
+    return [seeds[seed] for seed in sorted(seeds)], len({row.run.id for rows in groups for row in rows}) - len(seeds)
 
 
 def _by_teacher(rows: Sequence[Row]) -> list[list[Row]]:

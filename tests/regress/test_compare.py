@@ -18,6 +18,7 @@ from tests.helpers.tables import fixed_table
 
 CIFAR = fixed_table("dist/cifar100")
 PAIR = CIFAR.pairs[0]
+NONE = next(entry for entry in CIFAR.methods if entry.method == "none")
 KD = next(entry for entry in CIFAR.methods if entry.method == "kd")
 DIST = next(entry for entry in CIFAR.methods if entry.method == "dist")
 
@@ -136,11 +137,23 @@ def test_another_recipe_or_another_data_set_is_another_cell_and_the_difference_i
 def test_other_options_are_another_cell_whose_reason_names_the_nearest() -> None:
     base = rows([75.0], options={"temperature": 2.0}) + rows([74.0], options={"temperature": 3.0, "weight": 0.3})
     cells = compare(base, rows([70.0], options={"temperature": 2.0, "weight": 0.5}, day=2))
-    assert [cell.accuracy.word for cell in cells] == ["not measured"] * 3
+    assert sorted(cell.accuracy.word for cell in cells) == ["not measured", "not measured", "unsure"]
     reasons = {(cell.run.options["temperature"], cell.run.options["weight"]): cell.accuracy.reason for cell in cells}
     weight = KD_WEIGHT
     assert reasons[2.0, weight] == f"not in HEAD; HEAD's nearest has options.weight 0.5, not {weight:g}"
     assert reasons[2.0, 0.5] == f"not in BASE; BASE's nearest has options.weight {weight:g}, not 0.5"
+
+
+def test_a_changed_default_never_passes_unseen_and_a_further_value_does() -> None:
+    base, options = rows([75.0]) + rows([70.0], NONE), {"temperature": 1.0}
+    broken = rows([0.0], options=options, day=2, status="diverged", reason="loss kd is nan at step 3")
+    assert exit_status(compare(base, broken + rows([70.0], NONE, day=2))) == 2
+    added = compare(base, rows([75.0], day=2) + rows([74.0], options=options, day=2) + rows([70.0], NONE, day=2))
+    assert sorted(cell.accuracy.word for cell in added) == ["not measured", "unchanged", "unchanged"]
+
+
+def test_options_are_equal_as_reports_compare_them() -> None:
+    assert only(rows([75.0], options={"temperature": 4.0}), rows([75.0], options={"temperature": 4}, day=2)).head
 
 
 def test_a_seed_that_diverges_in_head_alone_is_a_regression() -> None:
