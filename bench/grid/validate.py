@@ -115,5 +115,9 @@ def check_names(tables: Sequence[Table], names: tuple[str, ...]) -> None:
     entries = [entry for table in tables for pair in table.pairs for entry in table.entries(pair)]
     known = {entry.method for entry in entries} | {entry.display_name for entry in entries}
     for name in names:
+        if name not in known and name in methods.names():
+            raise SpecError(
+                f"--methods {name}: no entry of these tables; add `- {{method: {name}}}` to a table's methods"
+            )
         if name not in known:
             raise unknown("method of these tables", name, known)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from ..engines.local import LocalEngine
 from ..grid.plan import Plan
 from ..records.row import Row
 from ..records.store import Store
+from ..spec.request import RESULTS
 from .equal_cost import equal_cost_plan
 from .planning import FinalPlan, Log
 from .schedule import Schedule, make_schedule
@@ -39,14 +41,15 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
 def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outcome:
     timeout = 60 * final.request.timeout if final.request.timeout else None
     rows = LocalEngine(final.settings, final.slots, timeout).execute(schedule.jobs, schedule.runs)
-    return Outcome(rows, _summarize(plan, rows, log))
+    return Outcome(rows, _summarize(plan, rows, final.settings.results, log))
 
 
-def _summarize(plan: Plan, rows: list[Row], log: Log) -> bool:
+def _summarize(plan: Plan, rows: list[Row], results: Path, log: Log) -> bool:
     """Log counts by status; whether every run is done."""
     bad = [row for row in rows if row.status != "done"]
     missing = len(plan.runs) - len(rows)
-    log(f"{len(rows) - len(bad)} of {len(plan.runs)} runs done; `kdbench table` prints them")
+    command = "kdbench table" if results == RESULTS else f"kdbench table --results {results}"
+    log(f"{len(rows) - len(bad)} of {len(plan.runs)} runs done; `{command}` prints them")
     for row in bad:
         log(f"  {row.status}: {row.run.display_name}: {row.reason}")
     if missing:

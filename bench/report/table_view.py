@@ -34,7 +34,7 @@ HEADERS = {
 
 AGREEMENT = (
     "Agreement: percent of the validation images on which the saved student's class is its teacher's; of teachers that "
-    "learned beside it, the first as it ended."
+    "were trained with it, the first one after its last step."
 )
 
 COSTS = ("gain_equal", "gain_per_time", "time", "params", "gflops", "throughput", "step")

@@ -149,6 +149,11 @@ def test_a_method_that_no_table_names_is_refused_with_the_nearest(tables: list[T
         check_names(tables, ("none", "mimik"))
 
 
+def test_a_method_that_the_tables_lack_is_refused_with_the_line_to_add(tables: list[Table]) -> None:
+    with pytest.raises(SpecError, match=r"--methods pkt: no entry of these tables; add `- \{method: pkt\}`"):
+        check_names(tables, ("pkt",))
+
+
 def test_an_unknown_change_is_refused_before_the_data_is_opened(tables: list[Table]) -> None:
     check_request(tables, "full", {"lr": 0.1, "teacher.epochs": 30})
     for field in ("lrr", "teacher.lrr"):
