@@ -58,6 +58,14 @@ def test_a_plan_takes_options_as_a_notebook_writes_them(tmp_path: Path) -> None:
     assert same[0].plan.runs == plan.plan.runs
 
 
+def test_explain_prints_the_plan_and_runs_nothing(tmp_path: Path) -> None:
+    options = {"scale": "mini", "methods": ["none"], "changes": ["lr=0.1"], "data_root": tmp_path / "data"}
+    lines: list[str] = []
+    frame = kdbench.run("dist/cifar100", log=lines.append, results=tmp_path / "runs", explain=True, **options)
+    assert frame.empty and not (tmp_path / "runs").exists()
+    assert any("1 to do" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"seed": 1}, "Did you mean 'seeds'"), ({"scale": "midi"}, "midi"), ({"seeds": "three"}, "--seeds three")],

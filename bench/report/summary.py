@@ -139,7 +139,7 @@ def _spread(cells: Sequence[Cell]) -> str:
 
 
 def _gap(block: Block, metric: str) -> str:
-    """The difference of the student alone and its teacher: what there is to gain."""
+    """The difference of the student alone and its teacher, which is the room for a gain."""
     alone, teacher = block.student_alone, block.teacher_measured
     if alone is None or alone.measured is None or teacher is None:
         return ""

@@ -155,6 +155,15 @@ def test_teacher_and_student_of_two_libraries_are_refused(installed: bool, monke
 
 
 @pytest.mark.usefixtures("missing")
+def test_methods_of_cells_that_cannot_run_here_are_validated() -> None:
+    names = {"teacher": R50.replace("50", "101"), "student": R50}
+    entries = (MethodEntry(method="none"), MethodEntry(method="cwd", options={"align": "linear"}))
+    table = fixed_table("dist/coco").model_copy(update={"pairs": (Pair(**names, methods=entries),)})
+    with pytest.raises(SpecError, match=r"pairs\[0\], method 1 \(cwd\): cwd: align is 'linear'"):
+        validate(table)
+
+
+@pytest.mark.usefixtures("missing")
 def test_check_reports_that_it_is_missing_and_that_this_is_not_an_error(tmp_path: Path, digits_path: Path) -> None:
     lines = list(problems(tmp_path, digits_path, []))
     (reported,) = [(line, wrong) for line, wrong in lines if line.startswith("detectron2")]

@@ -184,6 +184,14 @@ def test_the_group_that_follows_the_table_wins_over_a_newer_one(dist: Table) -> 
     assert found.notes == ("1 other row under another recipe, data set or teacher left out",)
 
 
+def test_a_run_under_an_earlier_id_is_not_another_recipe(dist: Table) -> None:
+    pair, entry = place(dist, "dist")
+    row = make_row(dist, pair, entry, "full", 0, 39.8, finished="2026-02-01")
+    earlier = row.model_copy(update={"id": "0" * 16, "finished": "2026-01-01"})
+    found = cell(dist, [earlier, row], "dist")
+    assert found.rows == (row,) and found.notes == ()
+
+
 def test_of_groups_that_do_not_follow_the_table_the_nearest_wins(dist: Table) -> None:
     pair, none = place(dist, "none")
     near = load_recipe("coco_2x", {"epochs": 1, "milestones": []})
