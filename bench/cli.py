@@ -35,7 +35,7 @@ TRY = {
     **{"epochs": 1, "warmup_steps": 10, "clip_norm": 1.0},
     **{"teacher.epochs": 2, "teacher.warmup_steps": 15, "teacher.clip_norm": 1.0},
 }
-"""Recipe fields of `kdbench try`: about a minute on two CPU cores."""
+"""Recipe fields of `kdbench try`: 100 s on two CPU cores."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -73,7 +73,7 @@ def run(tables: Tables = None, *, request: RunRequest) -> None:
 
 @app.command("try")
 def try_(results: ResultsOption = Path("results/try")) -> None:
-    """Train one pair of dist/cifar100 for a minute on embedded data, with and without distillation; print the table."""
+    """Train one pair of dist/cifar100 for one or two minutes on embedded data, with and without distillation."""
     from .launch.execution import execute
     from .launch.planning import make_plans
     from .records.store import read_rows
