@@ -13,7 +13,7 @@ from .. import tasks
 from ..errors import SpecError
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.reported import load_reported
-from ..spec.run import Data, Run
+from ..spec.run import Data, Run, current_version
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Table
 from .pairs import has_substitute, networks_at, skip_reason, unsupported
@@ -133,7 +133,9 @@ def runs_of(
         SpecError: a batch is larger than the training set.
     """
     assert cell.student is not None and cell.options is not None, "a skipped cell has no runs"
-    for recipe in (cell.recipe, cell.teacher_recipe):
+    mode = methods.teacher_mode(cell.entry.method, cell.options)
+    teacher_is_trained = mode == "frozen" and teacher_file is None
+    for recipe in (cell.recipe, cell.teacher_recipe) if teacher_is_trained else (cell.recipe,):
         if recipe.batch_size > data.train_images > 0:
             raise SpecError(
                 f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the {data.train_images} training "
@@ -142,18 +144,19 @@ def runs_of(
     common: dict[str, Any] = {"task": table.task, "scale": cell.scale, "seed": 0}
     first = Run(
         **common,
+        version=current_version(cell.recipe),
         data=data.model_copy(update={"options": cell.data}),
         student=cell.student,
         method=cell.entry.method,
         options=cell.options,
         recipe=cell.recipe,
     )
-    mode = methods.teacher_mode(cell.entry.method, cell.options)
     if mode == "frozen":
         assert cell.teacher is not None
         seen = {name: value for name, value in cell.data.items() if name not in STUDENT_ONLY}
         teacher = Run(
             **common,
+            version=current_version(cell.teacher_recipe),
             data=data.model_copy(update={"options": seen}),
             student=cell.teacher,
             method="none",

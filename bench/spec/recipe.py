@@ -18,6 +18,11 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def _added(default: Any) -> Any:
+    """A field that recipes got later: written and hashed only where it is not the default, so earlier ids stay."""
+    return Field(default=default, exclude_if=lambda value: value == default)
+
+
 class Resize(Spec):
     """How a detection image is brought to size, in pixels: shorter side at `shorter` unless longer exceeds `longer`."""
 
@@ -121,10 +126,13 @@ class Recipe(Spec):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     warmup_epochs: Annotated[int, Field(ge=0)] = 0  # in place of warmup_steps
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001
+    warmup_by: Literal["step", "epoch"] = _added("step")  # how often the rate rises; epoch: with warmup_epochs
+    decay_after_warmup: bool = _added(False)  # exponential, cosine, poly: begin after the warm-up, not beside it
     clip_norm: PositiveFloat | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     aux_weight: Annotated[float, Field(ge=0)] = 0.4  # segmentation: factor on the auxiliary head's cross-entropy
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of a running mean of the weights, which is evaluated
+    # decay of a running mean of the weights, which begins at the initial ones and is what is evaluated
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     # imagenet: a detector's backbone, its stem and first stage frozen, BatchNorm fixed; published: the whole network
@@ -140,6 +148,12 @@ class Recipe(Spec):
             raise ValueError("epochs is 0, which takes published weights as they are: set init to published")
         if self.warmup_steps and self.warmup_epochs:
             raise ValueError("warmup_steps and warmup_epochs are both set; choose one")
+        if self.warmup_by == "epoch" and not self.warmup_epochs:
+            raise ValueError("warmup_by is epoch and warmup_epochs is 0; set warmup_epochs")
+        if self.decay_after_warmup and self.schedule == "step":
+            raise ValueError(
+                "decay_after_warmup has no effect on milestones, which count from the first epoch; omit it"
+            )
         return self
 
 

@@ -36,7 +36,7 @@ class Run(Spec):
     is a network that is trained with its student.
     """
 
-    version: int = 1
+    version: int = 1  # `current_version`, of when it was planned
     task: str
     scale: Scale
     data: Data
@@ -81,6 +81,17 @@ class Run(Spec):
     @property
     def teacher_network(self) -> str | None:
         return self.teacher.student if self.teacher else self.online_teacher
+
+
+def current_version(recipe: Recipe) -> int:
+    """`Run.version` of a new run: 2 where earlier rows of the same fields are of something else, so that ids differ.
+
+    Those are runs with a running mean of the weights, which began at the weights after the first step, and detectors in
+    reduced precision, which were evaluated in it; now the mean begins at the initial weights, and all evaluation is in
+    float32.
+    """
+    reduced = recipe.task == "detection" and recipe.precision != "float32"
+    return 2 if recipe.ema is not None or reduced else 1
 
 
 def init_seed(fingerprint: str, network: str, seed: int) -> int:

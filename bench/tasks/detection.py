@@ -18,7 +18,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 from ..networks.base import MEAN, STD, Detector, Network, Target
 from ..spec.recipe import Recipe, Resize
 from . import coco_eval
-from .base import DataFormat, Metric, Shapes, Task, autocast
+from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
 from .order import Key
 
@@ -120,8 +120,7 @@ class DetectionTask(Task):
         for images, targets in load(samples, groups, self.workers, _collate):
             batch = self._batch(images, targets, device)
             sizes = [(int(t["size"][0]), int(t["size"][1])) for t in targets]
-            with autocast(self.recipe, device):
-                results = detector.detect(batch.inputs, sizes)
+            results = detector.detect(batch.inputs, sizes)  # in float32, whatever precision the recipe trains in
             for result, target in zip(results, targets, strict=True):
                 detections += self._as_coco(result, target)
         return detections

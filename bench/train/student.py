@@ -216,7 +216,9 @@ class Student:
 
 
 def _averaged(network: Network, recipe: Recipe) -> AveragedModel | None:
-    """The running mean of weights and buffers, if the recipe asks for it."""
+    """The running mean of weights and buffers, if the recipe asks for it; it begins at the initial ones."""
     if recipe.ema is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    averaged.n_averaged.fill_(1)  # else the first update would replace the initial weights
+    return averaged

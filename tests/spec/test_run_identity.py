@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdbench.spec.recipe import Recipe, Resize
-from kdbench.spec.run import Data, Run
+from kdbench.spec.run import Data, Run, current_version
 from kdbench.spec.schema import digest
 from kdbench.spec.table import load_table
 
@@ -71,6 +71,8 @@ OTHER_RECIPE: dict[str, Any] = {
     "epoch_steps": 400,
     "power": 1.0,
     "aux_weight": 0.0,
+    "warmup_by": "epoch",
+    "decay_after_warmup": True,
 }
 OTHER_DATA: dict[str, Any] = {
     "name": "other",
@@ -111,6 +113,22 @@ def test_equal_specs_have_equal_ids_whatever_the_order_of_their_options() -> Non
 def test_the_id_of_a_spec_never_changes() -> None:
     # A new literal here means that every finished run is repeated: say so in the changelog.
     assert (RUN.id, TEACHER.id) == ("7b5a96f247a69b2b", "9e1825e33c5ff48f")
+
+
+@pytest.mark.parametrize("field", ["warmup_by", "decay_after_warmup"])
+def test_a_field_that_recipes_got_later_leaves_the_ids_of_earlier_runs_as_they_are(field: str) -> None:
+    written = RUN.model_dump(mode="json")
+    assert field not in written["recipe"] and field not in written["teacher"]["recipe"]
+    assert Run.model_validate_json(RUN.model_dump_json()).recipe == RECIPE
+
+
+def test_runs_whose_results_changed_without_their_fields_have_another_version() -> None:
+    versions = {
+        1: [{}, {"precision": "bfloat16", "task": "segmentation"}],
+        2: [{"ema": 0.99}, {"precision": "bfloat16"}],  # the mean's first step; the precision of evaluation
+    }
+    for version, recipes in versions.items():
+        assert {current_version(RECIPE.model_copy(update=changes)) for changes in recipes} == {version}
 
 
 def test_the_id_survives_a_json_round_trip() -> None:

@@ -307,6 +307,19 @@ def test_a_perfect_detector_scores_a_hundred(reference: bool, workers: int, fold
     assert task.evaluate(Oracle(folder, shift=40.0), CPU, reference)["ap"] < 10
 
 
+def test_evaluation_is_in_float32_whatever_precision_trains(folder: CocoFolder) -> None:
+    class Recorder(Oracle):
+        reduced = False
+
+        def detect(self, x: torch.Tensor, sizes: list[tuple[int, int]]) -> list[dict[str, torch.Tensor]]:
+            self.reduced |= (x @ x.mT).dtype != torch.float32
+            return super().detect(x, sizes)
+
+    detector = Recorder(folder)
+    task_of(folder, precision="bfloat16").detections(detector, CPU)
+    assert detector.seen == len(STORED) and not detector.reduced
+
+
 def test_detections_are_in_stored_pixels_under_the_data_sets_own_ids(folder: CocoFolder) -> None:
     truth = json.loads(folder.val.annotation_file.read_text())["annotations"]
     found = task_of(folder).detections(Oracle(folder), CPU)

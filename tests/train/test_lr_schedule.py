@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from kdbench.errors import SpecError
 from kdbench.spec.recipe import load_recipe, stretched
 from kdbench.train.lr_schedule import learning_rate
 
@@ -136,3 +137,72 @@ def test_a_warm_up_in_epochs_is_the_one_of_as_many_steps(schedule: str) -> None:
         assert learning_rate(recipe, step, 7) == learning_rate(in_steps, step, 7)
         factor = 0.01 + 0.99 * step / 35 if step < 35 else 1.0
         assert learning_rate(recipe, step, 7) == pytest.approx(factor * learning_rate(plain, step, 7), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [
+        (0.0, 1e-6),
+        (0.99, 1e-6),  # the rate rises once an epoch
+        (1.0, 1e-6 + (0.048 - 1e-6) / 3),
+        (2.99, 1e-6 + (0.048 - 1e-6) * 2 / 3),
+        (3.0, 0.048),
+        (5.3, 0.048),  # 2.4 epochs after the end of the warm-up
+        (5.5, 0.048 * 0.97),
+        (7.7, 0.048 * 0.97),
+        (7.9, 0.048 * 0.97**2),
+        (449.99, 0.048 * 0.97**186),
+    ],
+)
+def test_strategy_b2_warms_up_by_epochs_and_then_decays_from_the_end_of_the_warm_up(
+    epoch: float, expected: float
+) -> None:
+    recipe = load_recipe("imagenet_b2")
+    assert learning_rate(recipe, round(epoch * 1000), 1000) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_decay_begins_one_step_after_the_first_of_full_rate() -> None:
+    """As the released scheduler counts: its warm-up ends with a step at the full rate."""
+    recipe = load_recipe("imagenet_b2", {"decay_epochs": 2.0})
+    rates = [learning_rate(recipe, step, 10) / recipe.lr for step in range(30, 72)]
+    assert rates == pytest.approx([1.0] * 21 + [0.97] * 20 + [0.97**2])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [
+        (0.5, 1e-6),
+        (10.5, 1e-6 + (1e-3 - 1e-6) / 2),
+        (20.0, 1e-3),
+        (160.0, 5e-6 + (1e-3 - 5e-6) / 2),  # halfway from epoch 20 to 300
+        (299.999, 5e-6),
+    ],
+)
+def test_strategy_b3_falls_by_a_cosine_over_the_epochs_after_its_warm_up(epoch: float, expected: float) -> None:
+    recipe = load_recipe("imagenet_b3")
+    assert learning_rate(recipe, round(epoch * 1000), 1000) == pytest.approx(expected, rel=1e-4)
+
+
+def test_poly_after_the_warm_up_falls_over_the_steps_that_are_left() -> None:
+    recipe = load_recipe("cifar_mini", POLY | {"warmup_epochs": 20, "decay_after_warmup": True})
+    assert learning_rate(recipe, 8000, 400) == learning_rate(recipe, 8001, 400) == 0.02
+    assert learning_rate(recipe, 24_001, 400) == pytest.approx(0.02 * 0.5**0.9)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "exponential", "poly"])
+def test_a_run_that_ends_within_its_warm_up_does_not_decay(schedule: str) -> None:
+    changes = {"schedule": schedule, "epochs": 2, "warmup_epochs": 2, "warmup_steps": 0, "warmup_factor": 1.0}
+    recipe = load_recipe("cifar_mini", changes | {"decay_after_warmup": True})
+    assert {learning_rate(recipe, step, 10) for step in range(20)} == {recipe.lr}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"warmup_by": "epoch", "warmup_steps": 5}, "set warmup_epochs"),
+        ({"decay_after_warmup": True, "schedule": "step"}, "no effect on milestones"),
+    ],
+)
+def test_a_warm_up_that_would_have_no_effect_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_recipe("cifar_mini", changes)

@@ -121,9 +121,9 @@ def test_the_student_follows_the_copy_from_the_step_that_takes_it(pictures: Pict
 def test_what_is_saved_is_the_running_mean_of_weights_and_statistics(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run(recipe=short(ema=0.5))
     student = student_of(pictures, run, tmp_path / run.id)
-    seen: list[dict[str, Tensor]] = []
+    seen = [copy(student.network)]  # the mean begins with the initial weights
     train(student, STEPS, lambda: seen.append(copy(student.network)))
-    mean = seen[0]  # the mean begins with the weights after the first step
+    mean = seen[0]
     for state in seen[1:]:
         mean = {name: value * 0.5 + state[name] * 0.5 for name, value in mean.items()}
     checkpointing.save_student(student)
