@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ..spec.run import Run
+from ..text import printable
 
 QUIET_SECONDS = 20  # between two plain lines about the same job
 
@@ -46,7 +47,7 @@ class Display:
         self.progress.stop()
 
     def log(self, line: str) -> None:
-        self.console.print(escape(line))
+        self.console.print(escape(printable(line)))
         sys.stdout.flush()
 
     def job(self, runs: Sequence[Run]) -> JobDisplay:
@@ -81,7 +82,7 @@ class JobDisplay:
             place = f"step {event['step']}" if event["step"] else "the method's earlier phase"
             self.display.log(f"{self.runs[event['run']].display_name}: resumed after {place}")
         elif kind == "phase":
-            self.display.progress.update(self.task, detail=event["text"])
+            self.display.progress.update(self.task, detail=escape(event["text"]))
         elif kind == "epoch" and event["metrics"]:
             name, value = next(iter(event["metrics"].items()))
             self.display.log(f"{self.runs[event['run']].display_name}: epoch {event['epoch']}: {name} {value:.1f}")
@@ -97,7 +98,7 @@ class JobDisplay:
             speed = f"{rate:.0f} images/s"
         self.last_time, self.last_step = now, event["step"]
         detail = f"epoch {event['epoch']}  {_losses(event['losses'])}  {speed}"
-        self.display.progress.update(self.task, completed=event["step"], total=event["steps"], detail=detail)
+        self.display.progress.update(self.task, completed=event["step"], total=event["steps"], detail=escape(detail))
         if not self.display.console.is_terminal and now - self.last_line > QUIET_SECONDS:
             self.last_line = now
             self.display.log(f"{self.name}: step {event['step']}/{event['steps']}  {detail}")

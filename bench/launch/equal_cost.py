@@ -14,6 +14,7 @@ from ..grid.plan import Plan, cohort_size, seeds_of
 from ..records.row import Row
 from ..report.cells import Cell, collect
 from ..report.gains import equal_cost_factor
+from ..report.own_data import for_data
 from ..spec.recipe import stretched
 from ..spec.request import RunRequest
 from ..spec.run import Data, Run
@@ -27,7 +28,7 @@ def equal_cost_plan(
     """Runs of `none` under stretched recipes, for every cell of the tables whose cost has been measured."""
     runs: dict[str, Run] = {}
     for table in tables:
-        for cell in collect(table, rows, scale):
+        for cell in collect(for_data(table, data), rows, scale):
             factor = equal_cost_factor(cell.cost.factor if cell.cost else None)
             if factor is None:
                 continue

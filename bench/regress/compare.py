@@ -21,10 +21,11 @@ from .. import tasks
 from ..grid.cells import CellKey, canonical
 from ..records.row import Row
 from ..report.cells import headline
-from ..report.comparability import field_differences, single_line
+from ..report.comparability import field_differences
 from ..report.verdicts import noise_budget
 from ..spec.run import Run
 from ..spec.scale import Scale
+from ..text import one_line
 from .loss_drift import drift
 from .stats import PRIOR, Change, Scores, Word, classify, exit_code, pooled, speed
 
@@ -166,7 +167,7 @@ def _broken(rows: Sequence[Row], finished: Collection[int]) -> str:
 def _trouble(rows: Sequence[Row]) -> str:
     first = rows[0]
     more = f", and {len(rows) - 1} more" if len(rows) > 1 else ""
-    return f"seed {first.run.seed} {first.status}: {single_line(first.reason) or 'no number'}{more}"
+    return f"seed {first.run.seed} {first.status}: {one_line(first.reason) or 'no number'}{more}"
 
 
 def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:

@@ -28,8 +28,8 @@ from ..report.figures import (
     stacked_panels,
     title_panel,
 )
+from ..report.own_data import collect_at
 from ..report.plots import render
-from ..report.terminal import collect_at
 from ..spec.scale import Scale
 from ..spec.table import Table
 from .compare import budget
@@ -69,7 +69,7 @@ def draw_history(table: Table, rows: Sequence[Row], folder: Path, scale: Scale |
     """
     chosen, _ = collect_at(table, rows, scale)
     figure = history_figure(table, history(table, rows, chosen), chosen)
-    paths = [folder / f"{table.name.replace('/', '-')}-history.{suffix}" for suffix in ("png", "svg")] if figure else []
+    paths = [folder / f"{table.file_stem}-history.{suffix}" for suffix in ("png", "svg")] if figure else []
     for path in paths:
         assert figure is not None
         write_atomically(path, render(figure, path.suffix[1:]))

@@ -19,7 +19,8 @@ from ..spec.recipe import stretched
 from ..spec.reported import Reported, find, load_reported, student_alone
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Selection, Table
-from .comparability import data_differences, incompatibilities, recipe_differences, single_line
+from ..text import one_line
+from .comparability import data_differences, incompatibilities, recipe_differences
 from .gains import CellCost, cost, equal_cost_factor, gain
 from .matching import RowIndex, other_recipes, references
 from .verdicts import MINI, Sample, Verdict, make_verdict, noise_budget
@@ -124,14 +125,14 @@ class Cell:
 
 
 def collect(table: Table, rows: Iterable[Row], scale: Scale) -> list[Cell]:
-    """The table's cells in its own order, in time linear in the number of rows.
+    """The table's cells in its own order, in time linear in the number of rows; rows of other data sets are left out.
 
     Raises:
         SpecError: a recipe or a file of reported numbers that the table names is missing or broken.
         MethodError: the table names a method or an option that does not exist.
     """
     reported = [(source.table, load_reported(source.file)) for source in table.reported]
-    rows = list(rows)
+    rows = [row for row in rows if row.run.data.name == getattr(table.dataset, row.run.scale)]
     measured = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
     specs = expand(table, scale, measured=measured)
     context = _Context(table, reported, specs, RowIndex(rows, specs))
@@ -210,7 +211,7 @@ def _with_verdict(cell: Cell, table: Table) -> Cell:
     teacher = statistics.fmean(teachers) if teachers else None
     reasons = incompatibilities(cell.spec, table, cell.rows, cell.unfinished, teacher, cell.teacher_reported)
     cell = replace(cell, teacher_measured=teacher)
-    if cell.scale == "mini":
+    if cell.scale == "mini" and table.reported:
         return replace(cell, verdict=MINI, notes=(*cell.notes, *reasons))
     assert cell.measured is not None
     budget = noise_budget(table.dataset.full, table.task)
@@ -304,7 +305,7 @@ def _failure(rows: Sequence[Row]) -> Verdict:
     more = f" ({len(rows)} seeds without a number)" if len(rows) > 1 else ""
     if last.status == "done":
         return Verdict("failed", f"its row lacks the metric{more}")
-    return Verdict(last.status, f"{single_line(last.reason)}{more}")
+    return Verdict(last.status, f"{one_line(last.reason)}{more}")
 
 
 def _rows(count: int) -> str:

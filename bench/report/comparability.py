@@ -9,6 +9,7 @@ from ..grid.cells import CellSpec
 from ..records.row import Row
 from ..spec.recipe import Recipe
 from ..spec.table import Table
+from ..text import one_line
 from .verdicts import noise_budget, teacher_differs
 
 
@@ -35,7 +36,7 @@ def incompatibilities(
         reasons.append("recipe: " + "; ".join(recipe))
     reasons += data_differences(rows[0], table)
     reasons += [
-        f"seed {row.run.seed} {row.status}: {single_line(row.reason) or 'no number'}; the mean leaves it out"
+        f"seed {row.run.seed} {row.status}: {one_line(row.reason) or 'no number'}; the mean leaves it out"
         for row in unfinished
     ]
     if spec.scale == "full":
@@ -47,7 +48,7 @@ def incompatibilities(
 
 def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
     """Fields of a row's recipe that differ from the table's and can change its results: `epochs 1, not 24`."""
-    actual, wanted = flatten(row.run.recipe.model_dump()), flatten(expected.model_dump())
+    actual, wanted = _fields(row.run.recipe), _fields(expected)
     ignored = {"name", "source", "channels_last", "max_steps"} | (
         {"eval_every"} if table.selection == "last" else set()
     )
@@ -62,11 +63,16 @@ def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
     return differ
 
 
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """All fields of a recipe, those included that are not written where they are the default."""
+    return flatten({**dict(recipe), "image": recipe.image.model_dump()})
+
+
 def data_differences(row: Row, table: Table) -> list[str]:
-    """Name or sizes of a row's data that differ from the table's."""
+    """Sizes of a row's data that differ from the table's; the embedded data of mini scale has none to differ from."""
     data = row.run.data
     if row.run.scale == "mini":
-        return [] if data.name == table.dataset.mini else [f"data {data.name}, not {table.dataset.mini}"]
+        return []
     sizes = [
         (data.train_images, table.data_size.train_images, "train images"),
         (data.val_images, table.data_size.val_images, "val images"),
@@ -95,8 +101,3 @@ def format_value(value: Any) -> str:
     if isinstance(value, tuple | list):
         return str(list(value))
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
-
-
-def single_line(text: str) -> str:
-    """The text with each line break or run of spaces as one space."""
-    return " ".join(text.split())

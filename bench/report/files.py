@@ -11,6 +11,8 @@ import pandas as pd
 
 from ..records.store import write_atomically
 from ..spec.table import Table
+from ..text import markdown as cleaned
+from ..text import markdown_cell, one_line, printable, spreadsheet_cell
 from . import values
 from .cells import Cell
 from .table_view import HEADERS, TableView
@@ -22,7 +24,7 @@ def write(view: TableView, folder: Path) -> list[Path]:
     Raises:
         StoreError: the folder cannot be written.
     """
-    stem = view.table.name.replace("/", "-")
+    stem = view.table.file_stem
     contents = {
         "csv": csv_frame(view.table, view.cells).to_csv(index=False, lineterminator="\n"),
         "md": markdown(view),
@@ -38,7 +40,8 @@ def write(view: TableView, folder: Path) -> list[Path]:
 
 def csv_frame(table: Table, cells: Sequence[Cell]) -> pd.DataFrame:
     """One row a cell. Metrics are in percent, times in seconds, costs in parameters and floating-point operations."""
-    return pd.DataFrame([_csv_record(table, cell) for cell in cells])
+    frame = pd.DataFrame([_csv_record(table, cell) for cell in cells])
+    return frame.map(lambda value: spreadsheet_cell(printable(value)) if isinstance(value, str) else value)
 
 
 def printed_frame(view: TableView) -> pd.DataFrame:
@@ -54,18 +57,19 @@ def printed_frame(view: TableView) -> pd.DataFrame:
 
 def markdown(view: TableView) -> str:
     """The printed table with its header, footnotes and footer."""
-    body = printed_frame(view).map(lambda text: text.replace("|", "\\|"))
+    body = printed_frame(view).map(markdown_cell)
     table = body.to_markdown(index=False, disable_numparse=True)
-    pairs = [f"- {block.title}: {'; '.join(block.heading)}" for block in view.blocks]
-    notes = [f"- [{i}] {text}" for i, text in enumerate(view.footnotes, 1)]
-    reading = ["How to read this table:", "", *(f"- {text}" for text in view.footer)]
-    parts = [f"# {view.title}", "\n\n".join(view.header), table, "\n".join(pairs), "\n".join(notes), "\n".join(reading)]
+    pairs = [f"- {cleaned(block.title)}: {cleaned('; '.join(block.heading))}" for block in view.blocks]
+    notes = [f"- [{i}] {cleaned(text)}" for i, text in enumerate(view.footnotes, 1)]
+    reading = ["How to read this table:", "", *(f"- {cleaned(text)}" for text in view.footer)]
+    header = "\n\n".join(map(cleaned, view.header))
+    parts = [f"# {cleaned(view.title)}", header, table, "\n".join(pairs), "\n".join(notes), "\n".join(reading)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def latex(view: TableView) -> str:
     """A `table` environment; needs the package booktabs, and T1 fonts for `<`, `>` and `|`."""
-    frame = printed_frame(view).map(_arrows)
+    frame = printed_frame(view).map(lambda text: one_line(_arrows(text)))
     frame.columns = frame.columns.map(_arrows)
     body = frame.to_latex(index=False, escape=True, column_format="ll" + "r" * (len(frame.columns) - 2))
     notes = [f"[{i}] {text}" for i, text in enumerate(view.footnotes, 1)]
@@ -74,7 +78,7 @@ def latex(view: TableView) -> str:
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{title}}}",
-        rf"\label{{tab:{view.table.name.replace('/', '-')}}}",
+        rf"\label{{tab:{view.table.file_stem}}}",
         body.rstrip(),
         r"\par\footnotesize",
         *(rf"{text}\par" for text in small),
@@ -85,7 +89,7 @@ def latex(view: TableView) -> str:
 
 def escape(texts: Sequence[str]) -> list[str]:
     """Texts of one line each as LaTeX prints them literally."""
-    frame = pd.DataFrame({"text": [_arrows(" ".join(text.split())) for text in texts]})
+    frame = pd.DataFrame({"text": [one_line(_arrows(text)) for text in texts]})
     style = frame.style.format(escape="latex").hide(axis="index").hide(axis="columns")
     return str(style.to_string()).splitlines()
 

@@ -19,8 +19,8 @@ from ..spec.table import Table, load_table
 from .blocks import blocks
 from .cells import Cell
 from .figures import curves_figure, gains_figure, measured_figure
+from .own_data import with_results
 from .panels import Gallery, panels
-from .terminal import collect_at
 
 PLOTS = Path("results/plots")
 DPI = 150
@@ -55,10 +55,10 @@ def draw_all(
     drawing = Drawing()
     for name in tables:
         table = name if isinstance(name, Table) else load_table(name)
-        chosen, cells = collect_at(table, rows, scale)
-        part = draw(table, cells, chosen, folder, gallery)
-        drawing.files += part.files
-        drawing.messages += part.messages
+        for each, chosen, cells in with_results(table, rows, scale):
+            part = draw(each, cells, chosen, folder, gallery)
+            drawing.files += part.files
+            drawing.messages += part.messages
     return drawing
 
 
@@ -68,7 +68,7 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
     With a `gallery`, a segmentation table also gets its panels, as PNG alone.
     """
     drawing = Drawing()
-    stem = table.name.replace("/", "-")
+    stem = table.file_stem
     made = figures(table, cells, scale)
     if not made:
         drawing.messages.append(
@@ -95,7 +95,8 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
 def figures(table: Table, cells: Sequence[Cell], scale: Scale) -> dict[str, Figure]:
     """The figures that have something to draw, by name."""
     parts = blocks(cells)
-    made = {name: make(table, parts, scale) for name, make in FIGURES.items()}
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollar signs
+        made = {name: make(table, parts, scale) for name, make in FIGURES.items()}
     return {name: figure for name, figure in made.items() if figure is not None}
 
 

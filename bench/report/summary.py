@@ -58,6 +58,8 @@ def footer(table: Table, cells: Sequence[Cell], blocks: Sequence[Block], scale: 
     if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.label not in printed)):
         run.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")
     reading = [GAINS, _spread(cells), *(text for block in blocks if (text := _gap(block, metric_title(table))))]
+    if not table.reported:
+        return [*run, *reading]
     if scale == "mini":
         return [*run, PROXY, *reading]
     return [_counts(cells), _rule(table), *run, *reading]
@@ -95,7 +97,7 @@ def _run_of_reported(table: Table, cells: Sequence[Cell]) -> list[str]:
             why = "no entry in this table" if cell is None else cell.verdict.word
             missing.append(f"{row.method} {row.teacher} -> {row.student}: {why}")
     if not numbers:
-        return ["No number is reported: the paper's numbers are not available."]
+        return ["No number is reported."]
     where = "with the small networks named above" if cells and cells[0].scale == "mini" else "with the paper's networks"
     lines = [f"{len(done)} of the {len(numbers)} reported numbers of distilled students were run, {where}."]
     if missing and len(missing) <= LISTED:

@@ -84,7 +84,7 @@ def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
     notes = Footnotes()
     grouped = blocks(cells)
     views = tuple(_block_view(table, block, notes) for block in grouped)
-    columns = _columns(cells, views, scale)
+    columns = _columns(table, cells, views, scale)
     top, bottom = header(table, cells, scale), footer(table, cells, grouped, scale)
     if "gain_base" in columns:
         bottom.append(_bases(cells))
@@ -94,9 +94,11 @@ def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
     return TableView(table, scale, tuple(cells), title, tuple(top), columns, views, tuple(notes.texts), tuple(bottom))
 
 
-def _columns(cells: Sequence[Cell], views: Sequence[BlockView], scale: Scale) -> tuple[str, ...]:
+def _columns(table: Table, cells: Sequence[Cell], views: Sequence[BlockView], scale: Scale) -> tuple[str, ...]:
     """The columns in which some line has a value; at mini scale none is compared with a reported number."""
     empty = {"difference"} if scale == "mini" else set()
+    if not table.reported:
+        empty |= {"reported", "difference"}
     empty |= {name for name in ("gain_kd", "gain_base", "gain_equal") if all(getattr(c, name) is None for c in cells)}
     if all(record["agreement"] == values.BLANK for view in views for record in view.records):
         empty.add("agreement")
@@ -115,11 +117,15 @@ def _bases(cells: Sequence[Cell]) -> str:
 
 def _block_view(table: Table, block: Block, notes: Footnotes) -> BlockView:
     records = tuple(_record(table, block, line, notes) for line in block.lines)
-    return BlockView(block.title, tuple(_heading(block)), records)
+    return BlockView(block.title, tuple(_heading(table, block)), records)
 
 
-def _heading(block: Block) -> list[str]:
+def _heading(table: Table, block: Block) -> list[str]:
     """The paper's pairs where other networks run, the teacher's scores, and notes."""
+    notes = [f"note: {note}" for note in dict.fromkeys(pair.note for pair in block.pairs) if note]
+    measured = values.number(block.teacher_measured)
+    if not table.reported:
+        return [f"teacher: {measured}", *notes]
     lines = [f"proxy for {pair}" for pair in block.paper_pairs]
     if len(lines) > 3:
         lines = [f"proxy for {len(lines)} pairs: {', '.join(block.paper_pairs)}"]
@@ -128,10 +134,7 @@ def _heading(block: Block) -> list[str]:
     teachers = [cell.teacher_reported for cell in _first_of_each_pair(block)]
     known = list(dict.fromkeys(values.number(value, 1) for value in teachers))
     reported = " / ".join(known) if len(known) <= 3 else f"{len(known)} values"
-    measured = values.number(block.teacher_measured)
-    lines.append(f"teacher: reported {reported}, re-measured {measured}")
-    lines += [f"note: {note}" for note in dict.fromkeys(pair.note for pair in block.pairs) if note]
-    return lines
+    return [*lines, f"teacher: reported {reported}, re-measured {measured}", *notes]
 
 
 def _first_of_each_pair(block: Block) -> list[Cell]:

@@ -16,8 +16,9 @@ from ..records.row import Row
 from ..records.store import InvalidRow
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table
+from ..text import printable
 from . import files
-from .cells import Cell, collect
+from .own_data import with_results
 from .summary import invalid_row_lines
 from .table_view import COSTS, HEADERS, BlockView, TableView, table_view
 
@@ -51,13 +52,13 @@ def print_tables(
     console.record = True
     for name in tables:
         table = name if isinstance(name, Table) else load_table(name)
-        chosen, cells = collect_at(table, rows, scale)
-        view = table_view(table, cells, chosen)
-        print_view(console, view)
-        if out is not None:
-            written = files.write(view, out)
-            console.print(Text(f"written: {', '.join(map(str, written))}", style="dim"))
-            console.print()
+        for each, chosen, cells in with_results(table, rows, scale):
+            view = table_view(each, cells, chosen)
+            print_view(console, view)
+            if out is not None:
+                written = files.write(view, out)
+                console.print(_text(f"written: {', '.join(map(str, written))}", style="dim"))
+                console.print()
     if lines := invalid_row_lines(invalid):
         console.print(Text("Files that are no result rows and were left out:", style="bold"))
         for line in lines:
@@ -71,27 +72,17 @@ def default_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=WIDE, no_color=True)
 
 
-def collect_at(table: Table, rows: Sequence[Row], scale: Scale | None) -> tuple[Scale, list[Cell]]:
-    """The table's cells at `scale`; without one, at full scale where it has any full-scale row, else at mini."""
-    if scale is not None:
-        return scale, collect(table, rows, scale)
-    full = collect(table, rows, "full")
-    if any(cell.rows or cell.unfinished for cell in full):
-        return "full", full
-    return "mini", collect(table, rows, "mini")
-
-
 def print_view(console: Console, view: TableView) -> None:
     """Print one table: title, header, a grid a block, footnotes and footer."""
-    console.print(Text(view.title, style="bold"))
+    console.print(_text(view.title, style="bold"))
     for line in view.header:
-        console.print(Text(line))
+        console.print(_text(line))
     widths = {name: _width(name, view) for name in view.columns}
     for block in view.blocks:
         console.print()
-        console.print(Text(block.title, style="bold"))
+        console.print(_text(block.title, style="bold"))
         for line in block.heading:
-            console.print(Padding(Text(line, style="dim"), (0, 0, 0, 2), expand=False))
+            console.print(Padding(_text(line, style="dim"), (0, 0, 0, 2), expand=False))
         for columns in split_columns(widths, console.width):
             console.print(_grid(block, columns, widths))
     console.print()
@@ -130,8 +121,12 @@ def list_item(text: str, mark: str = "- ") -> Grid:
     grid = Grid.grid(padding=0)
     grid.add_column(width=len(mark), no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(mark), Text(text))
+    grid.add_row(Text(mark), _text(text))
     return grid
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(printable(text), style=style)
 
 
 def _total_width(names: Sequence[str], widths: dict[str, int]) -> int:
@@ -155,5 +150,5 @@ def _grid(block: BlockView, columns: Sequence[str], widths: dict[str, int]) -> G
             grid.add_column(HEADERS[name], justify=justify, width=widths[name], no_wrap=True)
     for record in block.records:
         style = STYLES.get(record["verdict"].split(" ")[0], "yellow")
-        grid.add_row(*(Text(record[name], style=style if name == "verdict" else "") for name in columns))
+        grid.add_row(*(_text(record[name], style=style if name == "verdict" else "") for name in columns))
     return grid

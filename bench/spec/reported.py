@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kdbench.datasets._files import read_bytes
+
 from ..errors import SpecError, unknown
+from .schema import MAX_BYTES
 
 REPORTED = Path(str(files("kdbench.results"))) / "reported"
 
@@ -21,7 +25,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class Reported(BaseModel):
     """One reported number, in percent. An empty `value` is a cell that the paper leaves blank."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     paper: Name
     table: Name
@@ -63,17 +67,31 @@ def load_reported(file: str | Path) -> list[Reported]:
     path = Path(file) if str(file).endswith(".csv") else REPORTED / f"{file}.csv"
     if not path.exists():
         raise unknown("file of reported numbers", str(file), reported_names())
-    with path.open(newline="", encoding="utf-8") as handle:
-        reader = csv.DictReader(handle)
-        if reader.fieldnames is None or list(reader.fieldnames) != list(Reported.model_fields):
-            raise SpecError(f"{path}:1: the columns must be {','.join(Reported.model_fields)}")
-        lines = [(reader.line_num, _parse(values, path, reader.line_num)) for values in reader]
+    lines = list(_lines(path))
     first: dict[tuple[str, ...], int] = {}
     for line, row in lines:
         if row.key in first:
             raise SpecError(f"{path}:{line}: repeats line {first[row.key]}: {' '.join(filter(None, row.key))}")
         first[row.key] = line
     return [row for _, row in lines]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Reported]]:
+    """The file's numbers, each with its line."""
+    try:
+        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if reader.fieldnames is None or list(reader.fieldnames) != list(Reported.model_fields):
+            raise SpecError(f"{path}:1: the columns must be {','.join(Reported.model_fields)}")
+        for values in reader:
+            yield reader.line_num, _parse(values, path, reader.line_num)
+    except csv.Error as error:
+        raise SpecError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
 
 
 def find(

@@ -12,12 +12,17 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import AliasChoices, AliasGenerator, BaseModel, ConfigDict, ValidationError
 
+from kdbench.datasets._files import read_bytes
+
 from ..errors import SpecError, unknown
+from . import yaml_reader
+from .yaml_reader import YamlError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+MAX_BYTES = 4 * 2**20  # of a YAML or CSV file
 
 RENAMED = {"optimiser": "optimizer", "against": "gain_over"}
 """Fields by the names that they had before; YAML files, `--set` and result rows with these are still read."""
@@ -58,22 +63,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, read as data only.
 
     Raises:
-        SpecError: it cannot be read, is not valid YAML, or not a mapping.
+        SpecError: it cannot be read, is not valid YAML, has a key twice, or is not a mapping.
     """
     try:
         values = _parsed(path, path.stat().st_mtime_ns)
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not valid YAML: {error}") from error
+    except YamlError as error:
+        raise SpecError(f"{path}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
     if not isinstance(values, dict):
         raise SpecError(f"{path}: expected a mapping of fields, found {type(values).__name__}")
-    try:
-        return with_current_names(copy.deepcopy(values), str(path))  # type: ignore[no-any-return]
-    except RecursionError as error:
-        raise SpecError(
-            f"{path}: holds a value that is no plain data: a list or mapping that contains itself"
-        ) from error
+    return with_current_names(copy.deepcopy(values), str(path))  # type: ignore[no-any-return]
 
 
 def with_current_names(value: Any, source: str) -> Any:
@@ -109,7 +111,7 @@ def current_name(key: str, source: str) -> str:
 @lru_cache(maxsize=64)
 def _parsed(path: Path, changed: int) -> Any:
     """A file as YAML; asked for again only when it `changed`. Recipes are read once a cell, and YAML is slow."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml_reader.load(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
 
 
 def parse(model: type[Model], values: dict[str, Any], path: Path) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -147,6 +148,11 @@ class Table(Spec):
             if entries and not any(entry.method == "none" for entry in entries):
                 raise ValueError(f"pairs[{i}]: add the method 'none': gains are over our own student without a teacher")
         return self
+
+    @property
+    def file_stem(self) -> str:
+        """The table's name as the beginning of a file's name: letters, digits and `.`, `-`, `_`, `+`."""
+        return re.sub(r"[^\w.+-]+", "-", self.name).lstrip(".-")[:100] or "table"
 
     def entries(self, pair: Pair) -> tuple[MethodEntry, ...]:
         return pair.methods or self.methods

@@ -60,7 +60,8 @@ def make_row(
     best: float | None = None,
 ) -> Row:
     """The row that the run of one cell would leave, ending at `value`."""
-    data = data or (DIGITS if scale == "mini" else COCO)
+    sizes = DIGITS if scale == "mini" else COCO
+    data = data or sizes.model_copy(update={"name": getattr(table.dataset, scale)})
     name = table.recipe.mini if scale == "mini" else entry.base_recipe or table.recipe.full
     recipe = recipe or load_recipe(name, _changes(pair, scale))
     run = _run(table, pair, entry, scale, seed, data, recipe)

@@ -18,8 +18,9 @@ from kdbench.records.store import InvalidRow
 from kdbench.report import files
 from kdbench.report.blocks import blocks
 from kdbench.report.cells import collect
+from kdbench.report.own_data import collect_at
 from kdbench.report.table_view import Footnotes, table_view
-from kdbench.report.terminal import collect_at, print_tables, split_columns
+from kdbench.report.terminal import print_tables, split_columns
 from kdbench.spec.scale import Scale
 from kdbench.spec.table import Table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth

@@ -1,0 +1,67 @@
+"""A user's data in tables of its own: the methods, networks and recipes of a paper's table, and none of its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..records.row import Row
+from ..spec.run import Data
+from ..spec.scale import Scale
+from ..spec.table import ByScale, DataSize, Table, load_table, table_names
+from .cells import Cell, collect
+
+
+def with_results(table: Table, rows: Sequence[Row], scale: Scale | None) -> list[tuple[Table, Scale, list[Cell]]]:
+    """The table and those of a user's data that have results, each with its scale and cells.
+
+    The table itself is left out where it has no result and another has.
+    """
+    views = [(each, *collect_at(each, rows, scale)) for each in (table, *own_tables(table, rows))]
+    return [view for view in views if has_results(view[2])] or views[:1]
+
+
+def collect_at(table: Table, rows: Sequence[Row], scale: Scale | None) -> tuple[Scale, list[Cell]]:
+    """The table's cells at `scale`; without one, at full scale where it has any full-scale row, else at mini."""
+    if scale is not None:
+        return scale, collect(table, rows, scale)
+    full = collect(table, rows, "full")
+    if has_results(full):
+        return "full", full
+    return "mini", collect(table, rows, "mini")
+
+
+def has_results(cells: Iterable[Cell]) -> bool:
+    """Whether any run of these cells is finished, with or without a number."""
+    return any(cell.rows or cell.unfinished for cell in cells)
+
+
+def for_data(table: Table, data: Data) -> Table:
+    """`table` itself where `data` is its data set, else as a table of `data`."""
+    if data.name in _names(table):
+        return table
+    update = {
+        "name": f"{data.name}/{table.name}",
+        "title": f"own data, in the recipes of {table.name}",
+        "citation": "No paper reports numbers on this data.",
+        "dataset": ByScale(full=data.name, mini=data.name),
+        "data_size": DataSize(train_images=data.train_images, val_images=data.val_images, classes=data.classes),
+        "reported": (),
+        "unreachable": (),
+    }
+    return table.model_copy(update=update)
+
+
+def own_tables(table: Table, rows: Iterable[Row]) -> list[Table]:
+    """`table` for every data set of `rows` that is neither its own nor another shipped table's, by name.
+
+    Rows of other tables are among `rows`, so some of these tables may have no result.
+    """
+    latest = {row.run.data.name: row.run.data for row in rows if row.run.task == table.task}
+    own = latest.keys() - _names(table)
+    if own:
+        own -= {name for other in table_names() for name in _names(load_table(other))}
+    return [for_data(table, latest[name]) for name in sorted(own)]
+
+
+def _names(table: Table) -> Sequence[str]:
+    return table.dataset.full, table.dataset.mini

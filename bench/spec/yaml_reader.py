@@ -1,0 +1,101 @@
+"""YAML text as plain data, within limits: no duplicate keys, no objects, nothing that grows while it is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is four times as fast, and may be missing
+
+MAX_VALUES = 200_000  # of a file, every alias counted as what it stands for
+MAX_DEPTH = 100
+
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class YamlError(ValueError):
+    """A text cannot be read; the message says why and at which line."""
+
+
+def load(text: str) -> Any:
+    """The value of one YAML document; None for an empty text.
+
+    Raises:
+        YamlError: not valid YAML, a key that appears twice, a value of Python's own types, or more than the limits.
+    """
+    try:
+        _check_depth(text)
+        loader = Loader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _Checked().count(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        raise YamlError(f"not valid YAML: {error}") from error
+    except YamlError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # of numbers, dates and keys
+        raise YamlError(f"holds a value that is no plain data: {error}") from error
+
+
+def _check_depth(text: str) -> None:
+    """Refuse deep nesting by the parser's events: libyaml builds nodes by recursion, and a deep file crashes it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise YamlError(f"line {event.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep")
+
+
+class _Checked:
+    """Nodes of a document that were checked, with how many values each stands for once its aliases are expanded."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.open: set[int] = set()
+
+    def count(self, node: yaml.Node) -> int:
+        """Values below and including `node`.
+
+        Raises:
+            YamlError: duplicate keys, a node that contains itself, or more than the limits.
+        """
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) in self.counts:
+            return self.counts[id(node)]
+        if id(node) in self.open:
+            raise YamlError(f"line {_line(node)}: holds a list or mapping that contains itself")
+        self.open.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            _refuse_duplicates(node)
+            inner = [part for pair in node.value for part in pair]
+        else:
+            inner = node.value
+        total = 1 + sum(self.count(part) for part in inner)
+        if total > MAX_VALUES:
+            raise YamlError(f"line {_line(node)}: holds more than {MAX_VALUES} values, aliases counted in full")
+        self.open.discard(id(node))
+        self.counts[id(node)] = total
+        return total
+
+
+def _refuse_duplicates(node: yaml.MappingNode) -> None:
+    first: dict[tuple[str, str], int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
+            continue
+        if (known := first.get((key.tag, key.value))) is not None:
+            raise YamlError(
+                f"line {_line(key)}: {key.value} is given a second time, after line {known}; remove one of the two"
+            )
+        first[key.tag, key.value] = _line(key)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
