@@ -6,8 +6,8 @@ The layout is that of Keras; class names are in `class_names`, or in `fine_names
 from __future__ import annotations
 
 import hashlib
+import math
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _files
 from .base import ArraySplit, DataError, ImageSet
 
 Channels = tuple[float, float, float]
 REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 NAMES = ("class_names", "fine_names")
 _LAYOUT = (
-    "an .npz file holds x_train and x_test, uint8 [N, H, W, 3], y_train and y_test, whole numbers [N], and may hold "
-    "class_names, strings [K]"
+    "an .npz file holds x_train and x_test, uint8 [N, H, W, 3], y_train and y_test, whole numbers [N] or [N, 1], and "
+    "may hold class_names, strings [K]"
 )
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+_ARRAY_MAGIC = b"\x93NUMPY"
 
 
 def open_npz(
@@ -57,25 +58,65 @@ def read(file: Path) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: the file is not an .npz file, or an array is missing or cannot be read.
     """
-    array = ""
-    arrays = {}
     try:
-        with file.open("rb") as stream:
-            content = np.load(stream, allow_pickle=False)
-            if not isinstance(content, np.lib.npyio.NpzFile):
+        with _files.open_regular(file) as stream:
+            if stream.read(len(_ARRAY_MAGIC)) == _ARRAY_MAGIC:
                 raise DataError(f"{file}: is not an .npz file but a single array; {_LAYOUT}")
-            missing = [name for name in REQUIRED if name not in content.files]
-            if missing:
-                raise DataError(f"{file}: array {missing[0]} is missing; {_LAYOUT}")
-            for array in (*REQUIRED, *NAMES):
-                if array in content.files:
-                    arrays[array] = content[array]
+            stream.seek(0)
+            with zipfile.ZipFile(stream) as archive:
+                return _read_arrays(file, archive)
     except DataError:
         raise
-    except _UNREADABLE as error:
-        reason = f"array {array} cannot be read" if array else "is not a readable .npz file"
-        raise DataError(f"{file}: {reason} ({error}); write or copy it again: {_LAYOUT}") from error
+    except Exception as error:  # readers of damaged archives raise almost anything
+        raise DataError(
+            f"{file}: is not a readable .npz file ({_reason(error)}); write or copy it again: {_LAYOUT}"
+        ) from error
+
+
+def _read_arrays(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    present = set(archive.namelist())
+    if missing := [name for name in REQUIRED if f"{name}.npy" not in present]:
+        raise DataError(f"{file}: array {missing[0]} is missing; {_LAYOUT}")
+    arrays, left = {}, _files.memory_budget()
+    for name in (each for each in (*REQUIRED, *NAMES) if f"{each}.npy" in present):
+        try:
+            left -= _stated_bytes(archive, f"{name}.npy")
+            if left < 0:
+                raise DataError(
+                    f"{file}: its arrays take more than the {_files.memory_budget() / 2**30:.3g} GiB of memory that a "
+                    "data set may have on this machine; give fewer images, or a folder of image files"
+                )
+            with archive.open(f"{name}.npy") as stream:
+                arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
+        except DataError:
+            raise
+        except Exception as error:  # readers of damaged arrays raise almost anything
+            raise DataError(
+                f"{file}: array {name} cannot be read ({_reason(error)}); write or copy it again: {_LAYOUT}"
+            ) from error
     return arrays
+
+
+def _stated_bytes(archive: zipfile.ZipFile, name: str) -> int:
+    """Bytes of an array by its header, which NumPy allocates before it reads.
+
+    Raises:
+        ValueError: the file holds another number of bytes, or objects.
+    """
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+        stated, held = math.prod(shape) * dtype.itemsize, archive.getinfo(name).file_size - stream.tell()
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if stated != held:
+        raise ValueError(f"its header is of {stated} bytes, and {held} follow")
+    return stated
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def image_set(
@@ -95,7 +136,13 @@ def image_set(
         raise DataError(
             f"{path}: x_test holds {val_height}x{val_width} images but x_train {height}x{width}; give both one size"
         )
-    names = _names(path, arrays, classes) or tuple(str(label) for label in range(int(train.labels.max()) + 1))
+    names = _names(path, arrays, classes)
+    if not names and int(train.labels.max()) >= len(train):
+        raise DataError(
+            f"{path}: y_train holds label {train.labels.max()} but {len(train)} images, and every class needs one; "
+            "number the classes 0 to K - 1"
+        )
+    names = names or tuple(str(label) for label in range(int(train.labels.max()) + 1))
     _check_labels(path, "y_train", train.labels, len(names))
     _check_labels(path, "y_test", val.labels, len(names))
     empty = np.flatnonzero(np.bincount(train.labels, minlength=len(names)) == 0)
@@ -161,8 +208,11 @@ def _split(path: Path, arrays: Mapping[str, NDArray[Any]], which: str) -> ArrayS
         raise DataError(f"{path}: x_{which} has shape {list(images.shape)} but must have [N, H, W, 3]; reshape it")
     if labels.dtype.kind not in "iu":
         raise DataError(f"{path}: y_{which} is {labels.dtype} but must hold whole numbers, 0 to K - 1; convert it")
+    if labels.ndim == 2 and labels.shape[1] == 1:  # as Keras has them
+        labels = labels[:, 0]
     if labels.ndim != 1:
-        raise DataError(f"{path}: y_{which} has shape {list(labels.shape)} but must have [N]; flatten it")
+        fix = "take np.argmax(labels, axis=1) of one-hot labels" if labels.ndim == 2 else "flatten it"
+        raise DataError(f"{path}: y_{which} has shape {list(labels.shape)} but must have [N] or [N, 1]; {fix}")
     if len(images) != len(labels):
         raise DataError(
             f"{path}: x_{which} holds {len(images)} images but y_{which} {len(labels)} labels; give one label an image"
@@ -180,12 +230,20 @@ def _names(path: Path, arrays: Mapping[str, NDArray[Any]], classes: Sequence[str
     if key is None:
         return tuple(classes)
     array = arrays[key]
-    if array.dtype.kind != "U" or array.ndim != 1 or len(set(array.tolist())) != len(array):
+    if array.dtype.kind != "U" or array.ndim != 1:
         raise DataError(
-            f"{path}: {key} is {array.dtype} {list(array.shape)} but must hold a different string for each of the K "
-            "classes; write it as np.array([...], dtype=str) or leave it out"
+            f"{path}: {key} is {array.dtype} {list(array.shape)} but must hold a string for each of the K classes; "
+            "write it as np.array([...], dtype=str) or leave it out"
         )
     names = tuple(str(name) for name in array)
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise DataError(
+                f"{path}: {key} names classes {names.index(name)} and {i} both {name!r}; rename one, or give their "
+                "images one label"
+            )
+        if not name or not _files.is_text(name):
+            raise DataError(f"{path}: {key} has {name!r} for class {i}; write a name without lone surrogates")
     if classes and names != tuple(classes):
         i = next((i for i, pair in enumerate(zip(names, classes, strict=False)) if pair[0] != pair[1]), len(classes))
         raise DataError(

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 MAX_BYTES = 4 * 2**30
 """Most bytes of a file that is read as a whole; COCO 2017's largest annotation file has 0.45e9."""
 
+_MEMORY_SHARE = 0.5  # of the machine's memory, for arrays of one data set
+
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -67,6 +69,11 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
         content = stream.read(limit + 1)  # a file that grows, or one of /proc, has more than it says
     _reject_large(file, len(content), limit)
     return content
+
+
+def memory_budget() -> int:
+    """Bytes that the arrays of a data set may take: a share of the machine's memory."""
+    return int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def parse_json(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

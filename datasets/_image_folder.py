@@ -9,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from . import _images
+from . import _images, _layouts
 from .base import DataError, FileSplit, ImageSet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every folder: our choice
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-LAYOUT = "train/<class>/ and val/<class>/ (or test/<class>/) with .jpg, .jpeg, .png, .webp or .bmp files"
-_THREADS, _CHUNK = 16, 500  # checking files waits for the disk; a thread takes a chunk of files
+LAYOUT = "train/<class>/ and val/<class>/ (or valid/, validation/ or test/) with .jpg, .jpeg, .png, .webp or .bmp files"
 
 
 @dataclass
@@ -45,19 +43,19 @@ def open_folder(path: Path, name: str = "") -> ImageSet:
     """The image folder at `path`; the ends of every file are checked, and files that seem truncated are decoded.
 
     Args:
-        path: a folder with `train/` and `val/`, or `test/` if there is no `val/`.
+        path: a folder with `train/` and `val/`; if there is no `val/`, with `valid/`, `validation/` or `test/`.
         name: name in result rows; the name of the folder by default.
 
     Raises:
         DataError: a folder, a class or an image is missing, or an image is broken.
     """
-    if (path / "annotations").is_dir() and any((path / "annotations").glob("instances_*.json")):
+    if (layout := _layouts.detect(path)) is not None:
         raise DataError(
-            f"{path}: is a COCO folder, which has boxes and no image classes; use a detection table, or give "
+            f"{path}: is {layout.description}, which has boxes and no image classes; use a detection table, or give "
             f"an image folder: {LAYOUT}"
         )
-    train_folder = path / "train"
-    val_folder = path / "val" if (path / "val").is_dir() else path / "test"
+    val_name = _layouts.validation_folder(path)
+    train_folder, val_folder = path / "train", path / val_name
     for folder, split in ((train_folder, "train"), (val_folder, "val")):
         if not folder.is_dir():
             raise DataError(f"{path / split}: missing; an image folder has {LAYOUT}")
@@ -76,7 +74,7 @@ def open_folder(path: Path, name: str = "") -> ImageSet:
         std=STD,
         fingerprint=_fingerprint(train, val),
         epoch_images=len(splits[0]),
-        notices=(*train.notices, *val.notices),
+        notices=(*_layouts.validation_notices(path, val_name), *train.notices, *val.notices),
     )
 
 
@@ -143,15 +141,9 @@ def _split(scan: _Scan) -> FileSplit:
 
 def _check_files(split: FileSplit) -> None:
     """Decode every file that seems truncated; the first that cannot be decoded is the error."""
-    chunks = [split.files[start : start + _CHUNK] for start in range(0, len(split), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        complete = [result for results in pool.map(_are_complete, chunks) for result in results]
+    complete = list(_images.map_files(_images.is_complete, split.files))
     for i in np.flatnonzero(~np.array(complete)):
         split.load(int(i))
-
-
-def _are_complete(files: tuple[Path, ...]) -> list[bool]:
-    return [_images.is_complete(file) for file in files]
 
 
 def _fingerprint(*scans: _Scan) -> str:

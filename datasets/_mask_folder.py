@@ -9,7 +9,7 @@ from __future__ import annotations
 import colorsys
 from pathlib import Path
 
-from . import _masks
+from . import _files, _layouts, _masks
 from .base import IGNORE_INDEX, DataError, MaskSet
 
 LAYOUT = "images/{train,val}/*, masks/{train,val}/*.png under the same names, and classes.txt with a name a line"
@@ -45,6 +45,7 @@ def open_folder(
             f"data option ignore_index={ignore_index}: is the class {classes[ignore_index]!r} in line {ignore_index} "
             f"of {path / 'classes.txt'}, counted from 0; give the gray level of ignored pixels, or remove the class"
         )
+    val = _layouts.validation_folder(path / "images")
     labels = {i: i for i in range(len(classes))} | {ignore_index: IGNORE_INDEX}
     return _masks.open_set(
         name=name or path.resolve().name,
@@ -52,23 +53,31 @@ def open_folder(
         classes=classes,
         colors=colors or tuple(_color(i) for i in range(len(classes))),
         labels=labels,
-        pairs={split: _pairs(path, split) for split in ("train", "val")},
+        pairs={"train": _pairs(path, "train"), "val": _pairs(path, val)},
         fix=f"add it to {path / 'classes.txt'}, which ends at {len(classes) - 1}, or give the ignored gray level with "
         f"--ignore-index (now {ignore_index})",
+        notices=_layouts.validation_notices(path / "images", val),
     )
 
 
 def _classes(file: Path) -> list[str]:
     try:
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        text = _files.read_bytes(file, MAX_CLASSES * 1000).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read ({error}); write the name of a class in each line") from error
+        reason = (isinstance(error, OSError) and error.strerror) or "it is not UTF-8 text"
+        raise DataError(f"{file}: cannot be read ({reason}); write the name of a class in each line") from error
+    names = [line.strip() for line in text.rstrip().splitlines()]
     if "" in names:
         raise DataError(
             f"{file}: line {names.index('') + 1} is empty; remove it, or name the class, since the lines are counted"
         )
     if repeated := [name for name in names if names.count(name) > 1]:
         raise DataError(f"{file}: names {repeated[0]!r} twice; give every class a different name")
+    if len(names) == 1:
+        raise DataError(
+            f"{file}: names {names[0]!r} alone, and of one class nothing can be learned; name the background in a line "
+            f"of its own: gray level 0 is the class in the first line, and 1 that in the second"
+        )
     if not 2 <= len(names) <= MAX_CLASSES:
         raise DataError(f"{file}: names {len(names)} classes; 2 to {MAX_CLASSES} are possible")
     return names

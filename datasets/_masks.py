@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from . import _images
+from . import _files, _orientation
+from ._orientation import Source
 from .base import IGNORE_INDEX, DataError, MaskSet, MaskSplit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -18,6 +18,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PNG = struct.Struct(">16sIIBB")  # signature and name of the first chunk, width, height, bits per channel, color type
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _GRAYSCALE, _PALETTE = 0, 3
+SIZES = Source("mask has", "give each image a mask of its size")
 _CHANNELS = {2: "RGB", 4: "LA", 6: "RGBA"}
 
 
@@ -46,37 +47,38 @@ def open_set(
         identity: fingerprint of a generated set, whose file sizes depend on the version of zlib.
 
     Raises:
-        DataError: a header cannot be read, a mask is not a single 8-bit channel or has another size than its image.
+        DataError: a header cannot be read, a mask is not a single 8-bit channel, or its image has another size, also
+            when it is turned by its orientation tag.
     """
     splits = {split: _open_split(files, labels, fix) for split, files in pairs.items()}
+    turned = [
+        notice
+        for split, (data, survey) in splits.items()
+        for notice in _orientation.notices(f"{path}: {split}", survey, data.images, "masks")
+    ]
     return MaskSet(
         name=name,
         path=path,
         classes=tuple(classes),
         colors=tuple(colors),
-        **splits,
+        **{split: data for split, (data, _) in splits.items()},
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         fingerprint=identity or _fingerprint(path, classes, labels, pairs),
-        notices=notices,
+        preparation=(*notices, *turned),
     )
 
 
-def _open_split(pairs: Sequence[tuple[Path, Path]], labels: Mapping[int, int], fix: str) -> MaskSplit:
-    sizes = []
-    for image, mask in pairs:
-        size, mask_size = _size(image), _mask_size(mask)
-        if mask_size != size:
-            raise DataError(
-                f"{mask}: is {mask_size[0]}x{mask_size[1]} pixels and {image} is {size[0]}x{size[1]}; give each image "
-                "a mask of its size"
-            )
-        sizes.append(size)
+def _open_split(
+    pairs: Sequence[tuple[Path, Path]], labels: Mapping[int, int], fix: str
+) -> tuple[MaskSplit, _orientation.Survey]:
     indices, known = np.full(256, IGNORE_INDEX, dtype=np.uint8), np.zeros(256, dtype=bool)
     for label, index in labels.items():
         indices[label], known[label] = index, True
     images, masks = (tuple(files) for files in zip(*pairs, strict=True))
-    return MaskSplit(images, masks, np.array(sizes, dtype=np.int64), indices, known, fix)
+    sizes = np.array([_mask_size(mask) for mask in masks], dtype=np.int64)
+    survey = _orientation.survey(images, sizes, SIZES)
+    return MaskSplit(images, masks, sizes, indices, known, fix, survey.applies), survey
 
 
 def _mask_size(file: Path) -> tuple[int, int]:
@@ -85,7 +87,7 @@ def _mask_size(file: Path) -> tuple[int, int]:
     Read from the header, because Pillow silently scales gray levels of 2 and 4 bits to 0..255.
     """
     try:
-        with file.open("rb") as stream:
+        with _files.open_regular(file) as stream:
             head = stream.read(_PNG.size)
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror}); allow reading it") from error
@@ -100,15 +102,6 @@ def _mask_size(file: Path) -> tuple[int, int]:
         raise DataError(f"{file}: is a palette image, with color indices as values; {fix} ({code})")
     reason = f"has several channels ({_CHANNELS[kind]})" if kind in _CHANNELS else f"is {bits}-bit grayscale"
     raise DataError(f"{file}: {reason}; {fix}")
-
-
-def _size(file: Path) -> tuple[int, int]:
-    """Width and height of an image."""
-    try:
-        with Image.open(file) as image:
-            return image.size
-    except _images.UNDECODABLE as error:
-        raise DataError(f"{file}: cannot be read as an image ({error}); copy or download it again") from error
 
 
 def _fingerprint(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ._errors import DataError
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:  # importing the package stays cheap
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+    from ._mask_files import Census
 
 __all__ = ["IGNORE_INDEX", "ArraySplit", "DataError", "FileSplit", "ImageSet", "MaskSet", "MaskSplit"]
 
@@ -65,6 +67,17 @@ class FileSplit:
 
         return _images.decode(self.files[i])
 
+    def verify(self) -> None:
+        """Decode every image.
+
+        Raises:
+            DataError: the first file that cannot be decoded.
+        """
+        from . import _images
+
+        for _ in _images.map_files(lambda file: _images.decode(file).size, self.files):
+            pass
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -82,7 +95,10 @@ class ImageSet:
         epoch_images: training images per epoch: those of the whole set, also with `fraction`.
         resolution: side in pixels to which the student's input is reduced (and enlarged again); None for no reduction.
         notices: what was prepared or left out, one line each.
+        empty_classes: classes without a training image: none, which opening checks.
     """
+
+    empty_classes: ClassVar[tuple[str, ...]] = ()
 
     name: str
     path: Path
@@ -108,6 +124,7 @@ class MaskSplit:
         indices: class index or IGNORE_INDEX of every label, uint8 [256].
         known: which labels masks may contain, bool [256].
         fix: how to fix another label, for the message.
+        turns: whether an orientation tag is applied to images whose size does not tell.
     """
 
     images: tuple[Path, ...]
@@ -116,6 +133,7 @@ class MaskSplit:
     indices: NDArray[np.uint8]
     known: NDArray[np.bool_]
     fix: str
+    turns: bool = False
     _cache: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -158,15 +176,27 @@ class MaskSplit:
                 self._decode_mask(i)
 
     @cached_property
+    def census(self) -> Census:
+        """The classes that the masks contain; computed on first use, since masks are decoded until all are found.
+
+        Raises:
+            DataError: a mask cannot be decoded or contains an unknown label.
+        """
+        from . import _mask_files
+
+        return _mask_files.census(self.masks, self.indices, self.known, self.fix)
+
+    @cached_property
     def _small(self) -> bool:
         return 4 * int(self.sizes.prod(axis=1).sum()) <= CACHE_BYTES
 
     def _decode(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         import numpy as np
 
-        from . import _images
+        from . import _masks, _orientation
 
-        return np.asarray(_images.decode(self.images[i])), self._decode_mask(i)
+        image = _orientation.decode(self.images[i], self.size(i), _masks.SIZES, lambda: self.turns)
+        return np.asarray(image), self._decode_mask(i)
 
     def _decode_mask(self, i: int) -> NDArray[np.uint8]:
         from . import _mask_files
@@ -188,7 +218,7 @@ class MaskSet:
         mean: mean per channel for normalization, RGB in 0..1.
         std: standard deviation per channel for normalization.
         fingerprint: 16 hex digits of the classes, the label indices, and the names and sizes of all files.
-        notices: what was prepared, one line each.
+        preparation: what was prepared or changed, one line each.
     """
 
     name: str
@@ -200,4 +230,44 @@ class MaskSet:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     fingerprint: str
-    notices: tuple[str, ...] = ()
+    preparation: tuple[str, ...] = ()
+
+    def check_classes(self) -> None:
+        """Check that there is something to learn and to measure.
+
+        Raises:
+            DataError: no pixel of a split has a class, or all those of the training split have the same one; or as in
+                `MaskSplit.census`.
+        """
+        for name, split in (("training", self.train), ("validation", self.val)):
+            contained = self._contained(split)
+            if sum(contained) >= (2 if split is self.train else 1):
+                continue
+            what = f"only the class {self.classes[contained.index(True)]!r}" if any(contained) else "no class"
+            raise DataError(
+                f"{self.path}: the {name} masks hold {what}, and {100 * split.census.ignored:.0f} % of their pixels "
+                f"are ignored; save the {len(self.classes)} classes as gray levels 0 to {len(self.classes) - 1} "
+                f"({', '.join(map(repr, self.classes[:3]))}{', ...' if len(self.classes) > 3 else ''}), not as 255, "
+                "which is ignored by default"
+            )
+
+    @property
+    def empty_classes(self) -> tuple[str, ...]:
+        """Classes without a training pixel."""
+        return tuple(name for name, has in zip(self.classes, self._contained(self.train), strict=True) if not has)
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What was prepared or changed, and classes without a pixel, one line each; decodes masks."""
+        from ._empty_classes import empty_classes
+
+        notices = [*self.preparation]
+        for name, split in (("train", self.train), ("val", self.val)):
+            if text := empty_classes(f"{self.path}: {name}", "pixel", self.classes, self._contained(split)):
+                notices.append(f"{text}; {100 * split.census.ignored:.0f} % of the pixels are ignored")
+        return tuple(notices)
+
+    def _contained(self, split: MaskSplit) -> list[bool]:
+        """Whether the masks of a split contain each class, K values."""
+        contained: list[bool] = split.census.contained[: len(self.classes)].tolist()
+        return contained

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import _annotations, _images
-from ._annotations import Annotations, Counts
+from . import _annotations, _file_names, _images, _layouts, _orientation
+from ._annotations import Annotations, Counts, ground_truth
+from ._empty_classes import empty_classes
+from ._orientation import Source, Survey
 from .base import CACHE_BYTES, DataError
 
+__all__ = ["CocoFolder", "CocoSplit", "detect", "ground_truth", "open_coco", "open_files", "open_folder", "present"]
+
 Sample = tuple[Image.Image, NDArray[np.float32], NDArray[np.int64], int]
-_LAYOUT = "annotations/instances_train*.json and instances_val*.json with image folders train*/ and val*/ beside"
+_LAYOUT = _layouts.COCO
 _STANDARD_IMAGES = {"train": 118_287, "val": 5_000}
 _STANDARD_CLASSES = 80
+_SIZES = Source("annotation file says", "restore the original image or correct its width and height")
 
 
 class CocoSplit:
@@ -35,10 +41,18 @@ class CocoSplit:
         annotation_file: the file for the evaluator.
         image_folder: the folder of the image files.
         counts: numbers of images and annotations, and of those left out.
+        replaced: file names of the annotation file, and the existing files that were found for them.
     """
 
-    def __init__(self, name: str, annotations: Annotations, image_folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        annotations: Annotations,
+        image_folder: Path,
+        replaced: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self.name = name
+        self.replaced = replaced
         self.annotation_file = annotations.file
         self.image_folder = image_folder
         self.annotations = annotations
@@ -50,15 +64,15 @@ class CocoSplit:
         self._small = 3 * int(annotations.sizes[self._rows].prod(axis=1).sum()) <= CACHE_BYTES
         self._cache: dict[int, Image.Image] = {}
         if not len(self._rows) or not self.counts.boxes:
-            raise DataError(f"{self.annotation_file}: no object for {name}; add images with annotations")
+            raise DataError(_no_object(self.annotation_file, name, self.counts))
 
     def __len__(self) -> int:
         """Number of images, N."""
         return len(self._rows)
 
     @property
-    def image_ids(self) -> NDArray[np.int64]:
-        """The annotation file's ids of the images, int64 [N]."""
+    def image_ids(self) -> NDArray[Any]:
+        """The annotation file's ids of the images, whole numbers [N]."""
         return self.annotations.image_ids[self._rows]
 
     def path(self, i: int) -> Path:
@@ -89,25 +103,40 @@ class CocoSplit:
         return width, height
 
     def verify(self, full: bool = False) -> None:
-        """Check every image file.
+        """Check every image file: its header says the annotated size.
 
         Args:
             full: decode all images; else read only both ends of each file and decode files that seem truncated.
 
         Raises:
-            DataError: the first broken file.
+            DataError: the first broken file, or the first of another size.
         """
+        assert self.survey is not None
         for i in range(len(self)):
             if full or not _images.is_complete(self.path(i)):
                 self._decode(i)
 
+    @cached_property
+    def survey(self) -> Survey:
+        """What the images say of their orientation tags; computed on first use, since it opens every file."""
+        files = [self.path(i) for i in range(len(self))]
+        return _orientation.survey(files, self.annotations.sizes[self._rows], _SIZES)
+
+    @property
+    def class_counts(self) -> NDArray[np.int64]:
+        """Boxes of each class, int64 [K]."""
+        return np.bincount(self.annotations.labels, minlength=len(self.annotations.categories))
+
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was left out or changed, one line each."""
+        """What was left out or changed, one line each; opens every image file."""
         return tuple(self._notices())
 
     def _notices(self) -> Iterator[str]:
         counts, file = self.counts, self.annotation_file.name
+        if self.replaced:
+            given, existing = self.replaced[0]
+            yield f"{file}: {len(self.replaced)} file names differ from the files (first: {given!r} is {existing!r})"
         if counts.empty:
             use = "left out of training" if self.name == "train" else "included"
             yield f"{file}: {counts.empty} of {counts.images} images have no annotation; {use}"
@@ -115,14 +144,17 @@ class CocoSplit:
             yield f"{file}: {counts.crowds} crowd annotations are not used as boxes"
         if counts.dropped:
             yield (
-                f"{file}: {counts.dropped} boxes dropped for a side below 1 pixel or an area of 0 or less "
-                f"(first: annotation {counts.first_dropped})"
+                f"{file}: {counts.dropped} boxes dropped, {' and '.join(counts.reasons)} "
+                f"(first: {counts.first_dropped})"
             )
         if counts.clipped:
-            yield (f"{file}: {counts.clipped} boxes clipped to their image (first: annotation {counts.first_clipped})")
+            yield f"{file}: {counts.clipped} boxes clipped to their image (first: annotation {counts.first_clipped})"
+        if counts.computed_areas:
+            yield f"{file}: {counts.computed_areas} annotations have no area; it is computed from the box"
+        yield from _orientation.notices(file, self.survey, [self.path(i) for i in range(len(self))], "boxes")
 
     def _decode(self, i: int) -> Image.Image:
-        return _images.decode(self.path(i), *self.size(i))
+        return _orientation.decode(self.path(i), self.size(i), _SIZES, lambda: self.survey.applies)
 
 
 @dataclass(frozen=True)
@@ -159,8 +191,17 @@ class CocoFolder:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What was generated and what was left out of the splits, one line each."""
-        return (*self.preparation, *self.train.notices, *self.val.notices)
+        """What was generated, left out of the splits or changed, one line each; opens every image file."""
+        empty = [
+            empty_classes(split.annotation_file.name, "box", self.classes, split.class_counts.tolist())
+            for split in (self.train, self.val)
+        ]
+        return (*self.preparation, *self.train.notices, *self.val.notices, *filter(None, empty))
+
+    @property
+    def empty_classes(self) -> tuple[str, ...]:
+        """Classes without a training box."""
+        return tuple(name for name, count in zip(self.classes, self.train.class_counts, strict=True) if not count)
 
     @property
     def is_coco_2017(self) -> bool:
@@ -200,7 +241,8 @@ def open_folder(
     """The data set in a folder in COCO format.
 
     Args:
-        path: a folder with `annotations/instances_<split>.json` and the image folder `<split>/` of two splits.
+        path: a folder with `annotations/instances_<split>.json` and the image folder `<split>/` of two splits, or in
+            one of the other layouts of `_layouts`.
         name: name in result rows; the name of the folder by default.
         train: name of the training split, such as "train2017"; by default the only one that starts with "train".
         val: name of the validation split, likewise.
@@ -212,8 +254,23 @@ def open_folder(
     """
     if not path.is_dir():
         raise DataError(f"{path}: is not a folder; put a COCO data set there: {_LAYOUT}")
-    files = {split: _files(path, split, folder) for split, folder in (("train", train), ("val", val))}
+    if train and val:
+        folders = {"train": train, "val": val}
+        files = {split: (path / "annotations" / f"instances_{f}.json", path / f) for split, f in folders.items()}
+    else:
+        layout = _layouts.detect(path)
+        if layout is None:
+            raise DataError(f"{path}/annotations/instances_train*.json: missing; a COCO folder has {_LAYOUT}")
+        if layout.problem:
+            raise DataError(layout.problem)
+        files, preparation = layout.files, (*preparation, *layout.notices)
     return open_files(path, name or path.resolve().name, files, identity, preparation)
+
+
+def detect(path: Path) -> str | None:
+    """What a folder of boxes is, such as "a Roboflow export"; None for other folders."""
+    layout = _layouts.detect(path)
+    return None if layout is None else layout.description
 
 
 def open_files(
@@ -254,12 +311,6 @@ def open_files(
     )
 
 
-def _files(path: Path, split: str, folder: str) -> tuple[Path, Path]:
-    """Annotation file and image folder of a split."""
-    folder = folder or _only_folder(path, split)
-    return path / "annotations" / f"instances_{folder}.json", path / folder
-
-
 def _open_split(split: str, annotation_file: Path, image_folder: Path) -> CocoSplit:
     if not image_folder.is_dir():
         raise DataError(f"{image_folder}: missing; put the images of {annotation_file.name} there")
@@ -268,24 +319,38 @@ def _open_split(split: str, annotation_file: Path, image_folder: Path) -> CocoSp
         present = set(_images.files_in(image_folder))
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); allow reading it") from error
-    missing = [name for name in annotations.file_names if name not in present]
-    if missing:
-        raise DataError(
-            f"{image_folder / missing[0]}: missing, one of {len(missing)} of {len(annotations.file_names)} images that "
-            f"{annotations.file.name} lists; put them there or remove them from the annotation file"
-        )
-    return CocoSplit(split, annotations, image_folder)
+    resolved = _file_names.resolve(annotations.file_names, present)
+    if resolved.missing:
+        raise DataError(_missing_images(annotations, image_folder, resolved.missing, present))
+    return CocoSplit(split, replace(annotations, file_names=resolved.names), image_folder, resolved.replaced)
 
 
-def _only_folder(path: Path, split: str) -> str:
-    """The image folder of the only annotation file for a split."""
-    candidates = sorted((path / "annotations").glob(f"instances_{split}*.json"))
-    if not candidates:
-        raise DataError(f"{path}/annotations/instances_{split}*.json: missing; a COCO folder has {_LAYOUT}")
-    if len(candidates) > 1:
-        listed = ", ".join(file.name for file in candidates)
-        raise DataError(f"{path}/annotations: {listed} all match {split}; keep one of them and remove the others")
-    return candidates[0].stem.removeprefix("instances_")
+def _missing_images(annotations: Annotations, folder: Path, missing: tuple[str, ...], present: set[str]) -> str:
+    """The message for images that are listed and do not exist."""
+    like = _file_names.nearest(missing[0], present)
+    hint = f"; the most similar file there is {like!r}" if like else ""
+    if not present:
+        hint = "; the folder holds no file"
+    return (
+        f"{folder / missing[0]}: missing, one of {len(missing)} of {len(annotations.file_names)} images that "
+        f"{annotations.file.name} lists{hint}; put them there, correct their file_name, or remove them from the "
+        "annotation file"
+    )
+
+
+def _no_object(file: Path, name: str, counts: Counts) -> str:
+    """The message for a split without any box."""
+    if not counts.crowds + counts.dropped:
+        return f"{file}: no object for {name}; add images with annotations"
+    reasons = [*counts.reasons, *([f"{counts.crowds} crowds (iscrowd or ignore)"] if counts.crowds else [])]
+    example = f"; the first is {counts.first_dropped}" if counts.first_dropped else ""
+    fix = "boxes are [x, y, width, height] in pixels"
+    if counts.normalized:
+        fix += ", and these look like fractions: multiply them by the image's width and height"
+    return (
+        f"{file}: no object for {name}: all {counts.crowds + counts.dropped} annotations are left out, "
+        f"{', '.join(reasons)}{example}; {fix}"
+    )
 
 
 def _fingerprint(*splits: CocoSplit) -> str:

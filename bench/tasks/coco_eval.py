@@ -7,7 +7,9 @@ import io
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from kdbench.datasets.base import DataError
 
 PRECISION = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 RECALL = ("ar1", "ar10", "ar100", "ar_small", "ar_medium", "ar_large")
@@ -20,18 +22,28 @@ Detection = dict[str, Any]
 def evaluate(annotations: Path, image_ids: list[int], detections: list[Detection], reference: bool) -> dict[str, float]:
     """The twelve metrics in percent; a metric without any object to measure it on is left out.
 
+    Images, annotations and categories are numbered from 1 for the evaluators: an annotation id of 0 means "no match" to
+    both, and ids beyond 2^53 lose digits.
+
     Args:
         annotations: the split's `instances_*.json`.
         image_ids: all evaluated images, with or without detections.
         detections: of these images; at most 100 an image are counted.
         reference: use pycocotools, otherwise faster-coco-eval.
+
+    Raises:
+        DataError: the annotation file is broken, or does not list an image or category of the detections.
     """
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _truth(annotations, reference)
-        # Copies, because `loadRes` changes its argument.
-        results = truth.loadRes([dict(box) for box in detections]) if detections else _empty_results(truth)
-        evaluation = _evaluation_class(reference)(truth, results, "bbox")
-        evaluation.params.imgIds = image_ids
+        coco, images, categories = _truth(annotations, reference)
+        try:
+            found = [_numbered(box, images, categories) for box in detections]
+            evaluated = [images[image] for image in image_ids]
+        except KeyError as error:
+            raise DataError(f"{annotations}: lists no image or category {error} of the detections") from error
+        results = coco.loadRes(found) if found else _empty_results(coco)
+        evaluation = _evaluation_class(reference)(coco, results, "bbox")
+        evaluation.params.imgIds = evaluated
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -44,16 +56,31 @@ def name(reference: bool) -> str:
     return f"{package} {version(package)}"
 
 
+class _Truth(NamedTuple):
+    """The evaluator's annotations, and its numbers by image id and by category id."""
+
+    coco: Any
+    images: dict[int, int]
+    categories: dict[int, int]
+
+
 @lru_cache(maxsize=4)
-def _truth(annotations: Path, reference: bool) -> Any:
+def _truth(annotations: Path, reference: bool) -> _Truth:
+    from kdbench.datasets.coco import ground_truth
+
     if reference:
         from pycocotools.coco import COCO
     else:
         from faster_coco_eval import COCO
-    truth = COCO(str(annotations))
-    for annotation in truth.dataset["annotations"]:
-        annotation.setdefault("iscrowd", 0)  # optional in the format, read by the evaluators
-    return truth
+    coco = COCO()
+    coco.dataset, images, categories = ground_truth(annotations)
+    coco.createIndex()
+    return _Truth(coco, images, categories)
+
+
+def _numbered(box: Detection, images: dict[int, int], categories: dict[int, int]) -> Detection:
+    """A copy of a detection, which `loadRes` changes, with the evaluator's numbers."""
+    return {**box, "image_id": images[box["image_id"]], "category_id": categories[box["category_id"]]}
 
 
 def _evaluation_class(reference: bool) -> Any:

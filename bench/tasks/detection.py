@@ -15,6 +15,7 @@ from kdbench import datasets
 from kdbench.datasets.base import DataError
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
+from ..errors import SpecError
 from ..networks.base import MEAN, STD, Detector, Network, Target
 from ..spec.recipe import Recipe, Resize
 from . import coco_eval
@@ -36,7 +37,8 @@ class DetectionTask(Task):
     """Detection on one COCO-format folder.
 
     Raises:
-        SpecError: the batch is larger than the training set.
+        SpecError: the batch is larger than the training set, or an image is so thin that nothing of it is left at the
+            recipe's size.
     """
 
     name = "detection"
@@ -56,6 +58,8 @@ class DetectionTask(Task):
 
     def __init__(self, data: CocoFolder, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
         super().__init__(data, recipe, data_seed, workers)
+        for split in (data.train, data.val):
+            _check_shapes(recipe, split)
         self.image_size = _typical_size(data.val, recipe)
 
     @classmethod
@@ -66,7 +70,10 @@ class DetectionTask(Task):
     def recognizes(cls, path: Path) -> DataFormat | None:
         if str(path).startswith("detectron2:"):
             return DataFormat(cls.name, "a detection set of detectron2's catalog", "resize")
-        return DataFormat(cls.name, "a detection set", "resize") if (path / "annotations").is_dir() else None
+        from kdbench.datasets import coco
+
+        description = coco.detect(path)
+        return None if description is None else DataFormat(cls.name, description, "resize")
 
     @classmethod
     def _counts(cls, data: CocoFolder) -> tuple[int, int]:
@@ -116,13 +123,14 @@ class DetectionTask(Task):
         detector = cast(Detector, network).eval()
         samples = _Split(self.data.val, _transform(self.recipe, flip=0.0))
         groups = grouped([(i,) for i in range(len(self.data.val))], self.batch_size)
+        image_ids = self.data.val.image_ids
         detections: list[coco_eval.Detection] = []
         for images, targets in load(samples, groups, self.workers, _collate):
             batch = self._batch(images, targets, device)
             sizes = [(int(t["size"][0]), int(t["size"][1])) for t in targets]
             results = detector.detect(batch.inputs, sizes)  # in float32, whatever precision the recipe trains in
             for result, target in zip(results, targets, strict=True):
-                detections += self._as_coco(result, target)
+                detections += self._as_coco(result, target, int(image_ids[int(target["index"])]))
         return detections
 
     def _forward(self, network: Network, images: Tensor) -> object:
@@ -143,13 +151,13 @@ class DetectionTask(Task):
         on_device = [{name: value.to(device) for name, value in target.items()} for target in targets]
         return Batch(inputs, on_device, torch.stack([target["index"] for target in on_device]))
 
-    def _as_coco(self, result: dict[str, Tensor], target: Target) -> list[coco_eval.Detection]:
+    def _as_coco(self, result: dict[str, Tensor], target: Target, image_id: int) -> list[coco_eval.Detection]:
         scale = target["stored_size"].flip(0).float() / target["size"].flip(0).float()
         boxes = result["boxes"].float().cpu() * scale.repeat(2)
         boxes[:, 2:] -= boxes[:, :2]
         labels = result["labels"].cpu().tolist()
         return [
-            {"image_id": int(target["image_id"]), "category_id": self.data.category_ids[label], "bbox": box, "score": s}
+            {"image_id": image_id, "category_id": self.data.category_ids[label], "bbox": box, "score": s}
             for box, s, label in zip(boxes.tolist(), result["scores"].float().cpu().tolist(), labels, strict=True)
         ]
 
@@ -165,7 +173,7 @@ class _Split(Dataset[Sample | DataError]):
 
         i = key[-1] % len(self.split)
         try:
-            image, boxes, labels, image_id = self.split.load(i)
+            image, boxes, labels, _ = self.split.load(i)
         except DataError as error:
             return error
         pixels = tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1))
@@ -181,7 +189,6 @@ class _Split(Dataset[Sample | DataError]):
             "labels": torch.from_numpy(labels),
             "size": torch.tensor(pixels.shape[1:]),
             "stored_size": torch.tensor(stored),
-            "image_id": torch.tensor(image_id),
             "index": torch.tensor(i),
         }
         return torch.Tensor.as_subclass(pixels, Tensor), target
@@ -209,6 +216,24 @@ def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
 def _padded(side: int) -> int:
     """The next multiple of `MULTIPLE`, pixels."""
     return -(-side // MULTIPLE) * MULTIPLE
+
+
+def _check_shapes(recipe: Recipe, split: CocoSplit) -> None:
+    """Reject an image whose shorter side is less than a pixel once the longer one is reduced.
+
+    Raises:
+        SpecError: names the image and its size.
+    """
+    longer = _resize(recipe).longer
+    for i in range(len(split)):
+        width, height = split.size(i)
+        aspect = -(-max(width, height) // min(width, height))
+        if longer < aspect:
+            raise SpecError(
+                f"{split.path(i)}: is {width}x{height} pixels, and nothing is left of its shorter side when recipe "
+                f"{recipe.name} reduces the longer one to {longer}; cut the image into parts, remove it from "
+                f"{split.annotation_file.name}, or use --set image.longer={aspect}"
+            )
 
 
 def _typical_size(split: CocoSplit, recipe: Recipe) -> tuple[int, int]:

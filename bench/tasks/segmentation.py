@@ -57,6 +57,11 @@ class SegmentationTask(Task):
         return DataFormat(cls.name, "a segmentation set", "scaled_crop") if (path / "masks").is_dir() else None
 
     @classmethod
+    def verify(cls, data: MaskSet, full: bool = False) -> None:
+        super().verify(data, full)
+        data.check_classes()
+
+    @classmethod
     def example_setting(cls, samples: int, classes: int) -> Setting:
         network = NetworkInfo(channels=(8, 8, 8, 16, 16, 16), strides=(2, 4, 8, 8, 8, 8))
         return Setting(cls.name, classes, samples, student=network, teacher=network)

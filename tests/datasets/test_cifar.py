@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import torchvision
 
 from kdbench import datasets
-from kdbench.datasets import DataError, _arrays
+from kdbench.datasets import DataError, _arrays, _files
 from kdbench.datasets.base import ArraySplit
 from kdbench.datasets.cifar10 import CIFAR10
 from kdbench.datasets.cifar100 import CIFAR100
@@ -57,6 +58,12 @@ def test_an_npz_file_is_a_data_set_called_after_it(tmp_path: Path) -> None:
     pixels = content["x_train"].reshape(-1, 3) / 255
     assert np.allclose(data.mean, pixels.mean(axis=0), rtol=1e-12)
     assert np.allclose(data.std, pixels.std(axis=0), rtol=1e-12)
+
+
+def test_labels_in_a_column_are_read_as_keras_writes_them(tmp_path: Path) -> None:
+    content = arrays()
+    column = content | {name: content[name][:, None] for name in ("y_train", "y_test")}
+    assert open_npz(tmp_path, column).fingerprint == open_npz(tmp_path, content).fingerprint
 
 
 @pytest.mark.parametrize("array", ["class_names", "fine_names"])
@@ -105,7 +112,9 @@ ZEROS = np.zeros((12, 8, 8, 3), dtype=np.uint8)
         (putting(x_test=np.zeros((6, 8, 0, 3), np.uint8)), r"x_test has shape \[6, 8, 0, 3\]"),
         (putting(x_test=np.zeros((6, 4, 8, 3), np.uint8)), r"x_test holds 4x8 images but x_train 8x8"),
         (putting(y_train=np.zeros(12)), r"y_train is float64 but must hold whole numbers"),
-        (putting(y_train=np.zeros((12, 1), int)), r"y_train has shape \[12, 1\] .*flatten"),
+        (putting(y_train=np.zeros((12, 3), int)), r"y_train has shape \[12, 3\] .*argmax"),
+        (putting(y_train=np.zeros((12, 1, 1), int)), r"y_train has shape \[12, 1, 1\] .*flatten"),
+        (putting(y_train=np.array([0, 1, 2 * 10**9] * 4)), r"y_train holds label 2000000000 but 12 images"),
         (putting(y_train=np.zeros(11, int)), r"x_train holds 12 images but y_train 11 labels"),
         (putting(x_test=ZEROS[:0], y_test=np.zeros(0, int)), r"x_test holds no image"),
         (putting(y_test=np.array([0, 1, 2, 3, 0, 1])), r"y_test holds label 3 at position 3 but there are 3 classes"),
@@ -116,10 +125,10 @@ ZEROS = np.zeros((12, 8, 8, 3), dtype=np.uint8)
         (putting(y_train=np.zeros(12, int)), r"y_train has a single class"),
         (putting(class_names=np.array(["a", "b"])), r"y_train holds label 2 .* but there are 2 classes"),
         (putting(class_names=np.array(list("abcd"))), r"y_train has no image of class 3 \(d\)"),
-        (putting(class_names=np.array(["a", "b", "a"])), r"class_names is .* must hold a different string"),
+        (putting(class_names=np.array(["a", "b", "a"])), r"class_names names classes 0 and 2 both 'a'; rename one"),
         (putting(class_names=np.arange(3)), r"class_names is int64 \[3\]"),
         (putting(x_train=ZEROS), r"x_train has one value in all pixels of a channel"),
-        (putting(y_train=np.array([None] * 12)), r"array y_train cannot be read \(Object arrays"),
+        (putting(y_train=np.array([None] * 12)), r"array y_train cannot be read \(it holds Python objects"),
     ],
 )
 def test_a_fault_names_the_file_and_the_array(tmp_path: Path, damage: Callable[[Arrays], Any], message: str) -> None:
@@ -150,6 +159,26 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
     file.write_bytes(content[:-40])
     with pytest.raises(DataError, match=r"mine\.npz: is not a readable \.npz file"):
         datasets.open_images("", tmp_path, file)
+
+
+def test_a_header_of_another_size_than_the_array_is_refused_before_it_is_allocated(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.npz", arrays())
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["x_train.npy"] = members["x_train.npy"].replace(b"(12, 8, 8, 3)", b"(99999,8,8,3)")
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    with pytest.raises(
+        DataError, match=r"array x_train cannot be read \(its header is of 19199808 bytes, and 2304 follow"
+    ):
+        datasets.open_images("", tmp_path, file)
+
+
+def test_arrays_above_the_memory_budget_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "memory_budget", lambda: 2000)
+    with pytest.raises(DataError, match=r"mine\.npz: its arrays take more than .* of memory"):
+        open_npz(tmp_path, arrays())
 
 
 @pytest.mark.parametrize(("path", "message"), [("no.npz", "does not exist"), ("a.txt", "is neither an .npz file nor")])

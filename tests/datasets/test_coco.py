@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from kdbench import datasets
-from kdbench.datasets import _images, coco
+from kdbench.datasets import _orientation, coco
 
 if TYPE_CHECKING:
     from conftest import Maker
@@ -54,6 +54,8 @@ def test_images_without_annotations_stay_in_val_and_leave_train(maker: Maker) ->
     assert folder.notices == (
         "instances_train.json: 1 of 2 images have no annotation; left out of training",
         "instances_val.json: 1 of 2 images have no annotation; included",
+        "instances_train.json: 1 of 2 classes have no box: 'hat'",
+        "instances_val.json: 1 of 2 classes have no box: 'hat'",
     )
 
 
@@ -147,13 +149,13 @@ def test_quick_verification_decodes_only_files_that_end_oddly(maker: Maker, monk
         stream.write(b"trailing bytes, as some cameras leave them")
     split = maker.open().train
     decoded: list[str] = []
-    decode = _images.decode
+    decode = _orientation.decode
 
-    def spy(file: Path, width: int, height: int) -> Image.Image:
+    def spy(file: Path, *expected: Any) -> Image.Image:
         decoded.append(file.name)
-        return decode(file, width, height)
+        return decode(file, *expected)
 
-    monkeypatch.setattr(_images, "decode", spy)
+    monkeypatch.setattr(_orientation, "decode", spy)
     split.verify()
     assert decoded == ["12.jpg"]
     split.verify(full=True)

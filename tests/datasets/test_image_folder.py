@@ -108,7 +108,7 @@ def no_train(path: Path) -> None:
 
 
 def no_val(path: Path) -> None:
-    (path / "val").rename(path / "validation")
+    (path / "val").rename(path / "held_out")
 
 
 def flat(path: Path) -> None:

@@ -159,7 +159,7 @@ def damage(name: str) -> Callable[[Path], None]:
         ("gap", r"classes\.txt: line 2 is empty; remove it, or name the class"),
         ("one bit", r"masks/val/a\.png: is 1-bit grayscale; save"),
         ("color", r"masks/val/a\.png: has several channels \(RGB\); save"),
-        ("size", r"masks/train/b\.png: is 5x3 pixels and .*images/train/b\.webp is 4x3; give"),
+        ("size", r"images/train/b\.webp: is 4x3 pixels but its mask has 5x3; give each image a mask of its size"),
         (
             "no mask",
             r"images/train/a\.webp: has no mask, like 1 of 2 files; put one of the same name into .*masks/train",
@@ -170,10 +170,10 @@ def damage(name: str) -> Callable[[Path], None]:
         ("no split", r"masks/val: cannot be listed \(No such file.*; a segmentation set has"),
         ("no list", r"classes\.txt: cannot be read .*; write the name of a class in each line"),
         ("twice", r"classes\.txt: names 'sky' twice; give every class a different name"),
-        ("one class", r"classes\.txt: names 1 classes; 2 to 255 are possible"),
+        ("one class", r"classes\.txt: names 'sky' alone, and of one class nothing can be learned; name the background"),
         ("many", r"classes\.txt: names 256 classes; 2 to 255 are possible"),
         ("text", r"masks/train/a\.png: cannot be read as an image .*; copy or download it again"),
-        ("cut image", r"images/train/a\.webp: cannot be read as an image .*; copy or download it again"),
+        ("cut image", r"images/train/a\.webp: cannot be decoded .*; copy or download the image again"),
         ("void is a class", r"ignore_index=9: is the class '9' in line 9 of .*classes\.txt, counted from 0; give"),
     ],
 )

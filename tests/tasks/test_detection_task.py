@@ -167,7 +167,7 @@ def test_endless_batches_go_on_epoch_after_epoch(folder: CocoFolder) -> None:
 def test_the_index_is_the_position_in_the_training_set(folder: CocoFolder) -> None:
     for batch in batches(task_of(folder)):
         for i, target in zip(batch.index.tolist(), batch.targets, strict=True):
-            assert int(target["image_id"]) == folder.train.image_ids[i]
+            assert int(target["index"]) == i
             assert target["labels"].tolist() == folder.train.load(i)[2].tolist()
             assert target["stored_size"].tolist() == list(STORED[i])[::-1]
 

@@ -119,8 +119,8 @@ def test_our_evaluator_says_what_detectron2s_says(digits: CocoFolder) -> None:
             labels, scores = labels.repeat(2), torch.rand(len(boxes), generator=draw)
             image_id, (width, height) = int(digits.val.image_ids[i]), digits.val.size(i)
             size = torch.tensor([height, width])
-            target = {"size": size, "stored_size": size, "image_id": torch.tensor(image_id)}
-            found += task._as_coco({"boxes": boxes, "scores": scores, "labels": labels}, target)
+            target = {"size": size, "stored_size": size}
+            found += task._as_coco({"boxes": boxes, "scores": scores, "labels": labels}, target, image_id)
             instances = Instances((height, width), pred_boxes=Boxes(boxes), scores=scores, pred_classes=labels)
             evaluator.process([{"image_id": image_id}], [{"instances": instances}])
         theirs = evaluator.evaluate()["bbox"]
