@@ -28,14 +28,15 @@ class Adversarial(Method):
     computes both terms with the same D, as released. It is a summand of segmentation rows, as in
     `skd+kd+adversarial`; no table includes it by default.
 
-    The released D trains by Adam (betas 0.9 and 0.99). Here it is a group of the run's optimizer with the released
-    learning rate; with SGD it learns more slowly, so a higher `lr` may help.
+    D trains by an Adam of its own, as released, at a constant rate and without weight decay.
 
     Args:
         setting: the run's shapes.
         weight: factor on the student's term.
         discriminator_weight: factor on the discriminator's term.
-        lr: the discriminator's learning rate, constant.
+        lr: the discriminator's learning rate.
+        beta1: Adam's decay of the mean of gradients.
+        beta2: Adam's decay of the mean of their squares.
     """
 
     name = "adversarial"
@@ -44,18 +45,29 @@ class Adversarial(Method):
         "segmentation. CVPR 2019. https://arxiv.org/abs/1903.04197; as run by https://github.com/winycg/CIRKD"
     )
     tasks = frozenset({"segmentation"})
+    min_classes = 2
 
     def __init__(
-        self, setting: Setting, weight: float = 0.001, discriminator_weight: float = 0.1, lr: float = 4e-4
+        self,
+        setting: Setting,
+        weight: float = 0.001,
+        discriminator_weight: float = 0.1,
+        lr: float = 4e-4,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
     ) -> None:
         super().__init__(setting)
         if lr <= 0:
             raise MethodError(f"adversarial: lr is {lr}; it must be positive")
-        self.weight, self.discriminator_weight, self.lr = weight, discriminator_weight, lr
+        if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+            raise MethodError(f"adversarial: beta1 is {beta1} and beta2 {beta2}; both must be at least 0 and below 1")
+        self.weight, self.discriminator_weight = weight, discriminator_weight
+        self.lr, self.betas = lr, (beta1, beta2)
         self.discriminator = Discriminator(setting.num_classes)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        return [{"params": list(self.discriminator.parameters()), "lr": self.lr, "weight_decay": 0.0}]
+        parameters = list(self.discriminator.parameters())
+        return [{"params": parameters, "optimizer": "adam", "lr": self.lr, "betas": self.betas}]
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Terms `generator` and `discriminator`; see the class."""

@@ -175,7 +175,7 @@ class Method(nn.Module, ABC):
         citation: authors, title, venue, year and URL.
         tasks: the tasks that the method supports.
         needs_teacher: False for training without a teacher.
-        min_classes: least number of classes.
+        min_classes: least number of classes; 2 for methods that compare classes.
         prepared_prefixes: prefixes of the state dict entries that `prepare` fills.
         teacher_mode: "frozen" or "online" (trained with the student).
         task_weight: factor on the task loss.
@@ -186,7 +186,7 @@ class Method(nn.Module, ABC):
     citation: ClassVar[str]
     tasks: ClassVar[frozenset[str]]
     needs_teacher: ClassVar[bool] = True
-    min_classes: ClassVar[int] = 2
+    min_classes: ClassVar[int] = 1
     prepared_prefixes: ClassVar[tuple[str, ...]] = ()
     teacher_mode: str = "frozen"
     task_weight: float = 1.0
@@ -238,7 +238,13 @@ class Method(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no initial phase")
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Separate optimizer groups: "params", and optionally "lr" (constant), "weight_decay" and "momentum"."""
+        """Parameters that do not train as the student's do; all others of the method join the recipe's optimizer.
+
+        Each group is a dict of "params", a list of parameters, and of settings: "lr" (constant), "weight_decay" and
+        "momentum" in the recipe's optimizer. With "optimizer" ("adam", "adamw" or "sgd") the group has an optimizer of
+        its own, and every other key is a setting of torch's class of that name, such as "betas". The optimizers step
+        together, after one backward pass; their state is in the checkpoint.
+        """
         return [group for method in self.submethods() for group in method.parameter_groups()]
 
     def teacher_side_modules(self) -> list[nn.Module]:

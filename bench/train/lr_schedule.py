@@ -38,8 +38,8 @@ def _decay(recipe: Recipe, step: int, steps_per_epoch: int, warmup: int) -> floa
         step, steps = max(step - warmup - 1, 0), max(steps - warmup, 1)
         spans = step // (recipe.decay_epochs * steps_per_epoch)
     if recipe.schedule == "exponential":
-        return recipe.gamma**spans
+        return float(recipe.gamma**spans)
     least = recipe.min_lr / recipe.lr
     if recipe.schedule == "cosine":
         return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * step / steps))
-    return least + (1 - least) * (1 - step / steps) ** recipe.power
+    return float(least + (1 - least) * (1 - step / steps) ** recipe.power)

@@ -1,4 +1,4 @@
-"""The optimizer of a recipe, and the learning rate of its groups."""
+"""The optimizers of a run: the recipe's, and those that its method trains modules of its own by."""
 
 from __future__ import annotations
 
@@ -8,21 +8,65 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdbench.methods.base import Method
+from kdbench.methods.base import Method, MethodError
 
 from ..spec.recipe import Recipe
 
 CONSTANT_RATE = "own_rate"
 """Key of parameter groups whose learning rate a method sets, and which the schedule leaves alone."""
 
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+}
+"""What a method's parameter group may name as its `optimizer`."""
 
-def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Method) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters of the networks and the method that require gradients.
+
+class Optimizers:
+    """The recipe's optimizer, with those of the method's groups that name another one; all step together.
+
+    Attributes:
+        recipe: over the networks and the method's other parameters.
+        method: one for each group of the method that names its optimizer, in order.
+    """
+
+    def __init__(self, recipe: torch.optim.Optimizer, method: Iterable[torch.optim.Optimizer]) -> None:
+        self.recipe, self.method = recipe, list(method)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in (self.recipe, *self.method) for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        for optimizer in (self.recipe, *self.method):
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for optimizer in (self.recipe, *self.method):
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The recipe's optimizer's, with those of the others under `method`."""
+        return self.recipe.state_dict() | {"method": [optimizer.state_dict() for optimizer in self.method]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        for optimizer, own in zip(self.method, state.pop("method", []), strict=True):
+            optimizer.load_state_dict(own)
+        self.recipe.load_state_dict(state)
+
+
+def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Method) -> Optimizers:
+    """The optimizers over all parameters of the networks and the method that require gradients.
 
     Groups that the method defines come last. Weight decay acts on every parameter, as in the detection and CIFAR
     papers' code, unless `decay_all` is off.
+
+    Raises:
+        MethodError: a group of the method names an unknown optimizer, or a setting that it does not have.
     """
-    method_groups = method.parameter_groups()
+    method_groups = [group | {CONSTANT_RATE: True} for group in method.parameter_groups()]
     grouped = {id(parameter) for group in method_groups for parameter in group["params"]}
     named = [item for module in (*networks, method) for item in module.named_parameters()]
     trained = [(name, p) for name, p in named if p.requires_grad and id(p) not in grouped]
@@ -33,15 +77,28 @@ def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Metho
             {"params": [p for (_, p), vector in zip(trained, vectors, strict=True) if not vector]},
             {"params": [p for (_, p), vector in zip(trained, vectors, strict=True) if vector], "weight_decay": 0.0},
         ]
-    groups += [group | {CONSTANT_RATE: True} for group in method_groups]
-    return _optimizer(recipe, groups)
+    groups += [group for group in method_groups if "optimizer" not in group]
+    named_optimizers = [_named_optimizer(group) for group in method_groups if "optimizer" in group]
+    return Optimizers(_optimizer(recipe, groups), named_optimizers)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
     """Set the schedule's learning rate in every group but those with a constant one."""
     for group in optimizer.param_groups:
         if not group.get(CONSTANT_RATE):
             group["lr"] = rate
+
+
+def _named_optimizer(group: dict[str, Any]) -> torch.optim.Optimizer:
+    """The optimizer that a method's group names, with the group's other entries as its settings."""
+    name = group["optimizer"]
+    if name not in OPTIMIZERS:
+        raise MethodError(f"parameter_groups: optimizer is {name!r}; use one of {', '.join(OPTIMIZERS)}")
+    settings = {key: value for key, value in group.items() if key not in ("params", "optimizer", CONSTANT_RATE)}
+    try:
+        return OPTIMIZERS[name]([{"params": group["params"], CONSTANT_RATE: True}], **settings)
+    except (TypeError, ValueError) as error:
+        raise MethodError(f"parameter_groups: torch's {name} refuses the settings {settings}: {error}") from error
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

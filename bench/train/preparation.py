@@ -83,7 +83,7 @@ def _initial_phase(student: Student, teacher: Network) -> None:
             teacher_outputs = teacher_forward(teacher, batch, recipe)
             outputs = task.outputs(student.network, batch)
             losses = method(batch, outputs, teacher_outputs, initial=True)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         optimizer.step()
         for name, value in losses.items():

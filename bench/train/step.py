@@ -69,7 +69,7 @@ def student_step(
         losses = {name: student.method.task_weight * value for name, value in outputs.losses.items()}
         if teacher_outputs is not None:
             losses = joined(losses, student.method(batch, outputs, teacher_outputs))
-        student.optimizer.zero_grad(set_to_none=True)
+        student.optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
     if recipe.clip_norm:
         for parameters in student.clip_groups:

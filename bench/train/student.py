@@ -25,7 +25,7 @@ from ..spec.schema import digest
 from ..tasks.base import Task
 from . import online_teachers
 from .lr_schedule import learning_rate, total_steps
-from .optimizer import build_optimizer
+from .optimizer import Optimizers, build_optimizer
 from .rng import RandomState
 from .timing import StepTimer
 
@@ -132,7 +132,7 @@ class Student:
         return self.network if self.averaged is None else cast(Network, self.averaged.module)
 
     @cached_property
-    def optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> Optimizers:
         """Of the student, its online teachers and its method; the method must be prepared, or resumed, before."""
         return build_optimizer(self.run.recipe, [self.network, *self._online_networks], self.method)
 
@@ -140,14 +140,16 @@ class Student:
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """The trained parameters in groups whose gradients are clipped separately.
 
-        The first is the student with the method's modules; one more for each teacher, and for the modules on its side.
+        The first is the student with the method's modules; one more for each teacher, for the modules on its side, and
+        for what an optimizer of the method trains.
         """
         sides = [*enumerate(self._online_networks, 1), *enumerate(self.method.teacher_side_modules(), 1)]
         side_of = {id(parameter): side for side, module in sides for parameter in module.parameters()}
         groups: list[list[nn.Parameter]] = [[] for _ in range(1 + len(sides))]
-        for group in self.optimizer.param_groups:
+        for group in self.optimizer.recipe.param_groups:
             for parameter in group["params"]:
                 groups[side_of.get(id(parameter), 0)].append(parameter)
+        groups += [group["params"] for optimizer in self.optimizer.method for group in optimizer.param_groups]
         return [group for group in groups if group]
 
     @property

@@ -106,14 +106,21 @@ def test_attention_begins_as_the_identity_and_reads_all_positions() -> None:
             assert torch.allclose(attention(x).flatten(2)[n, :, i], expected, atol=1e-5)
 
 
-def test_the_discriminator_has_an_optimizer_group_of_its_own(segmenters: Any) -> None:
+def test_the_discriminator_trains_by_an_adam_of_its_own(segmenters: Any) -> None:
     method = build(segmenters)
     (group,) = method.parameter_groups()
     assert {id(parameter) for parameter in group.pop("params")} == {id(p) for p in method.parameters()}
-    assert group == {"lr": 4e-4, "weight_decay": 0.0}
-    assert build(segmenters, lr=0.01).parameter_groups()[0]["lr"] == 0.01
-    with pytest.raises(MethodError, match="lr is 0"):
-        build(segmenters, lr=0.0)
+    assert group == {"optimizer": "adam", "lr": 4e-4, "betas": (0.9, 0.99)}
+    (group,) = build(segmenters, lr=0.01, beta1=0.5, beta2=0.0).parameter_groups()
+    assert (group["lr"], group["betas"]) == (0.01, (0.5, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"lr": 0.0}, "lr is 0"), ({"beta1": 1.0}, "beta1 is 1"), ({"beta2": -0.1}, "beta2 -0.1")]
+)
+def test_settings_out_of_range_are_refused(options: dict[str, float], message: str, segmenters: Any) -> None:
+    with pytest.raises(MethodError, match=message):
+        build(segmenters, **options)
 
 
 def test_a_resumed_discriminator_goes_on(segmenters: Any) -> None:

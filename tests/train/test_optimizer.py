@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from kdbench import methods
-from kdbench.methods.base import Method, NetworkInfo, Setting
+from kdbench.methods.base import Method, MethodError, NetworkInfo, Setting
 from kdbench.spec.recipe import Recipe, load_recipe
-from kdbench.train.optimizer import CONSTANT_RATE, build_optimizer, set_learning_rate
+from kdbench.train.optimizer import CONSTANT_RATE, Optimizers, build_optimizer, set_learning_rate
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -27,7 +27,29 @@ def method(name: str = "none", **options: Any) -> Method:
     return methods.build(name, Setting("classification", 10, 24, shown, shown), **options)
 
 
-def step(optimizer: torch.optim.Optimizer) -> None:
+class Opponent(Method):
+    """Trains a module by the optimizer in `group`."""
+
+    name = "opponent"
+    citation = "of this test"
+    tasks = frozenset({"classification"})
+
+    def __init__(self, **group: Any) -> None:
+        shown = NetworkInfo(channels=(8, 8, 16), strides=(1, 2, 4), pooled_dim=16)
+        super().__init__(Setting("classification", 10, 24, shown, shown))
+        self.group, self.opponent, self.joined = group, nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.opponent.parameters()), **self.group}]
+
+    def forward(self, batch: Any, student: Any, teacher: Any) -> dict[str, Tensor]:
+        return {}
+
+
+ADAM: dict[str, Any] = {"optimizer": "adam", "lr": 4e-4, "betas": (0.9, 0.99)}
+
+
+def step(optimizer: Optimizers) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.ones_like(parameter)
@@ -91,6 +113,53 @@ def test_a_rate_of_its_own_moves_weights_by_that_rate() -> None:
     for expected in (-0.01, -0.02):  # no momentum, no decay
         step(made)
         torch.testing.assert_close(distilled.alphas.detach(), torch.full((2,), expected))  # type: ignore[union-attr,operator]
+
+
+def test_a_group_may_train_by_an_optimizer_of_its_own() -> None:
+    """Adam's two first steps with gradients 1 and -3, written out."""
+    student, distilled = network(), Opponent(**ADAM)
+    made = build_optimizer(recipe(momentum=0.0, weight_decay=0.0), [student], distilled)
+    before = {name: p.detach().clone() for name, p in distilled.named_parameters()}
+    mean = square = moved = 0.0
+    for number, slope in enumerate((1.0, -3.0), 1):
+        set_learning_rate(made, 0.1)
+        for group in made.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.full_like(parameter, slope)
+        made.step()
+        mean, square = 0.9 * mean + 0.1 * slope, 0.99 * square + 0.01 * slope**2
+        moved -= 4e-4 * (mean / (1 - 0.9**number)) / ((square / (1 - 0.99**number)) ** 0.5 + 1e-8)
+    for name, parameter in distilled.named_parameters():
+        expected = moved if name.startswith("opponent") else -0.1 * (1.0 - 3.0)
+        torch.testing.assert_close(parameter.detach(), before[name] + expected)
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"optimizer": "lamb"}, "optimizer is 'lamb'; use one of adam, adamw, sgd"),
+        ({"optimizer": "adam", "beta": 0.9}, "unexpected keyword argument 'beta'"),
+        ({"optimizer": "sgd", "lr": -1.0}, "Invalid learning rate"),
+    ],
+)
+def test_an_optimizer_that_torch_would_refuse_is_an_error_of_the_method(group: dict[str, Any], message: str) -> None:
+    with pytest.raises(MethodError, match=f"^parameter_groups: .*{message}"):
+        build_optimizer(recipe(), [network()], Opponent(**group))
+
+
+def test_a_loaded_optimizer_of_the_method_goes_on_bitwise() -> None:
+    torch.manual_seed(0)
+    pairs = [(network(), Opponent(**ADAM)) for _ in range(2)]
+    one, two = (build_optimizer(recipe(), [student], distilled) for student, distilled in pairs)
+    step(one)
+    kept = _through_a_file({"optimizer": one.state_dict(), "modules": [part.state_dict() for part in pairs[0]]})
+    for part, state in zip(pairs[1], kept["modules"], strict=True):
+        part.load_state_dict(state)
+    two.load_state_dict(kept["optimizer"])
+    for optimizer in (one, two):
+        step(optimizer)
+    for first, second in zip(*pairs, strict=True):
+        assert all(map(torch.equal, first.parameters(), second.parameters()))
 
 
 def test_without_groups_of_its_own_a_methods_weights_follow_the_schedule() -> None:
