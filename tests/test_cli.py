@@ -1,4 +1,4 @@
-"""The command line as a person meets it: whole commands in their own process."""
+"""The command line as a person meets it: whole commands, what they print and how they end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from kdbench.datasets.digits import write_coco
+from tests.helpers.command import jobs_environment
+from tests.helpers.command import kdbench as in_this_process
 
-ROOT = Path(__file__).parents[1]
 TABLE = """
 paper: example
 title: Two methods on a small set
@@ -44,16 +45,19 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def kdbench(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """kdbench(*words) runs the command in a folder of its own."""
+    """kdbench(*words) runs the command in a folder of its own; `own_process=True` as a person starts it."""
     home = tmp_path_factory.mktemp("home")
     (home / "table.yaml").write_text(TABLE)
     (home / "small").mkdir()
     write_coco(home / "small", train=12, val=6, size=96)
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), KDBENCH_DATA=str(home / "data"), COLUMNS="150")
+    environment = {"KDBENCH_DATA": str(home / "data"), "COLUMNS": "150"} | jobs_environment()
 
-    def command(*words: str) -> subprocess.CompletedProcess[str]:
+    def command(*words: str, own_process: bool = False) -> subprocess.CompletedProcess[str]:
+        if not own_process:
+            return in_this_process(*words, folder=home, environment=environment)
         line = [sys.executable, "-m", "kdbench", *words]
-        return subprocess.run(line, capture_output=True, text=True, cwd=home, env=environment, check=False)
+        variables = os.environ | environment
+        return subprocess.run(line, capture_output=True, text=True, cwd=home, env=variables, check=False)
 
     command.home = home  # type: ignore[attr-defined]
     return command
@@ -64,7 +68,7 @@ def home_of(kdbench: Command) -> Path:
 
 
 def test_a_table_runs_prints_and_draws_and_one_failure_leaves_the_others_alone(kdbench: Command) -> None:
-    first = kdbench("run", "table.yaml", "--data", "small", *SHORT)
+    first = kdbench("run", "table.yaml", "--data", "small", *SHORT, own_process=True)
     assert first.returncode == 1, first.stderr
     assert "3 of 4 runs done" in first.stdout
     assert re.search(r"failed: .*cwd.*align is null but widths differ", first.stdout)
@@ -74,7 +78,7 @@ def test_a_table_runs_prints_and_draws_and_one_failure_leaves_the_others_alone(k
     again = kdbench("run", "table.yaml", "--data", "small", *SHORT)
     assert "3 finished before" in again.stdout
 
-    table = kdbench("table", "table.yaml")
+    table = kdbench("table", "table.yaml", own_process=True)
     assert table.returncode == 0, table.stderr
     assert "mimic" in table.stdout and "failed" in table.stdout
     assert table.stdout.count("not comparable (mini)") == 2  # of the student alone and of mimic
@@ -101,7 +105,7 @@ def test_rows_that_do_not_fit_are_reported_and_left_out(kdbench: Command) -> Non
 
 
 def test_help_lists_every_verb(kdbench: Command) -> None:
-    shown = kdbench("--help").stdout
+    shown = kdbench("--help", own_process=True).stdout
     assert all(verb in shown for verb in ("run", "table", "plots", "list", "check"))
 
 
@@ -183,7 +187,7 @@ BAD_WORDS = {
 @pytest.mark.parametrize("what", BAD_WORDS)
 def test_a_bad_word_is_one_error_that_says_what_to_do(what: str, kdbench: Command) -> None:
     words, answer = BAD_WORDS[what]
-    done = kdbench(*words)
+    done = kdbench(*words, own_process=what in ("table", "kind"))
     assert done.returncode == 2
     assert answer in done.stderr
     assert "Traceback" not in done.stderr

@@ -38,10 +38,10 @@ def linked_package(folder: Path, copied: Path) -> Path:
     return package / copied.name
 
 
-def python(folder: Path, *words: str) -> str:
+def python(folder: Path, *words: str, data: Path | None = None) -> str:
     """Run the interpreter on the package of a folder; returns what it printed."""
-    environment = dict(os.environ, PYTHONPATH=str(folder), KDBENCH_DATA=str(folder / "data"))
-    environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin take minutes where other processes share the cores
+    environment = dict(os.environ, PYTHONPATH=str(folder), KDBENCH_DATA=str(data or folder / "data"))
+    environment["OMP_NUM_THREADS"] = "1"  # threads that wait for each other take minutes where the cores are shared
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -160,10 +160,10 @@ def test_the_lines_for_another_training_script_run() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_python_guide_runs_from_top_to_bottom(tmp_path: Path) -> None:
+def test_the_python_guide_runs_from_top_to_bottom(tmp_path: Path, embedded_data: Path) -> None:
     (tmp_path / "guide.py").write_text("\n".join(blocks("docs/python-api.md", "python")))
     linked_package(tmp_path, ROOT / "methods")
-    printed = python(tmp_path, "guide.py")
+    printed = python(tmp_path, "guide.py", data=embedded_data)
     assert "DIST on CIFAR-100 - top1" in printed
     assert "3 runs, 0 finished" in printed
     assert re.search(r"resnet8 +kd +0 +done", printed), printed

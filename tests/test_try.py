@@ -11,8 +11,8 @@ import kdbench
 from kdbench import cli
 
 
-def test_its_recipe_fields_exist_and_give_a_teacher_and_three_students(tmp_path: Path) -> None:
-    options = {"changes": cli.TRY, "results": tmp_path, "data_root": tmp_path}
+def test_its_recipe_fields_exist_and_give_a_teacher_and_three_students(tmp_path: Path, embedded_data: Path) -> None:
+    options = {"changes": cli.TRY, "results": tmp_path, "data_root": embedded_data}
     [plan] = kdbench.plan("dist/cifar100", log=lambda line: None, scale="mini", **options)
     assert sorted((run.student, run.method) for run in plan.plan.runs) == [
         ("resnet20", "none"),
@@ -23,9 +23,10 @@ def test_its_recipe_fields_exist_and_give_a_teacher_and_three_students(tmp_path:
     assert all(run.recipe.epochs <= 2 for run in plan.plan.runs)
 
 
-def test_it_trains_and_prints_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_trains_and_prints_the_table(tmp_path: Path, embedded_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("KDBENCH_DATA", raising=False)
+    monkeypatch.setenv("KDBENCH_DATA", str(embedded_data))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     steps = {"epochs": 1, "max_steps": 1, "batch_size": 4}
     monkeypatch.setattr(cli, "TRY", steps | {f"teacher.{name}": value for name, value in steps.items()})
     done = CliRunner().invoke(cli.app, ["try"])

@@ -15,6 +15,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAPPING = {"bench": "kdbench", "methods": "kdbench/methods", "datasets": "kdbench/datasets"}
+EMBEDDED = """
+from pathlib import Path
+from kdbench import datasets
+for opened in (datasets.open_coco, datasets.open_images, datasets.open_masks):
+    data = opened("digits", Path("data"), train=10, val=2)
+    print(data.name, len(data.train), len(data.val))
+"""
 DATA = ("bench/tables/**/*.yaml", "bench/recipes/*.yaml", "results/reported/*.csv", "results/reruns/*.csv")
 
 needs_setuptools = pytest.mark.skipif(
@@ -68,20 +75,26 @@ def test_a_wheel_holds_every_module_and_data_file(unpacked: Path) -> None:
 
 
 @needs_setuptools
-def test_commands_of_a_wheel_work_in_an_empty_folder_and_write_there_alone(unpacked: Path, tmp_path: Path) -> None:
+def test_commands_of_a_wheel_work_in_an_empty_folder_and_write_there_alone(
+    unpacked: Path, tmp_path: Path, digits_path: Path
+) -> None:
     before = content(unpacked)
-    environment = dict(os.environ, PYTHONPATH=str(unpacked), PYTHONDONTWRITEBYTECODE="1")
+    environment = dict(os.environ, PYTHONPATH=str(unpacked), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
     environment.pop("KDBENCH_DATA", None)
 
-    def kdbench(*words: str) -> str:
-        line = [sys.executable, "-m", "kdbench", *words]
+    def python(*words: str) -> str:
+        line = [sys.executable, *words]
         done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def kdbench(*words: str) -> str:
+        return python("-m", "kdbench", *words)
+
     assert kdbench("--version") == f"kdbench {PROJECT['project']['version']}\n"
     assert "dist/cifar100" in kdbench("list", "tables")
-    assert "wrong" not in kdbench("check")
+    assert "wrong" not in kdbench("check", "--data", str(digits_path))
+    assert python("-c", EMBEDDED).splitlines() == ["digits 10 2"] * 3
     assert "wrn_40_2 -> wrn_40_1" in kdbench("table", "dist/cifar100", "--scale", "full")
     assert list((tmp_path / "results" / "tables").glob("*.csv"))
     assert content(unpacked) == before
