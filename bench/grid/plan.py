@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+
+from kdbench import methods
 
 from ..spec.request import RunRequest
 from ..spec.run import Data, Run
@@ -39,7 +42,11 @@ class Plan:
 
 
 def make_plan(
-    tables: Sequence[Table], scale: Scale, data: Data, request: RunRequest, teacher_file: str | None = None
+    tables: Sequence[Table],
+    scale: Scale,
+    data: Data,
+    request: RunRequest,
+    teacher_files: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Every run that the tables need, teachers first, grouped into cohorts.
 
@@ -48,7 +55,7 @@ def make_plan(
         scale: "full" or "mini".
         data: the data set, without options.
         request: seeds, methods, recipe changes and the size of cohorts.
-        teacher_file: sha256 of a checkpoint used in place of trained teachers.
+        teacher_files: by teacher network, sha256 of a checkpoint used in place of a trained teacher.
 
     Raises:
         SpecError, MethodError: a recipe change or an option does not fit, or a batch is larger than the data set.
@@ -61,10 +68,11 @@ def make_plan(
             if skip_reason(pair, scale):
                 continue
             for cell in expand_pair(table, pair, scale, request.changes):
-                if cell.skip:
-                    skipped.append(Skipped(table.name, f"{_name(pair)} {cell.entry.display_name}", cell.skip))
-                elif _selected(cell.entry, request.methods):
-                    for run in runs_of(cell, table, data, seeds_of(table, request), teacher_file):
+                if reason := cell.skip or methods.class_shortage(cell.entry.method, data.classes):
+                    skipped.append(Skipped(table.name, f"{_name(pair)} {cell.entry.display_name}", reason))
+                elif selected(cell.entry, request.methods):
+                    given = teacher_files.get(cell.teacher or "")
+                    for run in runs_of(cell, table, data, seeds_of(table, request), given):
                         students.setdefault(run.id, run)
     teachers = {run.teacher.id: run.teacher for run in students.values() if run.teacher and not run.teacher_file}
     distilled = [run for run in students.values() if run.id not in teachers]  # a student may be a teacher elsewhere
@@ -93,5 +101,6 @@ def _name(pair: Pair) -> str:
     return f"{pair.teacher} -> {pair.student}"
 
 
-def _selected(entry: MethodEntry, names: tuple[str, ...]) -> bool:
+def selected(entry: MethodEntry, names: tuple[str, ...]) -> bool:
+    """Whether `--methods` names an entry; without names all are."""
     return not names or entry.method == "none" or entry.method in names or entry.display_name in names

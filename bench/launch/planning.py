@@ -12,8 +12,10 @@ from kdbench import datasets
 
 from .. import tasks
 from ..errors import SpecError
+from ..grid.pairs import select_pairs
 from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_names, check_request
+from ..records.checkpoint import sha256
 from ..records.store import Store
 from ..spec.recipe import load_recipe
 from ..spec.request import RunRequest
@@ -22,9 +24,10 @@ from ..spec.scale import Scale
 from ..spec.table import Table
 from ..train.job import JobSettings
 from .devices import slots, usable
-from .inputs import check_inputs, teacher_sha256
+from .inputs import check_inputs
 from .memory import GIB, Memory, available
 from .schedule import Schedule, make_schedule
+from .teachers import assign, check_networks
 from .user_data import detect_format
 
 Log = Callable[[str], None]
@@ -65,6 +68,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
             work.
     """
     devices = usable(request.devices)
+    tables = _with_pairs(tables, request, log)
     if request.data is not None:
         tables = _tables_for(tables, request.data, request.scale or "full", log)
     groups: dict[tuple[str, str], list[Table]] = {}
@@ -74,6 +78,8 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     for (_, name), group in groups.items():
         check_request(group, scales[name], request.changes)
     check_names(tables, request.methods)
+    by_scale = {scale: [t for t in tables if scales[t.dataset.full] == scale] for scale in scales.values()}
+    check_networks(by_scale, request)
     return [_final_plan(group, scales[name], request, devices, log) for (_, name), group in groups.items()]
 
 
@@ -89,6 +95,19 @@ def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
         return "full"
     log(f"scale mini (embedded data): {name} is not in {request.data_root}; --data PATH names a data set")
     return "mini"
+
+
+def _with_pairs(tables: Sequence[Table], request: RunRequest, log: Log) -> list[Table]:
+    """The tables with the pairs of the request.
+
+    Raises:
+        SpecError: no table has a pair of that name.
+    """
+    chosen = select_pairs(tables, request.pairs)
+    kept = {table.name for table in chosen}
+    if others := [table.name for table in tables if table.name not in kept]:
+        log(f"left out, because --pairs names none of their pairs: {', '.join(others)}")
+    return chosen
 
 
 def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> list[Table]:
@@ -121,23 +140,27 @@ def _final_plan(
     for notice in opened.notices:
         log(f"data: {notice}")
     data = task.describe(opened)
-    plan = make_plan(tables, scale, data, request, teacher_sha256(request.teacher))
+    given = assign(tables, scale, request, opened.classes)
+    for notice in given.notices:
+        log(notice)
+    hashes = {network: sha256(file) for network, file in given.files.items()}
+    plan = make_plan(given.tables, scale, data, request, hashes)
     check_inputs(plan, request, opened)
-    settings = _settings(scale, request)
+    settings = _settings(scale, request, given.files)
     taken = slots(devices, scale, request)
     memory = _memory(plan, task.stored_size(opened), settings, taken, request.memory)
     schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain)
-    return FinalPlan(tuple(tables), request, scale, data, plan, schedule, memory, settings, taken)
+    return FinalPlan(tuple(given.tables), request, scale, data, plan, schedule, memory, settings, taken)
 
 
-def _settings(scale: Scale, request: RunRequest) -> JobSettings:
+def _settings(scale: Scale, request: RunRequest, teacher_files: dict[str, Path]) -> JobSettings:
     workers = min(8, os.cpu_count() or 1) if scale == "full" else 0
     return JobSettings(
         data_root=request.data_root,
         data_path=request.data,
         data_options=request.data_options,
         results=request.results,
-        teacher_file=request.teacher,
+        teacher_files=teacher_files,
         workers=workers if request.workers is None else request.workers,
     )
 

@@ -11,7 +11,8 @@ from detectron2.utils.file_io import PathManager
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
-from ..records.checkpoint import load_strictly, read, state_of
+from ..records.checkpoint import read
+from ._state_dicts import load_weights
 
 COUNTER = ".num_batches_tracked"  # no BatchNorm with a momentum reads it, and a FrozenBN has none
 UNUSED = ("pixel_mean", "pixel_std", "roi_heads.mask_head.")  # the config has the first two; masks are not trained
@@ -48,7 +49,7 @@ def load_published(network: nn.Module, config: str) -> None:
             "--teacher"
         ) from error
     path = find(url)
-    load_strictly(network, convert_state_dict(network, state_of(read(path), path)), path)
+    load_weights(network, read(path), path, lambda state: convert_state_dict(network, state))
 
 
 def load_backbone(model: Any, origin: str) -> None:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import CheckpointError
-from ..records.checkpoint import load_strictly, read, state_of
+from ..records.checkpoint import read
+from ._state_dicts import load_weights
 from ._torchvision_weights import folder
-
-RECOMPUTED = (".relative_position_index", ".attn_mask")
-"""Swin's tables of positions, which some files hold and every model computes."""
 
 
 def load(body: nn.Module, model_id: str) -> None:
@@ -28,11 +23,7 @@ def load(body: nn.Module, model_id: str) -> None:
         CheckpointError: the file is missing, damaged or another network's; names the file and the place to put it.
     """
     path = find(model_id)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read(path)
-    state = {name: value for name, value in state_of(content, path).items() if not name.endswith(RECOMPUTED)}
-    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum reads.
-    counters = {name: value for name, value in body.state_dict().items() if name.endswith(".num_batches_tracked")}
-    load_strictly(body, counters | state, path)
+    load_weights(body, read(path), path)
 
 
 def find(model_id: str) -> Path:
@@ -50,11 +41,3 @@ def find(model_id: str) -> Path:
         f"it under that name (or its pickled state dict as {candidates[1].name}), set KDBENCH_DATA to the folder that "
         "holds weights/, or choose a recipe that starts from random weights"
     )
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}); fetch it again") from error
-    return content

@@ -11,7 +11,8 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from ..errors import CheckpointError
-from ..records.checkpoint import load_strictly, read, state_of
+from ..records.checkpoint import read
+from ._state_dicts import load_weights
 
 IMAGENET = "IMAGENET1K_V1"  # of the ResNets, the weights that the papers started from
 
@@ -33,10 +34,7 @@ def load_imagenet(body: nn.Module, architecture: str, without: tuple[str, ...] =
         CheckpointError: the file is neither on this machine nor downloadable, or another network's.
     """
     path = find(get_model_weights(architecture)[IMAGENET].url)
-    # Files from before PyTorch 0.4.1 lack these counters, which no BatchNorm with a momentum reads.
-    counters = {name: value for name, value in body.state_dict().items() if name.endswith(".num_batches_tracked")}
-    state = {name: value for name, value in state_of(read(path), path).items() if not name.startswith(without)}
-    load_strictly(body, counters | state, path)
+    load_weights(body, {name: value for name, value in read(path).items() if not name.startswith(without)}, path)
 
 
 def find(url: str) -> Path:

@@ -42,8 +42,13 @@ class Network(nn.Module, ABC):
         return outputs
 
     def convert_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict under the names of the network's library -> under those of this network."""
-        return state
+        """A state dict under the names of the network's library -> under those of this network.
+
+        A network that keeps the library's model in `model` has its names after "model.".
+        """
+        names = self.state_dict().keys()
+        inside = {f"model.{name}": value for name, value in state.items()}
+        return inside if len(names & inside.keys()) > len(names & state.keys()) else state
 
 
 class Detector(Network):

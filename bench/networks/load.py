@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from ..errors import CheckpointError
 from ..records import checkpoint as checkpoints
-from . import build
+from . import build, names, task, unavailable
+from ._state_dicts import MisfitError, check_values, closest, fit, load_weights
 from .base import Network
 
 
@@ -17,20 +19,67 @@ def load_network(file: Path, name: str, classes: tuple[str, ...], device: torch.
     """The network `name` with the weights in a file, every tensor of which must fit.
 
     Args:
-        file: a checkpoint written here, or weights under the names of the network's library.
+        file: a checkpoint written here, or weights of another program: under the names of the network's library, with
+            a prefix or without, alone or under a key.
         name: one of `networks.names()`.
         classes: names of the K classes of the data.
         device: where the network is put.
 
     Raises:
-        CheckpointError: the file is damaged, another network's, or made for other classes.
+        CheckpointError: the file is damaged, another network's, made for other classes, or not finite.
     """
     content = checkpoints.read(file)
     check_classes(content, file, classes)
     network = build(name, len(classes))
-    state = network.convert_state_dict(checkpoints.state_of(content, file))
-    checkpoints.load_strictly(network, state, file)
+    try:
+        load_weights(network, content, file, network.convert_state_dict)
+    except MisfitError as error:
+        raise CheckpointError(f"{error}{suggestion(content, task(name), len(classes))}") from error
     return network.to(device)
+
+
+class Trial(NamedTuple):
+    """Whether a file fits networks.
+
+    Attributes:
+        notices: by the networks that it fits, what differs from their own state dicts.
+        refusals: by the other networks, why it does not fit.
+    """
+
+    notices: dict[str, tuple[str, ...]]
+    refusals: dict[str, str]
+
+
+def try_networks(file: Path, candidates: list[str], classes: tuple[str, ...]) -> Trial:
+    """Which of some networks the weights in a file fit.
+
+    Args:
+        file: as in `load_network`.
+        candidates: names of networks.
+        classes: names of the K classes of the data.
+
+    Raises:
+        CheckpointError: the file is damaged, made for other classes, or its weights cannot be used by a network that
+            they fit.
+    """
+    content = checkpoints.read(file)
+    check_classes(content, file, classes)
+    trial = Trial({}, {})
+    for name in candidates:
+        network = _shapes(name, len(classes))
+        try:
+            found = fit(network, content, file, network.convert_state_dict)
+        except MisfitError as error:
+            trial.refusals[name] = str(error)
+        else:
+            check_values(found.state, file)
+            trial.notices[name] = found.notices
+    return trial
+
+
+def explain_misfit(file: Path, name: str, classes: tuple[str, ...]) -> str:
+    """The networks of the task of `name` that the weights in a file do fit, as the end of a message."""
+    return suggestion(checkpoints.read(file), task(name), len(classes))
 
 
 def check_classes(content: dict[str, Any], file: Path, classes: tuple[str, ...]) -> None:
@@ -40,8 +89,32 @@ def check_classes(content: dict[str, Any], file: Path, classes: tuple[str, ...])
         CheckpointError: names both class lists.
     """
     recorded = content.get("classes")
-    if recorded is not None and tuple(recorded) != classes:
+    if not isinstance(recorded, list | tuple) or not all(isinstance(each, str) for each in recorded):
+        return  # another program's, such as their number
+    if tuple(recorded) != classes:
         raise CheckpointError(
             f"{file} was trained for {len(recorded)} classes ({', '.join(recorded[:3])}, ...) and the data has "
             f"{len(classes)} ({', '.join(classes[:3])}, ...); give a checkpoint for the same data set"
         )
+
+
+def _shapes(name: str, num_classes: int) -> Network:
+    """A network whose tensors have shapes and no values."""
+    with torch.device("meta"):
+        return build(name, num_classes)
+
+
+def suggestion(content: Mapping[str, Any], task_name: str, num_classes: int) -> str:
+    """The networks of a task that the weights in a file do fit, as the end of a message; empty where there are none."""
+    fitting = []
+    for name in names():
+        if task(name) != task_name or unavailable(name):
+            continue
+        network = _shapes(name, num_classes)
+        state, wrong = closest(network, content, network.convert_state_dict)
+        expected = network.state_dict()
+        if not wrong:
+            fitting.append(name)
+        elif state.keys() == expected.keys() and all(state[n].shape[1:] == expected[n].shape[1:] for n in wrong):
+            fitting.append(f"{name} with {state[wrong[-1]].shape[0]} classes")
+    return f". It fits {' and '.join(fitting[:3])}" if fitting else ""

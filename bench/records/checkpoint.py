@@ -3,74 +3,61 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError
-from .store import write_atomically
+from ..errors import CheckpointError, DamagedError
+from .atomic import write_stream, writing
+from .checksum import ChecksumWriter, is_intact
+from .tensor_files import check_regular, read_content
 
 
 def write(path: Path, content: Mapping[str, Any]) -> str:
-    """Save tensors and plain values; returns the file's sha256."""
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    write_atomically(path, buffer.getvalue())
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()
+    """Save tensors and plain values, with a checksum; returns the file's sha256.
+
+    Raises:
+        StoreError: the folder cannot be written or the disk is full; an earlier file is untouched.
+    """
+    sha256 = hashlib.sha256()
+    write_stream(path, lambda file: ChecksumWriter(file, sha256.update).save(content))
+    return sha256.hexdigest()
+
+
+def replace(path: Path, previous: Path, content: Mapping[str, Any]) -> None:
+    """Save tensors and plain values, with a checksum; an earlier file at `path` becomes `previous`.
+
+    It does not wait until the disk has it all: where the machine fails before, the checksum tells and `previous` is
+    left.
+
+    Raises:
+        StoreError: the folder cannot be written or the disk is full; an earlier file is untouched.
+    """
+
+    def keep() -> None:
+        if path.exists():
+            with writing(path):
+                path.replace(previous)
+
+    write_stream(path, lambda file: ChecksumWriter(file).save(content), before=keep, sync=False)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, or of a `.pkl` of arrays as detectron2 publishes them, as tensors.
-
-    Only tensors, arrays and plain values are unpickled.
+    """The content of a checkpoint, or of weights that another program wrote (see `tensor_files.read_content`).
 
     Raises:
-        CheckpointError: the file is missing, truncated, or holds code or objects.
+        DamagedError: it is not as kdbench wrote it.
+        CheckpointError: the file is missing, damaged, of another format, holds objects, or no dict.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats
-            if path.suffix == ".pkl" and not zipfile.is_zipfile(path):
-                content = _tensors(_ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load())
-            else:
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist; give the path of a checkpoint file") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds more than tensors and plain values and was not loaded, because unpickling "
-            f"it could run code; save the state dict alone ({_first_line(error)})"
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # on damaged files an unpickler raises any exception
-        raise CheckpointError(
-            f"{path} is truncated or not a checkpoint ({_first_line(error)}); delete it, or fetch it again"
-        ) from error
+    check_regular(path)
+    if is_intact(path) is False:
+        raise DamagedError(f"{path} is damaged (its checksum differs from its content); copy it again from its source")
+    content = read_content(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict; save a state dict")
-    return content
-
-
-def state_of(content: dict[str, Any], source: Path) -> dict[str, Tensor]:
-    """The state dict in a file's content: the content itself, or its `state`, `model` or `state_dict`.
-
-    Raises:
-        CheckpointError: it has none.
-    """
-    for key in ("state", "model", "state_dict"):
-        if isinstance(content.get(key), dict):
-            content = content[key]
-    if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{source} holds no state dict of tensors; give the file of a network's weights")
     return content
 
 
@@ -95,27 +82,6 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: Path)
             f"({len(shapes)} such); it was made for another number of classes or another width"
         )
     network.load_state_dict(dict(state))
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles plain values and numpy arrays only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = {"_reconstruct", "ndarray", "dtype", "scalar", "encode", "OrderedDict"}
-        if module.split(".")[0] in ("numpy", "_codecs", "collections") and name in known:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not an array")
-
-
-def _tensors(value: Any) -> Any:
-    """The value with its arrays as tensors, inside dicts too."""
-    if isinstance(value, dict):
-        return {name: _tensors(inner) for name, inner in value.items()}
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def sha256(path: Path) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import typer
 
 from ..errors import SpecError, unknown
+from ..text import shortened
 from .scale import Scale
 
 RESULTS = Path("results/runs")
+MAX_SEEDS = 1000
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -44,14 +48,16 @@ def parse_seeds(text: str | None) -> tuple[int, ...] | None:
     """
     if not text:
         return None
-    usage = f"--seeds {text}: give how many (3), or which, separated by commas (0,4)"
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise SpecError(usage) from error
-    seeds = tuple(range(numbers[0])) if len(numbers) == 1 else numbers
-    if not seeds or min(seeds) < 0:
-        raise SpecError(usage)
+    usage = f"--seeds {shortened(text, 60)}: give how many (3), or which, separated by commas (0,4)"
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", part) for part in parts):
+        raise SpecError(f"{usage}; a seed has at most nine digits")
+    numbers = tuple(int(part) for part in parts)
+    if (count := numbers[0] if len(numbers) == 1 else len(numbers)) > MAX_SEEDS:
+        raise SpecError(f"{usage}; {count} seeds are more than the {MAX_SEEDS} that one table can have")
+    seeds = tuple(range(count)) if len(numbers) == 1 else numbers
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise SpecError(f"{usage}; each seed once" if seeds else usage)
     return seeds
 
 
@@ -61,20 +67,62 @@ def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
     Raises:
         SpecError: a setting is not FIELD=VALUE.
     """
-    import yaml
+    from . import yaml_reader
 
     changes: dict[str, Any] = {}
     for setting in settings or ():
         name, equals, value = setting.partition("=")
-        if not equals:
+        name = name.strip()
+        if name in changes:
+            raise SpecError(f"--set {name} is given twice; remove one")
+        if not equals or not name:
             raise SpecError(f"--set {setting}: write FIELD=VALUE, as in --set epochs=1")
         try:
-            changes[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise SpecError(f"--set {setting}: the value is not valid YAML") from error
+            changes[name] = yaml_reader.load(value)
+        except yaml_reader.YamlError as error:
+            raise SpecError(f"--set {shortened(setting, 200)}: the value is {error}") from error
         if isinstance(changes[name], str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
             changes[name] = float(value)  # YAML wants 1.0e-2 where people write 1e-2
     return changes
+
+
+class TeacherFile(NamedTuple):
+    """A checkpoint used in place of a trained teacher.
+
+    Attributes:
+        network: that it is for; None for the one that it fits.
+        path: a file; without a network also a folder of files.
+    """
+
+    network: str | None
+    path: Path
+
+
+def parse_teachers(
+    given: str | Path | Mapping[str, str | Path] | Iterable[str | Path] | None,
+) -> tuple[TeacherFile, ...]:
+    """`["resnet56=a.pth", "b.pth"]` -> the files a.pth, for resnet56, and b.pth; a mapping is by network."""
+    if isinstance(given, Mapping):
+        return tuple(TeacherFile(network, Path(path)) for network, path in given.items())
+    return tuple(_teacher_file(each) for each in ([given] if isinstance(given, str | Path) else given or ()))
+
+
+def _teacher_file(text: str | Path) -> TeacherFile:
+    network, equals, path = str(text).partition("=")
+    if isinstance(text, Path) or not equals or os.path.exists(text):  # Path.exists raises for some
+        return TeacherFile(None, Path(text))
+    return TeacherFile(network.strip(), Path(path))
+
+
+def finite(value: float | None, name: str) -> float | None:
+    """`value` where it is a number that ends; click's limits let NaN and infinity pass.
+
+    Raises:
+        SpecError: NaN or infinity.
+    """
+    if value is not None and not math.isfinite(value):
+        raise SpecError(f"--{name} {value}: give a finite number, or leave the option out for no limit")
+    return value
 
 
 def parse_names(text: str | None) -> tuple[str, ...]:
@@ -119,6 +167,8 @@ class RunRequest:
         changes: fields of the students' recipe, `teacher.<field>` of the teachers'; such runs are not comparable with
             a paper.
         devices: None takes every CUDA device, or the CPU.
+        pairs: only these, as "TEACHER->STUDENT"; all when empty.
+        teacher: files used in place of trained teachers.
         timeout: minutes.
         memory: GiB of each device.
         data_root: folder that holds data sets; the environment's `KDBENCH_DATA` unless it is given.
@@ -145,20 +195,38 @@ class RunRequest:
         parse=parse_changes,
         metavar="FIELD=VALUE",
     )
-    teacher: Path | None = option("A checkpoint to use in place of trained teachers.")
-    cohort: int | None = option("Most students in one cohort. Default: 1; at mini scale 10.", min=1)
-    jobs: int | None = option(
-        "Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4.", min=1
+    pairs: tuple[str, ...] = option(
+        'Only these teacher-student pairs of the tables, separated by commas: "resnet56->resnet20".',
+        default=(),
+        text=str | None,
+        parse=parse_names,
+        metavar="TEACHER->STUDENT",
     )
-    workers: int | None = option("Loader processes a job.", min=0)
+    teacher: tuple[TeacherFile, ...] = option(
+        "A checkpoint to use in place of a trained teacher, or a folder of them: for the teacher that it fits, or for "
+        "NETWORK. Can be given several times.",
+        default=(),
+        text=list[str] | None,
+        parse=parse_teachers,
+        metavar="[NETWORK=]FILE",
+    )
+    cohort: int | None = option("Most students in one cohort. Default: 1; at mini scale 10.", min=1, max=1000)
+    jobs: int | None = option(
+        "Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4.", min=1, max=1000
+    )
+    workers: int | None = option("Loader processes a job.", min=0, max=256)
     devices: tuple[str, ...] | None = option(
         "cpu, cuda, or cuda:0,cuda:1 for a job on each.",
         name="--device",
         text=str | None,
         parse=lambda text: parse_names(text) or None,
     )
-    memory: float | None = option("GiB of each device for its jobs, if not all.", min=0.1)
-    timeout: float | None = option("Stop a job after this many minutes.", min=0.01)
+    memory: float | None = option(
+        "GiB of each device for its jobs, if not all.", min=0.1, parse=partial(finite, name="memory")
+    )
+    timeout: float | None = option(
+        "Stop a job after this many minutes.", min=0.01, max=1e6, parse=partial(finite, name="timeout")
+    )
     equal_cost: bool = option("Also train `none` for as long as each method takes.", default=False, name="--equal-cost")
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")

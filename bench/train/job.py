@@ -41,7 +41,7 @@ class JobSettings(BaseModel):
         data_path: a user's data, used in place of the data set that the runs name.
         data_options: for opening `data_path`; the data's fingerprint depends on them.
         results: folder of runs.
-        teacher_file: checkpoint used in place of the teacher's run.
+        teacher_files: by teacher network, a checkpoint used in place of the teacher's run.
         workers: loader processes.
     """
 
@@ -51,7 +51,7 @@ class JobSettings(BaseModel):
     data_path: Path | None = None
     data_options: dict[str, Any] = {}
     results: Path
-    teacher_file: Path | None = None
+    teacher_files: dict[str, Path] = {}
     workers: int = 0
 
 
@@ -141,7 +141,7 @@ def _teacher(
     if spec is None:
         return None, None
     report({"event": "phase", "text": f"measuring the teacher {spec.student}"})
-    given = job.teacher_file
+    given = job.teacher_files.get(spec.student)
     if given is not None and checkpoint.sha256(given) not in [run.teacher_file for run in job.runs]:
         raise TeacherError(f"{given} changed since the runs were planned; give the same command again")
     network, file, recorded = load_teacher(spec, given, store, task, first.recipe.channels_last, device)

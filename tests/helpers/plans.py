@@ -8,6 +8,7 @@ from typing import Any
 
 from kdbench.grid.cells import expand_pair
 from kdbench.grid.cells import runs_of as runs_of_cell
+from kdbench.grid.pairs import networks_at
 from kdbench.grid.plan import MINI_COHORT, Plan, make_plan, seeds_of
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.request import RunRequest
@@ -34,7 +35,9 @@ class Choice:
 
 
 def plan(tables: Sequence[Table], choice: Choice) -> Plan:
-    return make_plan(tables, choice.scale, choice.data, choice.request, choice.teacher_file)
+    teachers = {networks_at(pair, choice.scale)[0] for table in tables for pair in table.pairs}
+    files = dict.fromkeys(teachers, choice.teacher_file) if choice.teacher_file else {}
+    return make_plan(tables, choice.scale, choice.data, choice.request, files)
 
 
 def runs_of(table: Table, pair: Pair, entry: MethodEntry, choice: Choice) -> list[Run]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,11 +20,12 @@ from kdbench.launch.explain import explain
 from kdbench.launch.planning import FinalPlan, make_plans
 from kdbench.methods.base import MethodError
 from kdbench.records import checkpoint as checkpoints
-from kdbench.spec.request import RunRequest
+from kdbench.spec.request import RunRequest, TeacherFile, parse_teachers
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
+from tests.helpers.command import jobs_environment
+from tests.helpers.command import kdbench as command
 from tests.helpers.tables import cifar_table, fixed_table
 
-ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 8, "teacher.batch_size": 8}
 Plans = Callable[..., list[FinalPlan]]
 
@@ -257,9 +255,9 @@ def test_a_plan_says_why_a_run_is_alone(plans: Plans, logged: Log) -> None:
 def test_a_teacher_file_has_to_fit_the_networks_and_classes(plans: Plans, tmp_path: Path) -> None:
     file, table = tmp_path / "teacher.pt", table_of(MethodEntry(method="kd"))
 
-    def write(name: str, count: int, **more: Any) -> Path:
+    def write(name: str, count: int, **more: Any) -> tuple[TeacherFile, ...]:
         checkpoints.write(file, {"state": networks.build(name, count).state_dict()} | more)
-        return file
+        return parse_teachers(file)
 
     with pytest.raises(CheckpointError, match="does not fit: fc.bias .*another number of classes"):
         plans(table, teacher=write("resnet14", 5))
@@ -294,11 +292,10 @@ CHANGES = ("batch_size=16", "epochs=1", "warmup_steps=1", "teacher.batch_size=16
 
 def test_a_classification_table_runs_from_the_command_line(npz: Path, tmp_path: Path) -> None:
     (tmp_path / "table.yaml").write_text(TABLE)
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), KDBENCH_DATA=str(tmp_path / "data"), COLUMNS="150")
+    environment = {"KDBENCH_DATA": str(tmp_path / "data"), "COLUMNS": "150"} | jobs_environment()
 
     def kdbench(*words: str) -> str:
-        line = [sys.executable, "-m", "kdbench", *words]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        done = command(*words, folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 

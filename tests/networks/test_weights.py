@@ -116,5 +116,5 @@ def test_a_file_of_another_network_is_refused_by_name(weights: Path) -> None:
 def test_a_broken_file_of_weights_is_refused_by_name(weights: Path, resnet_file: bytes) -> None:
     weights.mkdir()
     (weights / FILE).write_bytes(resnet_file[:100_000])
-    with pytest.raises(CheckpointError, match=rf"{FILE} is truncated or not a checkpoint"):
+    with pytest.raises(CheckpointError, match=rf"{FILE} is damaged, truncated or no checkpoint"):
         networks.build("fcos_r50_fpn", 3, init="imagenet")

@@ -88,12 +88,15 @@ def test_damage_anywhere_is_refused_or_harmless_and_never_another_error(file: Pa
 
 
 def test_random_pickles_are_refused_and_never_another_error(tmp_path: Path) -> None:
-    path, draw = tmp_path / "some.pt", random.Random(1)
+    path, draw, refused = tmp_path / "some.pt", random.Random(1), 0
     opcodes = b"(.0123NSVX]}asuebdhjqrtlcRoI\x80\x81\x85\x86\x87\x88\x89\x8aK\x94\x95"
     for _ in range(400):
         path.write_bytes(b"\x80\x02" + bytes(draw.choice(opcodes) for _ in range(draw.randrange(1, 12))) + b".")
-        with pytest.raises(CheckpointError):
-            checkpoints.read(path)
+        try:
+            assert checkpoints.read(path) == {}  # of the empty dict, which a few of them are
+        except CheckpointError:
+            refused += 1
+    assert refused > 350
 
 
 class Payload:
@@ -117,12 +120,25 @@ def test_a_pickle_of_arrays_is_read_as_tensors(tmp_path: Path) -> None:
         checkpoints.read(path)
 
 
-@pytest.mark.parametrize("content", [b"cnumpy\nsave\n(S'made'\nI1\ntR.", b"cos\nmkdir\n(S'made'\ntR."])
-def test_a_pickle_that_names_anything_but_arrays_is_refused(content: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("numpy.save", "holds objects beside tensors"),
+        ("numpy.f2py.main", "holds objects beside tensors"),
+        ("numpy.f2py._reconstruct", "holds objects beside tensors"),
+        ("numpy.core.multiarray.frombuffer", "holds objects beside tensors"),
+        ("collections.Counter", "holds objects beside tensors"),
+        ("os.mkdir", "could do harm; it was not run"),
+        ("builtins.eval", "could do harm; it was not run"),
+    ],
+)
+def test_a_pickle_that_names_anything_but_arrays_is_refused(name: str, words: str, tmp_path: Path) -> None:
     path = tmp_path / "model_final.pkl"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f"^{path} is damaged, or holds more than tensors"):
+    module, function = name.rsplit(".", 1)
+    path.write_bytes(f"c{module}\n{function}\n(S'made'\nI1\ntR.".encode())
+    with pytest.raises(CheckpointError) as caught:
         checkpoints.read(path)
+    assert str(caught.value).startswith(f"{path} holds ") and name in str(caught.value) and words in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle", "inside"])
@@ -135,7 +151,7 @@ def test_a_pickle_payload_is_refused_and_does_not_run(form: str, tmp_path: Path)
         torch.save({"state": {"weight": torch.zeros(2)}, "note": payload}, path)
     else:
         torch.save(payload, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(CheckpointError, match=f"^{path} is damaged, or holds more than tensors"):
+    with pytest.raises(CheckpointError, match=f"^{path} holds posix.mkdir, .* it was not run"):
         checkpoints.read(path)
     assert not made.exists()
     torch.load(path, weights_only=False) if form != "bare pickle" else pickle.loads(path.read_bytes())  # noqa: S301
@@ -149,37 +165,27 @@ def test_a_file_that_holds_no_dict_is_refused(content: Any, tmp_path: Path) -> N
         checkpoints.read(tmp_path / "some.pt")
 
 
-def test_a_whole_network_is_refused_and_the_mend_named(tmp_path: Path) -> None:
+def test_a_whole_network_is_refused_by_name_with_the_line_that_saves_its_state_dict(tmp_path: Path) -> None:
     torch.save({"model": nn.Linear(2, 2)}, tmp_path / "some.pt")
-    with pytest.raises(CheckpointError, match="save the state dict alone"):
+    with pytest.raises(
+        CheckpointError, match=r"Linear\) and was not loaded.* save the state dict alone .*c\['model'\]"
+    ):
+        checkpoints.read(tmp_path / "some.pt")
+    torch.save(nn.Linear(2, 2), tmp_path / "some.pt")
+    with pytest.raises(CheckpointError, match=r"c\.state_dict\(\)"):
         checkpoints.read(tmp_path / "some.pt")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pt does not exist"):
         checkpoints.read(tmp_path / "none.pt")
-    with pytest.raises(CheckpointError, match=f"^{tmp_path} is truncated or not a checkpoint"):
+    with pytest.raises(CheckpointError, match=f"^{tmp_path} cannot be used: is a folder"):
         checkpoints.read(tmp_path)
 
 
 def test_a_file_in_the_old_format_is_read(tmp_path: Path) -> None:
     torch.save(CONTENT, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert checkpoints.read(tmp_path / "old.pt")["epoch"] == 2
-
-
-@pytest.mark.parametrize("key", ["state", "model", "state_dict", None])
-def test_a_state_dict_is_found_bare_or_under_its_usual_names(key: str | None) -> None:
-    state = {"weight": torch.zeros(2), "bias": torch.ones(1)}
-    content = {key: state, "epoch": 3, "classes": ["a"]} if key else state
-    assert checkpoints.state_of(content, Path("some.pt")) is state
-
-
-@pytest.mark.parametrize(
-    "content", [{}, {"state": {}}, {"epoch": 3}, {"weight": [1.0]}, {"state": {"weight": torch.zeros(1), "epoch": 3}}]
-)
-def test_a_file_without_a_state_dict_of_tensors_is_refused(content: dict[str, Any]) -> None:
-    with pytest.raises(CheckpointError, match=r"^some\.pt holds no state dict of tensors"):
-        checkpoints.state_of(content, Path("some.pt"))
 
 
 def a_network(inputs: int = 4, outputs: int = 3) -> nn.Module:

@@ -211,7 +211,7 @@ def test_a_students_last_metrics_hold_its_agreement_with_the_teacher_that_it_had
     more = many_minded(pictures, given) if teacher == "file" else {}
     data = pictures.data.model_copy(update={"options": OPTIONS | variant})
     run = pictures.run("ekd" if teacher == "online" else "kd", recipe=short(epochs=2), data=data, **more)
-    job = pictures.job(tmp_path, run, teacher_file=given if more else None)
+    job = pictures.job(tmp_path, run, teacher_files={"resnet14": given} if more else {})
     (row,) = done(execute(job, quiet))
     files = {"run": (pictures.teacher, "student.pt"), "online": (run, "teacher.pt")}
     state = checkpoints.read(given)["state"] if more else state_of(tmp_path, *files[teacher])

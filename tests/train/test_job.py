@@ -261,7 +261,7 @@ def given_teacher(make_run: Any, file: Path) -> Any:
 
 def test_a_given_teacher_file_is_used_and_measured(make_run: Any, make_job: Any, tmp_path: Path) -> None:
     file = teach(make_run, make_job) / "student.pt"
-    (row,) = execute(make_job(given_teacher(make_run, file), teacher_file=file), quiet)
+    (row,) = execute(make_job(given_teacher(make_run, file), teacher_files={"fcos_mini_teacher": file}), quiet)
     assert row.status == "done" and row.teacher is not None
     assert row.teacher.sha256 == checkpoints.sha256(file)
     assert row.teacher.recorded is None
@@ -272,12 +272,14 @@ def test_a_teacher_with_other_classes_is_refused_before_training(make_run: Any, 
 
     file = tmp_path / "other.pt"
     checkpoints.write(file, {"state": networks.build("fcos_mini_teacher", 7).state_dict()})
-    refused(make_job(given_teacher(make_run, file), teacher_file=file), "another number of classes")
+    refused(
+        make_job(given_teacher(make_run, file), teacher_files={"fcos_mini_teacher": file}), "another number of classes"
+    )
     checkpoints.write(file, {"classes": ["cat", "dog"], "state": networks.build("fcos_mini_teacher", 2).state_dict()})
-    refused(make_job(given_teacher(make_run, file), teacher_file=file), "trained for 2 classes")
+    refused(make_job(given_teacher(make_run, file), teacher_files={"fcos_mini_teacher": file}), "trained for 2 classes")
     changed = given_teacher(make_run, file)
     checkpoints.write(file, {"state": networks.build("fcos_mini_teacher", 10).state_dict()})
-    refused(make_job(changed, teacher_file=file), "changed since the runs were planned")
+    refused(make_job(changed, teacher_files={"fcos_mini_teacher": file}), "changed since the runs were planned")
 
 
 def test_a_full_disk_at_the_row_loses_nothing_that_was_trained(
