@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from .errors import SpecError
 from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale, takes_request
+from .text import printable, shortened
 
 if TYPE_CHECKING:
     from .spec.table import Table
@@ -30,6 +33,7 @@ IgnoreOption = Annotated[int | None, option_of("ignore_index")]
 ResultsOption = Annotated[Path, option_of("results")]
 MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; the user's rows come first
 BASELINES = Path("results/baselines")
+INTERRUPTED = 130  # exit status of a command that was stopped by Ctrl-C
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
 TRY = {
     **{"epochs": 1, "warmup_steps": 10, "clip_norm": 1.0},
@@ -63,10 +67,10 @@ def run(tables: Tables = None, *, request: RunRequest) -> None:
     from .launch.explain import explain
     from .launch.planning import make_plans
 
-    plans = make_plans(_tables(tables), request, typer.echo)
+    plans = make_plans(_tables(tables), request, _say)
     for plan in plans:
-        explain(plan, typer.echo)
-    outcomes = [] if request.explain else [execute(plan, typer.echo) for plan in plans]
+        explain(plan, _say)
+    outcomes = [] if request.explain else [execute(plan, _say) for plan in plans]
     if not all(outcome.done for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -80,8 +84,8 @@ def try_(results: ResultsOption = Path("results/try")) -> None:
     from .report.terminal import print_tables
 
     tables = _tables(["dist/cifar100"])
-    [plan] = make_plans(tables, RunRequest(scale="mini", results=results, changes=TRY), typer.echo)
-    outcome = execute(plan, typer.echo)
+    [plan] = make_plans(tables, RunRequest(scale="mini", results=results, changes=TRY), _say)
+    outcome = execute(plan, _say)
     print_tables(tables, *read_rows([results]), scale="mini", out=results / "tables")
     if not outcome.done:
         raise typer.Exit(1)
@@ -122,13 +126,13 @@ def plots(
     gallery = Gallery(results, data_root(), data, data_options)
     drawing = draw_all(_tables(tables), rows, out, parse_scale(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):
-        typer.echo(line)
+        _say(line)
     past, _ = read_all([results, MEASURED, BASELINES])
     for drawn in _tables(tables):
         for path in draw_history(drawn, past, out, parse_scale(scale)):
-            typer.echo(path)
+            _say(path)
     for invalid_row in invalid:
-        typer.echo(f"left out: {invalid_row.path}: {invalid_row.reason}", err=True)
+        typer.echo(printable(f"left out: {invalid_row.path}: {invalid_row.reason}"), err=True)
 
 
 @app.command()
@@ -164,7 +168,7 @@ def guard(
     if not update:
         problems += first_losses.differences(before, computed.losses)
     for line in problems:
-        typer.echo(line)
+        _say(line)
     if problems:
         raise typer.Exit(1)
     if update:
@@ -181,7 +185,7 @@ def baseline(results: ResultsOption = RESULTS) -> None:
     from .regress.baselines import keep
 
     for folder, count in keep(results, BASELINES).items():
-        typer.echo(f"{folder}: {count} rows")
+        _say(f"{folder}: {count} rows")
 
 
 @app.command("list")
@@ -211,7 +215,7 @@ def list_(
         entries = kinds[title]()
         width = max(len(name) for name, _ in entries)
         for name, about in entries:
-            typer.echo(f"  {name:<{width}}  {about}".rstrip())
+            _say(f"  {name:<{width}}  {about}".rstrip())
 
 
 @app.command()
@@ -225,7 +229,7 @@ def check(
 
     count = 0
     for line, wrong in problems(data_root(), data, [results, MEASURED], ignore_index):
-        typer.secho(f"{'wrong' if wrong else 'ok':<6} {line}", fg="red" if wrong else None)
+        typer.secho(printable(f"{'wrong' if wrong else 'ok':<6} {line}"), fg="red" if wrong else None)
         count += wrong
     if count:
         typer.echo(f"{count} wrong", err=True)
@@ -235,16 +239,47 @@ def check(
 def main() -> None:
     """Run the command; an error that a user can fix is one message, not a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped command stops its jobs as well
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets `?` for what it cannot print
+            stream.reconfigure(errors="replace")
     try:
+        _refuse_undecodable(sys.argv[1:])
         app()
     except KeyboardInterrupt:
-        typer.echo("stopped; the same command resumes each run from its checkpoint", err=True)
-        sys.exit(130)
+        _stopped()
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            _stopped()
+        raise
     except Exception as error:
         if not _for_users(error):
             raise
-        typer.secho(f"error: {error}", fg="red", err=True)
+        typer.secho(f"error: {printable(shortened(_message(error)))}", fg="red", err=True)
         sys.exit(2)
+
+
+def _say(text: object) -> None:
+    typer.echo(printable(str(text)))
+
+
+def _stopped() -> NoReturn:
+    typer.echo("stopped; the same command goes on from what is finished and from checkpoints", err=True)
+    sys.exit(INTERRUPTED)
+
+
+def _refuse_undecodable(arguments: list[str]) -> None:
+    """Refuse arguments that are not text: rows, tables and messages could not hold them.
+
+    Raises:
+        SpecError: names the argument.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise SpecError(
+                f"argument {argument!r} is not text in the encoding of this terminal; rename the file, or use UTF-8"
+            ) from error
 
 
 def _for_users(error: Exception) -> bool:
@@ -252,7 +287,16 @@ def _for_users(error: Exception) -> bool:
 
     from .errors import USER_ERRORS
 
-    return isinstance(error, (*USER_ERRORS, MethodError))
+    return isinstance(error, (*USER_ERRORS, MethodError, OSError, MemoryError))
+
+
+def _message(error: Exception) -> str:
+    """What an error says; of those of the operating system, the file and its reason."""
+    if isinstance(error, MemoryError):
+        return f"out of memory; free some, or run fewer jobs with --jobs 1 ({error})"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _tables(names: list[str] | None) -> list[Table]:

@@ -24,11 +24,15 @@ class TeacherError(ValueError):
     """A teacher cannot be used; the message says why and the fix."""
 
 
+class LoaderError(RuntimeError):
+    """A batch could not be prepared; the message says why, and the fix where the loader processes are the reason."""
+
+
 class DivergedError(ArithmeticError):
     """A loss term, a weight or a buffer of a run is not finite."""
 
 
-USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError)
+USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError, LoaderError)
 """With `methods.base.MethodError`, which is imported only where methods are."""
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from ..text import one_line
+
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is four times as fast, and may be missing
 
 MAX_VALUES = 200_000  # of a file, every alias counted as what it stands for
@@ -36,7 +38,7 @@ def load(text: str) -> Any:
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
-        raise YamlError(f"not valid YAML: {error}") from error
+        raise YamlError(f"not valid YAML: {one_line(str(error))}") from error
     except YamlError:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:  # of numbers, dates and keys
@@ -49,7 +51,7 @@ def _check_depth(text: str) -> None:
     for event in yaml.parse(text, Loader=Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise YamlError(f"line {event.start_mark.line + 1}: nested more than {MAX_DEPTH} levels deep")
+            raise YamlError(f"line {_line_of(event.start_mark)}: nested more than {MAX_DEPTH} levels deep")
 
 
 class _Checked:
@@ -98,4 +100,9 @@ def _refuse_duplicates(node: yaml.MappingNode) -> None:
 
 
 def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
+    return _line_of(node.start_mark)
+
+
+def _line_of(mark: Any) -> int:
+    """The line of a place in a file, from 1; nodes that are made without a file have none."""
+    return 0 if mark is None else int(mark.line) + 1
