@@ -13,11 +13,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import MethodError, unknown
+from ._source import source_hash
 
 if TYPE_CHECKING:
     from .base import Method, Setting
@@ -76,6 +78,15 @@ def teacher_mode(name: str, options: dict[str, Any]) -> str:
     return next(mode for mode in ("online", "frozen", "none") if mode in modes)
 
 
+def class_shortage(name: str, classes: int) -> str:
+    """Why a method cannot train on so many classes; empty if it can."""
+    for summand in _summands(name):
+        least = max(method_class(stem).min_classes for stem in summand.split("+"))
+        if classes < least:
+            return f"{summand} needs at least {least} classes; the data has {classes}"
+    return ""
+
+
 def bank_bytes(name: str, setting: Setting, options: dict[str, Any]) -> int:
     """Memory of the banks and queues of `name` with resolved `options`, in bytes."""
     summands = _summands(name)
@@ -86,17 +97,39 @@ def bank_bytes(name: str, setting: Setting, options: dict[str, Any]) -> int:
     )
 
 
+def code(name: str) -> str | None:
+    """Hash of the source of `name` and of what it imports from this folder, without comments and docstrings.
+
+    None where there is no such method any more.
+    """
+    stems = name.split("+")
+    if not set(stems) <= set(_stems()):
+        return None
+    return _code(tuple(sorted({*stems, "_sum"} if len(stems) > 1 else stems)))
+
+
+@cache
+def _code(modules: tuple[str, ...]) -> str:
+    return source_hash(modules)
+
+
 def method_class(name: str) -> type[Method]:
     """The class of a method; for `wrapper+base` the wrapper's class.
 
     Raises:
         MethodError: an unknown name; the nearest is suggested.
     """
-    from .base import Method
-
     stem = name.split("+")[0]
     if stem not in _stems():
         raise unknown("method", name, names())
+    return _declared(stem)
+
+
+@cache
+def _declared(stem: str) -> type[Method]:
+    """The class in a method's file."""
+    from .base import Method
+
     module = importlib.import_module(f"{__name__}.{stem}")
     for value in vars(module).values():
         if inspect.isclass(value) and issubclass(value, Method) and vars(value).get("name") == stem:
@@ -136,11 +169,10 @@ def _summands(name: str) -> list[str]:
 def _check_setting(summand: str, setting: Setting) -> None:
     classes = [method_class(stem) for stem in summand.split("+")]
     tasks = frozenset.intersection(*(cls.tasks for cls in classes))
-    min_classes = max(cls.min_classes for cls in classes)
     if setting.task not in tasks:
         raise MethodError(f"{summand} does not support {setting.task}; it supports {', '.join(sorted(tasks))}")
-    if setting.num_classes < min_classes:
-        raise MethodError(f"{summand} needs at least {min_classes} classes; the data has {setting.num_classes}")
+    if shortage := class_shortage(summand, setting.num_classes):
+        raise MethodError(shortage)
 
 
 def _build_summand(summand: str, setting: Setting, options: dict[str, Any]) -> Method:
@@ -166,8 +198,13 @@ def _resolve_summand(summand: str, options: dict[str, Any]) -> dict[str, Any]:
 
 def _defaults(stem: str) -> dict[str, Any]:
     """The options of a class with their defaults."""
-    parameters = inspect.signature(method_class(stem).__init__).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {p.name: p.default for p in _parameters(stem).values() if p.default is not p.empty}
+
+
+@cache
+def _parameters(stem: str) -> Mapping[str, inspect.Parameter]:
+    """What the class of a method is made with."""
+    return inspect.signature(method_class(stem).__init__).parameters
 
 
 def _typed(summand: str, stem: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +214,7 @@ def _typed(summand: str, stem: str, options: dict[str, Any]) -> dict[str, Any]:
         MethodError: a value of another type, such as "7" for 7 or 1 for true, or a float that is not finite.
     """
     typed = {}
-    parameters = inspect.signature(method_class(stem).__init__).parameters
+    parameters = _parameters(stem)
     for name in options.keys() & parameters.keys():
         value, annotation = options[name], parameters[name].annotation
         expected = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
