@@ -81,8 +81,12 @@ class JobDisplay:
         elif kind == "resumed":
             place = f"step {event['step']}" if event["step"] else "the method's earlier phase"
             self.display.log(f"{self.runs[event['run']].display_name}: resumed after {place}")
+        elif kind == "notice":
+            self.display.log(f"{self.runs[event['run']].display_name}: {event['text']}")
         elif kind == "phase":
             self.display.progress.update(self.task, detail=escape(event["text"]))
+        elif kind == "warning":
+            self.display.log(f"WARNING: {event['text']}")
         elif kind == "epoch" and event["metrics"]:
             name, value = next(iter(event["metrics"].items()))
             self.display.log(f"{self.runs[event['run']].display_name}: epoch {event['epoch']}: {name} {value:.1f}")

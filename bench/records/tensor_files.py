@@ -82,6 +82,18 @@ def read_content(path: Path) -> Any:
         ) from error
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is no regular file that can be read, or a file above the budget.
+
+    Raises:
+        CheckpointError: names the path and the reason.
+    """
+    try:
+        open_regular(path, LARGEST_FILE).close()
+    except OSError as error:
+        raise CheckpointError(_not_opened(path, error)) from error
+
+
 def _not_opened(path: Path, error: OSError) -> str:
     """The message about a file that cannot be opened or read."""
     if isinstance(error, FileNotFoundError):

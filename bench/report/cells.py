@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .. import tasks
 from ..grid.cells import CellSpec, expand
 from ..records.row import Row
 from ..spec.recipe import stretched
@@ -210,13 +211,23 @@ def _with_verdict(cell: Cell, table: Table) -> Cell:
     teachers = [row.teacher.measured for row in cell.rows if row.teacher]
     teacher = statistics.fmean(teachers) if teachers else None
     reasons = incompatibilities(cell.spec, table, cell.rows, cell.unfinished, teacher, cell.teacher_reported)
-    cell = replace(cell, teacher_measured=teacher)
+    cell = replace(cell, teacher_measured=teacher, notes=(*cell.notes, *_guessing_teachers(cell.rows)))
     if cell.scale == "mini" and table.reported:
         return replace(cell, verdict=MINI, notes=(*cell.notes, *reasons))
     assert cell.measured is not None
     budget = noise_budget(table.dataset.full, table.task)
     std = cell.reported.std if cell.reported else None
     return replace(cell, verdict=make_verdict(cell.measured, cell.reported_value, budget, std, reasons))
+
+
+def _guessing_teachers(rows: Sequence[Row]) -> list[str]:
+    """What to say of the teachers of rows that are no better than guessing."""
+    said = (
+        tasks.get(row.run.task).guesses(row.teacher.network, row.teacher.measured, row.run.data)
+        for row in rows
+        if row.teacher
+    )
+    return list(dict.fromkeys(filter(None, said)))
 
 
 def _gain_equal(cell: Cell, paid: CellCost | None, context: _Context) -> Sample | None:

@@ -78,6 +78,8 @@ class OpenedData(Protocol):
     @property
     def notices(self) -> tuple[str, ...]: ...
     @property
+    def empty_classes(self) -> tuple[str, ...]: ...
+    @property
     def train(self) -> Sized: ...
     @property
     def val(self) -> Sized: ...
@@ -187,6 +189,22 @@ class Task(ABC):
         return len(data.train), len(data.val)
 
     # Facts that need no opened data
+
+    @classmethod
+    def chance(cls, data: Data) -> float:
+        """The headline metric, in percent, up to which a network is no better than guessing on this data."""
+        return 0.1
+
+    @classmethod
+    def guesses(cls, network: str, score: float, data: Data) -> str:
+        """What to say of a teacher whose headline metric, in percent, is no better than guessing; empty if it is."""
+        chance = cls.chance(data)
+        if score > chance:
+            return ""
+        return (
+            f"the teacher {network} scores {score:.1f} {cls.metrics[0].key}, no better than guessing (up to "
+            f"{chance:.1f}): its classes may be in another order, or its images prepared in another way"
+        )
 
     @classmethod
     def check_image_kind(cls, recipe: Recipe) -> None:

@@ -40,6 +40,12 @@ class ClassificationTask(Task):
     image_kinds = ("padded_crop", "resized_crop")
     noise_budget = 0.25
 
+    @classmethod
+    def chance(cls, data: Data) -> float:
+        """See `Task`: two standard deviations above the accuracy of a class drawn at random for each image."""
+        hit = 1 / data.classes
+        return 100 * (hit + 2 * math.sqrt(hit * (1 - hit) / max(1, data.val_images))) if data.classes > 1 else 0.0
+
     data: ImageSet
 
     def __init__(self, data: ImageSet, recipe: Recipe, data_seed: int, workers: int = 0) -> None:

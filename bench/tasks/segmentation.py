@@ -20,6 +20,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.recipe import Recipe, ScaledCrop
+from ..spec.run import Data
 from . import augment, crops
 from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
@@ -40,6 +41,11 @@ class SegmentationTask(Task):
     image_kinds = ("scaled_crop",)
     noise_budget = 0.5
     class_maps = True
+
+    @classmethod
+    def chance(cls, data: Data) -> float:
+        """See `Task`: a mask of one class throughout scores at most this."""
+        return 100 / data.classes if data.classes > 1 else 0.0
 
     data: MaskSet
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from kdbench.methods.base import Outputs
 
 from ..errors import TeacherError
 from ..networks.base import Network
@@ -23,10 +27,17 @@ TOLERANCE = 0.5  # points; a re-measured teacher further from its record than th
 
 @dataclass(frozen=True)
 class MeasuredTeacher:
-    """A teacher's record, and its predictions, which students' agreement is measured by (`Task.evaluate_teacher`)."""
+    """A teacher as it was measured again.
+
+    Attributes:
+        record: of its score.
+        predictions: which students' agreement is measured by (`Task.evaluate_teacher`).
+        warning: that it is no better than guessing; empty where it is better.
+    """
 
     record: TeacherRecord
     predictions: Tensor | None
+    warning: str = ""
 
 
 def load_teacher(
@@ -68,20 +79,46 @@ def measure_teacher(
         device: where.
 
     Raises:
-        TeacherError: its score is off its record.
+        TeacherError: its outputs are not finite, or its score is off its record.
     """
-    metrics, predictions = teacher_task.evaluate_teacher(network, device)
+    with _finite_logits(spec.student, file, network):
+        metrics, predictions = teacher_task.evaluate_teacher(network, device)
     measured = metrics[task.headline]
     if recorded is not None and abs(measured - recorded) > TOLERANCE:
         raise TeacherError(
             f"teacher {spec.student} scores {measured:.2f} {task.headline} and {recorded:.2f} is on record: the data, "
-            f"a library or the machine changed under it; delete {file.parent} and the teacher is trained again"
+            f"a library or the machine changed under it; move {file.parent} away and the teacher is trained again"
         )
     if teacher_task is not task and predictions is not None:
         _, predictions = task.evaluate_teacher(network, device)
     sha256 = checkpoint.sha256(file)
     record = TeacherRecord(network=spec.student, sha256=sha256, recorded=recorded, measured=measured)
-    return MeasuredTeacher(record, predictions)
+    return MeasuredTeacher(record, predictions, task.guesses(spec.student, measured, spec.data))
+
+
+@contextmanager
+def _finite_logits(name: str, file: Path, network: Network) -> Iterator[None]:
+    """Refuse a teacher whose logits inside are not finite, before a student learns from them.
+
+    Raises:
+        TeacherError: names the teacher and its file.
+    """
+    finite: list[Tensor] = []
+
+    def check(_module: object, _images: object, outputs: Outputs) -> None:
+        logits = outputs.logits if isinstance(outputs.logits, tuple) else (outputs.logits,)
+        finite.extend(level.isfinite().all() for level in logits)
+
+    hook = network.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
+    if not all(torch.stack(finite).tolist() if finite else ()):
+        raise TeacherError(
+            f"teacher {name}: its outputs are NaN or infinite on the validation images, though the weights in {file} "
+            "are finite; give a checkpoint from before the training diverged"
+        )
 
 
 def _trained(spec: Run, store: Store, task: Task) -> tuple[Path, float]:
@@ -90,10 +127,10 @@ def _trained(spec: Run, store: Store, task: Task) -> tuple[Path, float]:
     if row is None or row.status != "done" or row.metrics is None or row.student is None:
         raise TeacherError(f"teacher {spec.student} has no finished run ({spec.id}); run its table again")
     if not file.exists():
-        raise TeacherError(f"{file} is gone; delete {file.parent} and the teacher is trained again")
+        raise TeacherError(f"{file} is gone; move {file.parent} away and the teacher is trained again")
     if checkpoint.sha256(file) != row.student.sha256:
         raise TeacherError(
             f"{file} is not the file that was measured (its sha256 differs from the one in row.json); "
-            f"delete {file.parent} and the teacher is trained again"
+            f"move {file.parent} away and the teacher is trained again"
         )
     return file, row.metrics.last[task.headline]

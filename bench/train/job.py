@@ -123,7 +123,7 @@ def _student(
     """The student of a run, resumed where it was saved."""
     info = teacher.info if teacher is not None and run.teacher is not None else None
     student = Student(run, task, info, store.folder(run.id), device)
-    if checkpointing.resume(student):
+    if checkpointing.resume(student, lambda text: report({"event": "notice", "run": run.id, "text": text})):
         report({"event": "resumed", "run": run.id, "epoch": student.epoch, "step": student.steps})
     return student
 
@@ -146,7 +146,10 @@ def _teacher(
         raise TeacherError(f"{given} changed since the runs were planned; give the same command again")
     network, file, recorded = load_teacher(spec, given, store, task, first.recipe.channels_last, device)
     teacher_task = task if spec.data == first.data else _task(job, spec)
-    return network, measure_teacher(spec, network, file, recorded, teacher_task, task, device)
+    measured = measure_teacher(spec, network, file, recorded, teacher_task, task, device)
+    if measured.warning:
+        report({"event": "warning", "text": measured.warning})
+    return network, measured
 
 
 def _failure(run: Run, error: Exception, store: Store, device: torch.device, report: Report) -> Row:

@@ -354,3 +354,11 @@ def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monke
     assert len(rows) == 120
     assert all(one.measured and one.measured.n == 40 for one in found.values())
     assert len(calls) <= 2 * 3  # a method and its `none` for each of three entries; the other pair is skipped
+
+
+def test_a_teacher_that_is_no_better_than_guessing_is_a_note_of_its_cells(dist: Table) -> None:
+    pair, entry = place(dist, "dist")
+    guessing = cell(dist, [make_row(dist, pair, entry, "full", 0, 30.0, teacher_value=0.05)], "dist")
+    assert any("no better than guessing" in note for note in guessing.notes)
+    learned = cell(dist, [make_row(dist, pair, entry, "full", 0, 30.0)], "dist")
+    assert not any("guessing" in note for note in learned.notes)

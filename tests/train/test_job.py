@@ -243,7 +243,7 @@ def test_a_teacher_whose_file_is_gone_is_refused_and_runs_without_a_teacher_go_o
     rows = {row.run.method: row for row in execute(make_job(alone, student_of_that_teacher(make_run)), quiet)}
     assert rows["none"].status == "done"
     assert rows["mimic"].status == "failed"
-    assert "is gone; delete" in rows["mimic"].reason
+    assert "is gone; move" in rows["mimic"].reason
 
 
 def refused(job: Any, words: str) -> None:

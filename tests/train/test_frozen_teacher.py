@@ -1,0 +1,73 @@
+"""A given teacher: no better than guessing is reported loudly, outputs that are not finite stop its students."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench import networks
+from kdbench.records import checkpoint as checkpoints
+from kdbench.records.row import Row
+from kdbench.spec.run import Data
+from kdbench.tasks.classification import ClassificationTask
+from kdbench.tasks.detection import DetectionTask
+from kdbench.tasks.segmentation import SegmentationTask
+from kdbench.train.job import execute
+from tests.helpers.pictures import Pictures, short
+
+Events = list[dict[str, Any]]
+
+
+def taught_by(state: dict[str, Any], pictures: Pictures, folder: Path) -> tuple[list[Row], Events]:
+    """The rows of a run with a teacher of these weights and of one without, and what was reported."""
+    file, events = folder / "given.pt", Events()
+    given = {"teacher_file": checkpoints.write(file, {"state": state})}
+    runs = [pictures.run("kd", recipe=short(max_steps=1), **given), pictures.run(recipe=short(max_steps=1))]
+    return execute(pictures.job(folder, *runs, teacher_files={"resnet14": file}), events.append), events
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return Pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture
+def state() -> dict[str, Any]:
+    torch.manual_seed(0)
+    return dict(networks.build("resnet14", 10).state_dict())
+
+
+def test_a_teacher_that_answers_one_class_is_reported_as_no_better_than_guessing(
+    state: dict[str, Any], pictures: Pictures, tmp_path: Path
+) -> None:
+    rows, events = taught_by(state | {"fc.weight": torch.zeros(10, 64)}, pictures, tmp_path)
+    assert [row.status for row in rows] == ["done", "done"]
+    (warning,) = [event["text"] for event in events if event["event"] == "warning"]
+    assert warning.startswith("the teacher resnet14 scores ") and "no better than guessing (up to 29.0)" in warning
+
+
+def test_a_teacher_whose_outputs_overflow_fails_its_students_alone_and_is_blamed(
+    state: dict[str, Any], pictures: Pictures, tmp_path: Path
+) -> None:
+    huge = {name: state[name] * 1e38 for name in ("conv1.weight", "fc.weight")}
+    rows, _ = taught_by(state | huge | {"bn1.weight": state["bn1.weight"] * 1e38}, pictures, tmp_path)
+    found = {row.run.method: row for row in rows}
+    assert found["none"].status == "done" and found["kd"].status == "failed"
+    assert "teacher resnet14: its outputs are NaN or infinite" in found["kd"].reason
+
+
+def data(classes: int, images: int) -> Data:
+    return Data(name="some", fingerprint="0" * 16, train_images=9, val_images=images, classes=classes)
+
+
+def test_chance_is_above_a_random_answer_and_below_a_network_that_learned() -> None:
+    assert ClassificationTask.chance(data(100, 10_000)) == pytest.approx(1 + 2 * 0.0995, abs=0.01)
+    assert ClassificationTask.chance(data(2, 100)) == pytest.approx(60)
+    assert ClassificationTask.chance(data(1, 100)) == 0
+    assert SegmentationTask.chance(data(19, 500)) == pytest.approx(100 / 19)
+    assert DetectionTask.chance(data(80, 5000)) == 0.1
+    assert ClassificationTask.guesses("resnet56", 72.3, data(100, 10_000)) == ""
+    assert "scores 1.0 top1" in ClassificationTask.guesses("resnet56", 1.0, data(100, 10_000))
