@@ -17,6 +17,7 @@ HEAD ?= results/runs
 SELECT ?=
 QUICK ?=
 UPDATE ?=
+PROCESSES ?= auto
 OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)") $(if $(SCALE),--scale $(SCALE)) \
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
@@ -76,8 +77,8 @@ bench: $(READY) ## speed of the code beside the last saved on this machine: SELE
 check: $(READY) ## validate tables, recipes, reported numbers, data and results without training
 	$(RUN) kdbench check $(if $(DATA),--data "$(DATA)")
 
-test: $(READY) ## the tests
-	$(RUN) pytest
+test: $(READY) ## the tests, in as many processes as there are CPU cores, at most 4 (PROCESSES=1)
+	$(RUN) pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
 
 lint: $(READY) ## ruff, mypy, codespell, and the documentation without a warning
 	$(RUN) ruff check .
