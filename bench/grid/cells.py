@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from kdbench import methods
 
 from .. import tasks
-from ..errors import SpecError
-from ..spec.recipe import Recipe, load_recipe
+from ..errors import SpecError, unknown
+from ..spec.recipe import Recipe, fitted_milestones, load_recipe
 from ..spec.reported import load_reported
 from ..spec.run import Data, Run, current_version
 from ..spec.scale import Scale
@@ -94,6 +94,8 @@ def expand(
         SpecError: an unknown recipe or recipe field, a value that does not fit, or a recipe of another task.
         MethodError: an unknown method or option.
     """
+    if table.task not in tasks.names():
+        raise unknown(f"task of {table.name}", table.task, tasks.names())
     return [cell for pair in table.pairs for cell in expand_pair(table, pair, scale, changes or {}, measured)]
 
 
@@ -209,15 +211,17 @@ def _recipe_loader(
     table: Table, pair: Pair, scale: Scale, changes: Mapping[str, Any]
 ) -> Callable[[MethodEntry], tuple[Recipe, Recipe]]:
     """The students' recipe for an entry (its own, where it has one) and the teacher's; each is loaded once a pair."""
-    students, teachers = (dict(pair.recipe), dict(pair.teacher_recipe)) if scale == "full" else ({}, {})
-    for name, value in changes.items():
-        field = name.removeprefix("teacher.")
-        (students if field == name else teachers)[field] = value
+    students, teachers = (pair.recipe, pair.teacher_recipe) if scale == "full" else ({}, {})
+    of_teachers = {name.removeprefix("teacher."): changes[name] for name in changes if name.startswith("teacher.")}
+    of_students = {name: value for name, value in changes.items() if not name.startswith("teacher.")}
     loaded: dict[tuple[str, bool], Recipe] = {}
 
-    def load(name: str, fields: dict[str, Any], teacher: bool) -> Recipe:
+    def load(name: str, teacher: bool) -> Recipe:
         if (name, teacher) not in loaded:
-            recipe = load_recipe(name, fields)
+            fields, changed = (teachers, of_teachers) if teacher else (students, of_students)
+            if changed:
+                changed = fitted_milestones(load_recipe(name, fields), changed)
+            recipe = load_recipe(name, {**fields, **changed})
             if recipe.task != table.task:
                 raise SpecError(f"{table.name}: recipe {recipe.name} is for {recipe.task}, the table for {table.task}")
             tasks.get(recipe.task).check_image_kind(recipe)
@@ -228,7 +232,7 @@ def _recipe_loader(
         full = scale == "full"
         name = (entry.base_recipe or pair.base_recipe if full else None) or getattr(table.recipe, scale)
         teacher = (pair.base_teacher_recipe if full else None) or getattr(table.teacher_recipe, scale)
-        return load(name, students, False), load(teacher, teachers, True)
+        return load(name, False), load(teacher, True)
 
     return recipes
 

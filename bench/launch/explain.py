@@ -10,6 +10,7 @@ from ..grid.plan import Plan
 from ..records import environment
 from ..records.row import Row
 from ..spec.run import Run
+from ..text import counted
 from .cost import duration, operations, seconds
 from .memory import Memory, Split, bank_bytes
 from .planning import FinalPlan
@@ -23,7 +24,8 @@ def explain(final: FinalPlan, log: Log) -> None:
     """Print a final plan; where the request says so, with the memory and time of every cohort."""
     schedule, data, exact = final.schedule, final.data, final.request.explain
     log(
-        f"{len(schedule.runs)} runs in {len(schedule.jobs)} jobs at scale {final.scale} on {data.name} "
+        f"{counted(len(schedule.runs), 'run')} in {counted(len(schedule.jobs), 'job')} at scale {final.scale} "
+        f"on {data.name} "
         f"({data.train_images} + {data.val_images} images, {data.classes} classes, {data.fingerprint}); "
         f"{len(schedule.finished)} finished before"
     )
@@ -38,6 +40,7 @@ def explain(final: FinalPlan, log: Log) -> None:
     if times and (exact or None not in times):
         unfinished = [cohort.unfinished for cohort in schedule.cohorts]
         log(f"  cost: {_cost(times, unfinished, final.memory, len(final.slots))}")
+    _log_milestones(final, log)
     _log_banks(final.plan, log)
     _log_skipped(final.plan, log)
 
@@ -98,13 +101,28 @@ def _cost(times: Sequence[float | None], left: Sequence[Sequence[Run]], memory: 
     """All cohorts together; in operations where no time is known."""
     known = [time for time in times if time is not None]
     if len(known) == len(times):
-        return f"about {duration(sum(known) / min(slots, len(known)))} of training, {slots} jobs at a time"
+        return f"about {duration(sum(known) / min(slots, len(known)))} of training, {counted(slots, 'job')} at a time"
     try:
         total = sum(operations(runs, memory) for runs in left if runs)
     except UntracedError as error:
         return f"unknown ({error})"
     missing = f"{len(times) - len(known)} of {len(times)} jobs have no finished run here to tell their time"
     return f"{total:.2g} floating-point operations of networks in training; {missing}"
+
+
+def _log_milestones(final: FinalPlan, log: Log) -> None:
+    """The milestones of recipes whose epochs the user changed, and not their milestones."""
+    changes = final.request.changes
+    epochs = {
+        changes[f"{owner}epochs"]
+        for owner in ("", "teacher.")
+        if f"{owner}epochs" in changes and f"{owner}milestones" not in changes
+    }
+    recipes = {(run.recipe.name, run.recipe.epochs): run.recipe for run in final.plan.runs}
+    for recipe in recipes.values():
+        if recipe.schedule == "step" and recipe.epochs in epochs:
+            places = f"milestones {list(recipe.milestones)}" if recipe.milestones else "no milestone, a constant rate"
+            log(f"  recipe {recipe.name}: {recipe.epochs} epochs, {places}; --set milestones=[...] sets others")
 
 
 def _log_banks(plan: Plan, log: Log) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -163,6 +164,19 @@ def stretched(recipe: Recipe, factor: float) -> Recipe:
     milestones = tuple(round(milestone * factor) for milestone in recipe.milestones)
     steps = round(recipe.max_steps * factor) if recipe.max_steps else None
     return recipe.model_copy(update={"epochs": epochs, "milestones": milestones, "max_steps": steps})
+
+
+def fitted_milestones(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A user's changes of a recipe, with its milestones moved along where they lie behind the new last epoch.
+
+    They keep their place in the training; those that would lie before its first or behind its last epoch are left out.
+    Milestones that the user gives, or that still fit, stay.
+    """
+    epochs = changes.get("epochs")
+    if type(epochs) is not int or epochs < 1 or "milestones" in changes or max(recipe.milestones, default=0) < epochs:
+        return dict(changes)
+    moved = {round(milestone * epochs / recipe.epochs) for milestone in recipe.milestones}
+    return {**changes, "milestones": sorted(milestone for milestone in moved if 0 < milestone < epochs)}
 
 
 def recipe_names() -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from kdbench import methods, networks
 from kdbench.errors import SpecError
+from kdbench.grid.cells import expand
 from kdbench.grid.cohorts import cohorts
 from kdbench.grid.pairs import skip_reason
 from kdbench.grid.plan import Plan
@@ -167,6 +168,42 @@ def test_a_batch_larger_than_the_data_set_is_refused(tables: list[Table]) -> Non
         plan(tables, few)
     changes = {"batch_size": 7, "teacher.batch_size": 7}
     assert plan(tables, replace(few, changes=changes)).runs
+
+
+def test_the_batch_of_a_teacher_that_no_run_trains_is_not_compared_with_the_data(tables: list[Table]) -> None:
+    few = replace(MINI, data=DIGITS.model_copy(update={"train_images": 7}), changes={"batch_size": 7})
+    with pytest.raises(SpecError, match="batch_size 8 is above the 7 training images"):
+        plan(tables, few)
+    assert plan(tables, replace(few, methods=("none",))).runs
+    assert plan(tables, replace(few, teacher_file="ab" * 32)).runs
+
+
+@pytest.mark.parametrize(
+    ("changes", "milestones"),
+    [
+        ({}, (16, 22)),
+        ({"epochs": 12}, (8, 11)),
+        ({"epochs": 2}, (1,)),
+        ({"epochs": 1}, ()),
+        ({"epochs": 23}, (16, 22)),
+        ({"epochs": 10**9}, (16, 22)),
+        ({"epochs": 12, "milestones": [5]}, (5,)),
+        ({"teacher.epochs": 12}, (16, 22)),
+    ],
+)
+def test_milestones_behind_the_last_epoch_move_along_with_fewer_epochs(
+    changes: dict[str, Any], milestones: tuple[int, ...], tables: list[Table]
+) -> None:
+    recipes = [recipe for cell in expand(tables[0], "full", changes) for recipe in (cell.recipe, cell.teacher_recipe)]
+    students, teachers = recipes[::2], recipes[1::2]
+    assert {recipe.milestones for recipe in students} == {milestones}
+    assert {recipe.milestones for recipe in teachers} == {(8, 11) if "teacher.epochs" in changes else (16, 22)}
+
+
+@pytest.mark.parametrize("changes", [{"epochs": 12, "milestones": [12]}, {"epochs": "many"}, {"epochs": -1}])
+def test_milestones_of_the_user_and_impossible_epochs_are_refused(changes: Any, tables: list[Table]) -> None:
+    with pytest.raises(SpecError, match="milestones|epochs"):
+        expand(tables[0], "full", changes)
 
 
 def test_options_are_resolved_and_mini_options_reach_mini_runs_alone(tables: list[Table]) -> None:
