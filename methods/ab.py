@@ -18,7 +18,8 @@ class AB(Method):
     S, T: `pre_activations`, [N, C, h, w]; l counts from 1. If widths or sizes differ, a connector maps the
     student's map to the teacher's shape: a 1x1 convolution, or a strided or transposed one for a map of twice or half
     the size, with BatchNorm. In the `initial_epochs` the unweighted loss is the only one; the released code
-    (RepDistiller) then trains with the cross-entropy alone, and so does this method unless `joint` is set.
+    (RepDistiller) then trains with the cross-entropy alone, and so does this method unless `joint` is set. A norm that
+    follows the last stage (Wide ResNets) stays as it is in the initial epochs, as released.
 
     Args:
         setting: the run's shapes.
@@ -55,6 +56,10 @@ class AB(Method):
     def initial(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """The unweighted loss."""
         return {self.name: self._loss(student, teacher)}
+
+    def fixed_in_initial_phase(self) -> list[nn.Module]:
+        norm = self.setting.student.final_norm
+        return [] if norm is None else [norm]
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """No term; with `joint` the weighted loss."""

@@ -31,6 +31,9 @@ __all__ = [
 
 Item = TypeVar("Item")
 
+ALIGNMENTS = ("conv1x1", "conv1x1_no_bias", "conv1x1_if_unequal", None)
+"""Values of the option `align` of methods that compare features."""
+
 IGNORE_INDEX = 255
 """Label of ignored pixels in the targets of segmentation."""
 
@@ -121,6 +124,7 @@ class NetworkInfo:
         pooled_dim: length of `Outputs.pooled`.
         classifier: the final linear layer; None if there is none.
         norms: the BatchNorm whose output is each of `pre_activations`; empty if there is none.
+        final_norm: the norm that follows the last stage and belongs to none (Wide ResNets); None if there is none.
     """
 
     channels: tuple[int, ...]
@@ -128,6 +132,7 @@ class NetworkInfo:
     pooled_dim: int | None = None
     classifier: nn.Module | None = None
     norms: tuple[nn.Module, ...] = ()
+    final_norm: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,10 @@ class Method(nn.Module, ABC):
         """Losses of the `initial_epochs`, which precede the recipe's epochs and have no task loss (AB, FSP)."""
         raise NotImplementedError(f"{type(self).__name__} has no initial phase")
 
+    def fixed_in_initial_phase(self) -> list[nn.Module]:
+        """Modules of the student that stay as they are in the `initial_epochs`: in eval mode and not trained."""
+        return [module for method in self.submethods() for module in method.fixed_in_initial_phase()]
+
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Parameters that do not train as the student's do; all others of the method join the recipe's optimizer.
 
@@ -291,7 +300,8 @@ class FeatureMethod(Method):
     Args:
         setting: the run's shapes; student and teacher must have the same number of features.
         weight: factor on the sum.
-        align: "conv1x1" puts a 1x1 convolution to the teacher's width on each student feature; None adds no layer.
+        align: "conv1x1" puts a 1x1 convolution to the teacher's width on each student feature, "conv1x1_no_bias" one
+            without bias, "conv1x1_if_unequal" one where the widths differ; None adds no layer.
     """
 
     def __init__(self, setting: Setting, weight: float = 1.0, align: str | None = "conv1x1") -> None:
@@ -303,12 +313,17 @@ class FeatureMethod(Method):
                 f"{self.name}: the student has {len(student)} features and the teacher {len(teacher)}; "
                 "choose a teacher and a student of the same family"
             )
-        if align not in ("conv1x1", None):
-            raise MethodError(f"{self.name}: align is {align!r}; use 'conv1x1' or null")
+        if align not in ALIGNMENTS:
+            raise MethodError(
+                f"{self.name}: align is {align!r}; use one of {', '.join(map(repr, ALIGNMENTS[:-1]))} or null"
+            )
         if align is None and student != teacher:
             raise MethodError(f"{self.name}: align is null but widths differ ({student} and {teacher}); use 'conv1x1'")
         self.align = nn.ModuleList(
-            nn.Conv2d(s, t, kernel_size=1) if align else nn.Identity() for s, t in zip(student, teacher, strict=True)
+            nn.Identity()
+            if align is None or (align == "conv1x1_if_unequal" and s == t)
+            else nn.Conv2d(s, t, kernel_size=1, bias=align != "conv1x1_no_bias")
+            for s, t in zip(student, teacher, strict=True)
         )
 
     def maps(self, features: tuple[Item, ...]) -> tuple[Item, ...]:

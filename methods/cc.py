@@ -21,7 +21,7 @@ class CC(Method):
     Args:
         setting: the run's shapes.
         weight: factor on the loss.
-        embed_dim: length of the embeddings; RepDistiller's script has 128 by default.
+        embed_dim: length of the embeddings; 128 in RepDistiller's script.
     """
 
     name = "cc"
@@ -31,7 +31,7 @@ class CC(Method):
     )
     tasks = frozenset({"classification"})
 
-    def __init__(self, setting: Setting, weight: float = 0.02, embed_dim: int = 256) -> None:
+    def __init__(self, setting: Setting, weight: float = 0.02, embed_dim: int = 128) -> None:
         super().__init__(setting)
         dims = setting.student.pooled_dim, setting.teacher.pooled_dim
         if dims[0] is None or dims[1] is None:

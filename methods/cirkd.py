@@ -31,9 +31,10 @@ class CIRKD(Method):
     first term.
 
     Before the memory terms, every image adds to the queues of each class in it one region, the unit vector of the mean
-    of the class's t, and at most 16 of its t, drawn at random; they replace the oldest entries. Queues are buffers,
-    initialized with random unit vectors and without a warm-up, as released; a resumed run continues with them. `kd` is
-    not included: CIRKD's scripts run `cirkd+kd`.
+    of the class's t, and at most 16 t, drawn at random (see class_pixels). They are written after the previous ones;
+    what would reach or pass the end of the queue becomes its last entries, and the next ones begin at its start, as
+    released. Queues are buffers, initialized with random unit vectors and without a warm-up, as released; a resumed run
+    continues with them. `kd` is not included: CIRKD's scripts run `cirkd+kd`.
 
     Args:
         setting: the run's shapes.
@@ -47,8 +48,9 @@ class CIRKD(Method):
         region_memory_size: entries of each class's queue of regions.
         pixel_contrast_size: pixels drawn per step, pixel_contrast_size // K + 1 of each of the K classes.
         region_contrast_size: regions drawn per step, likewise.
-        class_pixels: False fills a class's queue of pixels as the released code does: it draws numbers below the
-            class's count of pixels and takes the image's pixels at those positions, of any class.
+        class_pixels: True draws the entries of a class's queue of pixels from its own pixels, as the paper says. The
+            released code draws numbers below the class's count of pixels and takes the image's pixels at those
+            positions, of any class.
         chunk: images that are paired in the first term and share means, 2 (on one device) in the paper; the loss is
             the mean over chunks. None: the whole batch, N^2 pairs.
     """
@@ -77,7 +79,7 @@ class CIRKD(Method):
         region_memory_size: int = 2000,
         pixel_contrast_size: int = 4096,
         region_contrast_size: int = 1024,
-        class_pixels: bool = True,
+        class_pixels: bool = False,
         chunk: int | None = None,
     ) -> None:
         super().__init__(setting)
@@ -161,7 +163,7 @@ class CIRKD(Method):
             members = torch.arange(labels.shape[1], device=labels.device) < count
         # Members get random keys and all other pixels -1, so the largest keys are a draw without replacement.
         keys = torch.where(members, torch.rand(members.shape, device=labels.device), -1.0)
-        largest = keys.topk(min(PIXELS_A_REGION, labels.shape[1]), dim=2)
+        largest = keys.topk(min(PIXELS_A_REGION, labels.shape[1], self.pixels.shape[1]), dim=2)
         chosen = pixels[torch.arange(len(pixels), device=labels.device)[:, None, None], largest.indices]
         _enqueue(self.pixels, self.pixels_next, chosen, largest.values >= 0)
 
@@ -206,20 +208,21 @@ def _draw(queue: Tensor, size: int) -> Tensor:
 
 
 def _enqueue(queue: Tensor, next_positions: Tensor, new: Tensor, valid: Tensor) -> None:
-    """Overwrite the oldest entries of each class with the valid ones of `new`, image after image.
+    """Write the valid ones of `new` into each class's queue, image after image.
+
+    An image's entries for a class that would reach or pass the end of its queue become its last ones.
 
     Args:
         queue: [K, entries, C].
         next_positions: position of the next write of each class, int64 [K]; updated in place.
-        new: [N, K, M, C].
-        valid: bool [N, K, M].
+        new: [N, K, M, C], M at most `entries`.
+        valid: bool [N, K, M], the valid ones first.
     """
-    entries = queue.shape[1]
-    new, valid = new.transpose(0, 1).flatten(1, 2), valid.transpose(0, 1).flatten(1)
-    rank = valid.cumsum(dim=1)
-    total = rank[:, -1:]
-    written = valid & (total - rank < entries)  # each position is written once, with the last entry for it
-    positions = (next_positions[:, None] + rank - 1) % entries
-    classes, columns = written.nonzero(as_tuple=True)
-    queue[classes, positions[classes, columns]] = new[classes, columns]
-    next_positions.copy_((next_positions + total[:, 0]) % entries)
+    entries, columns = queue.shape[1], torch.arange(new.shape[2], device=queue.device)
+    for image, written in zip(new, valid, strict=True):
+        count = written.sum(dim=1)
+        last = next_positions + count >= entries
+        begin = torch.where(last, entries - count, next_positions)
+        positions = ((begin[:, None] + columns) % entries)[:, :, None].expand_as(image)
+        queue.scatter_(1, positions, torch.where(written[:, :, None], image, queue.gather(1, positions)))
+        next_positions.copy_(torch.where(last, 0, next_positions + count))

@@ -25,7 +25,7 @@ class CWD(FeatureMethod):
             CIRKD's scripts have 50 and divide by N * C_s if the widths differ: with their 128 and 256 channels this is
             100 here.
         tau: temperature; segmentation in CIRKD's scripts 4.
-        align: "conv1x1" or None.
+        align: see `FeatureMethod`; "conv1x1_no_bias" in CIRKD's scripts.
         logits_weight: segmentation only: factor on the logits term; 0 omits it; in CIRKD's scripts 3.
     """
 

@@ -12,6 +12,8 @@ from .base import Batch, Method, MethodError, Outputs, Setting, Teacher
 from .functional import attention_map, match_sizes
 
 SLOPE = 0.1
+WEIGHT_DECAY = 5e-4
+"""RepDistiller's, of everything that it trains."""
 
 
 class Paraphraser(nn.Module):
@@ -40,7 +42,7 @@ class FT(Method):
 
     S, T: the last stage, [N, C, h, w]; the larger of both factors is average-pooled to the smaller size. The factor has
     k times the teacher's channels. `prepare` trains the paraphraser to reconstruct T (mean squared error, SGD with
-    momentum 0.9 and weight decay 5e-4); afterwards it is frozen. q and the weight 200 are RepDistiller's; the
+    momentum 0.9); afterwards it is frozen. q, the weight 200 and the translator's BatchNorms are RepDistiller's; the
     paper normalizes whole factors without the mean over channels.
 
     Args:
@@ -50,6 +52,7 @@ class FT(Method):
         paraphraser_epochs: epochs of `prepare`; with 0 the paraphraser keeps its random initial weights.
         paraphraser_lr: learning rate of `prepare`. RepDistiller: 0.01 for ResNet and WRN students, for others the
             student's (0.05 for VGG); a single default, so that all students share a paraphraser, is our choice.
+        paraphraser_weight_decay: weight decay of `prepare`.
     """
 
     name = "ft"
@@ -67,6 +70,7 @@ class FT(Method):
         k: float = 0.5,
         paraphraser_epochs: int = 30,
         paraphraser_lr: float = 0.01,
+        paraphraser_weight_decay: float = WEIGHT_DECAY,
     ) -> None:
         super().__init__(setting)
         channels = setting.teacher.channels[-1]
@@ -75,10 +79,10 @@ class FT(Method):
             raise MethodError(
                 f"ft: k is {k} and the teacher's last stage has {channels} channels; the factor has no channel"
             )
-        if paraphraser_epochs < 0 or paraphraser_lr <= 0:
+        if paraphraser_epochs < 0 or paraphraser_lr <= 0 or paraphraser_weight_decay < 0:
             raise MethodError(
-                f"ft: paraphraser_epochs is {paraphraser_epochs} and paraphraser_lr {paraphraser_lr}; "
-                "they must be at least 0 and above 0"
+                f"ft: paraphraser_epochs is {paraphraser_epochs}, paraphraser_lr {paraphraser_lr} and "
+                f"paraphraser_weight_decay {paraphraser_weight_decay}; lr must be above 0 and the others at least 0"
             )
         if paraphraser_epochs and not setting.steps_per_epoch:
             raise MethodError(
@@ -86,12 +90,15 @@ class FT(Method):
             )
         self.weight, self.k = weight, k
         self.steps, self.lr = paraphraser_epochs * (setting.steps_per_epoch or 0), paraphraser_lr
+        self.weight_decay = paraphraser_weight_decay
         self.paraphraser = Paraphraser(channels, factors).requires_grad_(False)
         self.translator = _encoder(setting.student.channels[-1], factors, norm=True)
 
     @property
     def preparation_key(self) -> str:
-        return f"ft k {self.k} {self.steps} steps lr {self.lr}"
+        # The key seeds the preparation, so it names the decay only where it is not the one that all runs once had.
+        decay = "" if self.weight_decay == WEIGHT_DECAY else f" decay {self.weight_decay}"
+        return f"ft k {self.k} {self.steps} steps lr {self.lr}{decay}"
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
         """Train the paraphraser from scratch on the teacher's last map."""
@@ -102,7 +109,7 @@ class FT(Method):
             return
         self.paraphraser.requires_grad_(True)
         parameters = list(self.paraphraser.parameters())
-        optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=5e-4)
+        optimizer = torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay)
         for _, batch in zip(range(self.steps), batches, strict=False):
             with torch.no_grad():
                 feature = teacher(batch.teacher_inputs).features[-1].detach().float()

@@ -25,7 +25,7 @@ class MaskedGenerative(FeatureMethod):
             mask_ratio 0.45).
         mask_ratio: the paper's lambda, the share of masked positions; 0.75 for segmenters.
         train_generator: False keeps the generators' random initial weights, as in the released AKD config.
-        align: "conv1x1" or None.
+        align: see `FeatureMethod`; the released code has a convolution only where widths differ, AKD's at every level.
     """
 
     name = "masked_generative"
@@ -41,7 +41,7 @@ class MaskedGenerative(FeatureMethod):
         weight: float = 2e-5,
         mask_ratio: float = 0.65,
         train_generator: bool = True,
-        align: str | None = "conv1x1",
+        align: str | None = "conv1x1_if_unequal",
     ) -> None:
         super().__init__(setting, weight, align)
         if not 0 <= mask_ratio <= 1:

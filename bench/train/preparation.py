@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.methods.base import Batch, Method
 
@@ -41,7 +42,10 @@ def prepare(student: Student, teacher: Network, cache: Prepared) -> None:
             _prepare_method(module, student, teacher, cache)
     if student.method.initial_epochs:
         begin = time.perf_counter()
-        _initial_phase(student, teacher)
+        student.network.train()
+        student.method.train()
+        with _fixed(student.method.fixed_in_initial_phase()):
+            _initial_phase(student, teacher)
         student.prepare_seconds += time.perf_counter() - begin
     student.prepared = True
     if student.prepare_seconds:
@@ -67,6 +71,17 @@ def _teacher_batches(student: Student) -> Iterator[Batch]:
         yield replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
 
 
+@contextmanager
+def _fixed(modules: list[nn.Module]) -> Iterator[None]:
+    """The modules in eval mode, and their parameters without gradients."""
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for module in modules:
+        module.eval().requires_grad_(False)
+    yield
+    for parameter in trained:
+        parameter.requires_grad_(True)
+
+
 def _initial_phase(student: Student, teacher: Network) -> None:
     """The method's `initial_epochs`, at the recipe's first learning rate and without the task loss.
 
@@ -75,8 +90,6 @@ def _initial_phase(student: Student, teacher: Network) -> None:
     """
     recipe, task, method = student.run.recipe, student.task, student.method
     optimizer = build_optimizer(recipe, [student.network], method)
-    student.network.train()
-    method.train()
     steps = min(method.initial_epochs * task.steps_per_epoch, recipe.max_steps or 2**62)
     for step, batch in zip(range(steps), task.endless(student.device, "initial"), strict=False):
         with student.random_state.current(), autocast(recipe, student.device):

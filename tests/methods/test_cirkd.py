@@ -188,21 +188,35 @@ def test_every_pixel_of_a_class_is_as_likely(segmenters: Any) -> None:
     assert (counts - expected).abs().max() < 6 * expected**0.5
 
 
-def test_the_oldest_entries_go() -> None:
-    queue, following = torch.zeros(2, 5, 1), torch.tensor([3, 0])
-    new = torch.arange(1, 13.0).view(2, 2, 3, 1)
-    valid = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.bool)
-    cirkd._enqueue(queue, following, new, valid)
-    assert queue[..., 0].tolist() == [[7, 8, 0, 1, 2], [12, 0, 0, 0, 0]]
-    assert following.tolist() == [2, 1]
+def test_what_would_reach_the_end_of_a_queue_becomes_its_last_entries_and_the_next_ones_begin_at_its_start() -> None:
+    """As released; the three images add 2, 2 and 1 entries to the first class, whose next position is 2 of 5."""
+    queue, following = torch.zeros(2, 5, 1), torch.tensor([2, 0])
+    new = torch.arange(1, 19.0).view(3, 2, 3, 1)
+    valid = torch.tensor([[[1, 1, 0], [0, 0, 0]], [[1, 1, 0], [1, 0, 0]], [[1, 0, 0], [0, 0, 0]]], dtype=torch.bool)
+    cirkd._enqueue(queue, following, new[:1], valid[:1])
+    assert queue[..., 0].tolist() == [[0, 0, 1, 2, 0], [0] * 5] and following.tolist() == [4, 0]
+    cirkd._enqueue(queue, following, new[1:2], valid[1:2])  # 4 + 2 passes 5
+    assert queue[..., 0].tolist() == [[0, 0, 1, 7, 8], [10, 0, 0, 0, 0]] and following.tolist() == [0, 1]
+    cirkd._enqueue(queue, following, new[2:], valid[2:])
+    assert queue[..., 0].tolist() == [[13, 0, 1, 7, 8], [10, 0, 0, 0, 0]] and following.tolist() == [1, 1]
 
 
-def test_of_more_than_a_queue_holds_the_last_stay() -> None:
-    queue, following = torch.zeros(1, 4, 1), torch.tensor([1])
-    cirkd._enqueue(queue, following, torch.arange(1, 11.0).view(2, 1, 5, 1), torch.ones(2, 1, 5, dtype=torch.bool))
-    assert sorted(queue[0, :, 0].tolist()) == [7, 8, 9, 10]
-    assert following.tolist() == [3]
-    assert queue[0, 2, 0] == 10  # the place before the next
+def test_entries_that_end_with_the_queue_are_its_last_and_so_are_more_than_it_holds() -> None:
+    queue, following = torch.zeros(1, 4, 1), torch.tensor([2])
+    both = torch.arange(1, 9.0).view(2, 1, 4, 1), torch.tensor([[[1, 1, 0, 0]], [[1, 1, 1, 1]]], dtype=torch.bool)
+    cirkd._enqueue(queue, following, both[0][:1], both[1][:1])
+    assert queue.flatten().tolist() == [0, 0, 1, 2] and following.tolist() == [0]
+    cirkd._enqueue(queue, following, both[0][1:], both[1][1:])
+    assert queue.flatten().tolist() == [5, 6, 7, 8] and following.tolist() == [0]
+
+
+def test_a_queue_shorter_than_sixteen_takes_as_many_pixels_of_an_image_as_it_holds(segmenters: Any) -> None:
+    segmenters.batch.targets[:] = 2
+    method = build(segmenters, pixel_memory_size=5, region_memory_size=1)
+    run(method, segmenters)
+    pixels = rows(segmenters.teacher.features[-1])[1]  # of the last image
+    assert len({places(entry, pixels)[0] for entry in method.pixels[2]}) == 5
+    assert method.pixels_next.tolist() == method.regions_next.tolist() == [0] * 5
 
 
 def test_as_many_entries_of_each_class_are_drawn_at_the_same_positions() -> None:

@@ -90,6 +90,8 @@ def test_paraphraser_is_frozen_after_prepare_as_before(data: Any) -> None:
 def test_what_prepare_leaves_depends_on_the_preparation_alone(data: Any) -> None:
     one, two = build(data, seed=0, paraphraser_epochs=1), build(data, seed=9, paraphraser_epochs=1, weight=1.0)
     other = build(data, paraphraser_epochs=1, paraphraser_lr=0.02)
+    decayed = build(data, paraphraser_epochs=1, paraphraser_weight_decay=0.5)
+    assert decayed.preparation_key != one.preparation_key
     assert one.preparation_key == two.preparation_key != other.preparation_key
     states = []
     for method in (one, two, other):
@@ -99,6 +101,15 @@ def test_what_prepare_leaves_depends_on_the_preparation_alone(data: Any) -> None
     assert not all(torch.equal(states[2][key], value) for key, value in states[0].items())
     distinct = {build(data, **o).preparation_key for o in ({}, {"k": 0.25}, {"paraphraser_epochs": 2})}
     assert len(distinct) == 3
+
+
+def test_weight_decay_of_the_preparation_makes_the_paraphraser_smaller(data: Any) -> None:
+    sizes = []
+    for decay in (0.0, 1.0):
+        method = build(data, paraphraser_epochs=2, paraphraser_weight_decay=decay)
+        prepare(method, data)
+        sizes.append(sum(p.square().sum().item() for p in method.paraphraser.parameters() if p.ndim > 1))
+    assert sizes[1] < 0.95 * sizes[0]
 
 
 def test_factors_of_other_sizes_are_pooled_to_the_smaller(data: Any) -> None:
@@ -112,5 +123,7 @@ def test_faults_are_named(data: Any) -> None:
         build(data, k=0.01)
     with pytest.raises(MethodError, match="paraphraser_epochs is -1"):
         build(data, paraphraser_epochs=-1)
+    with pytest.raises(MethodError, match="paraphraser_weight_decay -0.1"):
+        build(data, paraphraser_weight_decay=-0.1)
     with pytest.raises(MethodError, match=r"needs Setting\.steps_per_epoch"):
         methods.build("ft", replace(data.setting, steps_per_epoch=None))

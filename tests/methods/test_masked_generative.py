@@ -37,6 +37,13 @@ def test_mask_hides_its_share_of_positions_from_all_channels(sample: Callable[..
     assert not torch.equal(hidden, seen[1] == 0)
 
 
+def test_only_features_of_unequal_widths_have_a_convolution(dense: Any, plain: Any) -> None:
+    unequal, equal = (methods.build("masked_generative", data.setting) for data in (dense, plain))
+    assert [tuple(p.shape) for p in unequal.align.parameters()] == [(6, 4, 1, 1), (6,)] * 2
+    assert not list(equal.align.parameters())
+    assert equal.aligned(plain.student, 0) is plain.student.features[0]
+
+
 def test_generators_train_unless_told_otherwise(dense: Any) -> None:
     trained = methods.build("masked_generative", dense.setting)
     frozen = methods.build("masked_generative", dense.setting, train_generator=False)

@@ -26,6 +26,16 @@ def test_aligns_each_level_with_its_own_convolution(dense: Any) -> None:
     assert shapes == [(6, 4, 1, 1), (6,)] * 2
 
 
+def test_a_convolution_may_have_no_bias(dense: Any) -> None:
+    method = methods.build("mimic", dense.setting, align="conv1x1_no_bias")
+    assert [tuple(parameter.shape) for parameter in method.parameters()] == [(6, 4, 1, 1)] * 2
+
+
+def test_an_unknown_alignment_is_refused(dense: Any) -> None:
+    with pytest.raises(MethodError, match="align is 'linear'; use one of 'conv1x1', .*'conv1x1_if_unequal' or null"):
+        methods.build("mimic", dense.setting, align="linear")
+
+
 def test_refuses_maps_that_torch_would_broadcast(plain: Any) -> None:
     teacher = replace(plain.teacher, features=tuple(f.mean(dim=(2, 3), keepdim=True) for f in plain.teacher.features))
     method = methods.build("mimic", plain.setting, align=None)

@@ -75,7 +75,7 @@ class WideResNet(Network):
         initialize(self)
         nn.init.zeros_(self.fc.bias)
         norms = (*(cast(Block, stage.layer[0]).bn1 for stage in (self.block2, self.block3)), self.bn1)
-        self.info = NetworkInfo(widths, (1, 1, 2, 4), widths[3], self.fc, norms)
+        self.info = NetworkInfo(widths, (1, 1, 2, 4), widths[3], self.fc, norms, final_norm=self.bn1)
 
     def forward(self, x: Tensor, targets: Any = None) -> Outputs:
         stem = self.conv1(x)
