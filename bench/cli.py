@@ -14,7 +14,7 @@ import typer
 
 from .errors import SpecError
 from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale, takes_request
-from .text import printable, shortened
+from .text import counted, printable, shortened
 
 if TYPE_CHECKING:
     from .spec.table import Table
@@ -185,7 +185,7 @@ def baseline(results: ResultsOption = RESULTS) -> None:
     from .regress.baselines import keep
 
     for folder, count in keep(results, BASELINES).items():
-        _say(f"{folder}: {count} rows")
+        _say(f"{folder}: {counted(count, 'row')}")
 
 
 @app.command("list")

@@ -31,6 +31,11 @@ def shortened(text: str, limit: int = LIMIT) -> str:
     return f"{text[:half]} [{len(text) - 2 * half} characters left out] {text[-half:]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 pair`, `2 pairs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def spreadsheet_cell(text: str) -> str:
     """`text` as a field of a CSV file that no spreadsheet program evaluates: formulas begin with an apostrophe."""
     return f"'{text}" if text.startswith(FORMULA) else text

@@ -16,6 +16,7 @@ from ..report.coverage import coverage, unused
 from ..spec.recipe import load_recipe, recipe_names
 from ..spec.reported import load_reported, reported_names
 from ..spec.table import load_table, table_names
+from ..text import counted
 from .user_data import detect_format
 
 
@@ -40,7 +41,7 @@ def problems(
     for task, name, path in _sets(data_root, data):
         yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, options))  # type: ignore[misc]
     rows, invalid = read_rows(results)
-    yield f"results: {len(rows)} rows", False
+    yield f"results: {counted(len(rows), 'row')}", False
     for invalid_row in invalid:
         yield f"{invalid_row.path}: {invalid_row.reason}", True
 
@@ -77,7 +78,8 @@ def _recipe(name: str) -> str:
 def _table(name: str) -> str:
     table = load_table(name)
     validate(table)
-    return f"{len(table.pairs)} pairs, {sum(len(table.entries(pair)) for pair in table.pairs)} cells"
+    cells = sum(len(table.entries(pair)) for pair in table.pairs)
+    return f"{counted(len(table.pairs), 'pair')}, {counted(cells, 'cell')}"
 
 
 def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path | None]]:

@@ -10,6 +10,7 @@ from ..grid.plan import Plan
 from ..records.row import Row
 from ..records.store import Store
 from ..spec.request import RESULTS
+from ..text import counted
 from .equal_cost import equal_cost_plan
 from .planning import FinalPlan, Log
 from .schedule import Schedule, make_schedule
@@ -32,7 +33,7 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
     if not plan.request.equal_cost:
         return outcome
     longer = equal_cost_plan(plan.tables, outcome.rows, plan.scale, plan.data, plan.request)
-    log(f"{len(longer.runs)} runs of none, each as long as a method takes")
+    log(f"{counted(len(longer.runs), 'run')} of none, each as long as a method takes")
     schedule = make_schedule(longer, Store(plan.settings.results), plan.memory, plan.slots)
     second = _execute(plan, longer, schedule, log)
     return Outcome([*outcome.rows, *second.rows], outcome.done and second.done)
@@ -53,5 +54,5 @@ def _summarize(plan: Plan, rows: list[Row], results: Path, log: Log) -> bool:
     for row in bad:
         log(f"  {row.status}: {row.run.display_name}: {row.reason}")
     if missing:
-        log(f"  {missing} runs have no row; run the same command again")
+        log(f"  {counted(missing, 'run')} without a row; run the same command again")
     return bool(plan.runs) and not bad and not missing

@@ -292,7 +292,14 @@ def _chosen(matching: Sequence[list[Row]], spec: CellSpec, table: Table) -> tupl
 
     taken = max(groups, key=rank)
     seeds = {row.run.seed: row for row in sorted(taken, key=lambda row: row.finished)}
-    return [seeds[seed] for seed in sorted(seeds)], len({row.run.id for rows in groups for row in rows}) - len(seeds)
+    others = {row.run.id for rows in groups for row in rows if rows is taken or not _is_longer(rows[0], taken[0])}
+    return [seeds[seed] for seed in sorted(seeds)], len(others) - len(seeds)
+
+
+def _is_longer(row: Row, counted: Row) -> bool:
+    """Whether a row is the counted one's, trained for another cell's cost: it is used there, not left out."""
+    wanted, recipe = counted.run.recipe, row.run.recipe
+    return recipe.epochs > wanted.epochs > 0 and recipe == stretched(wanted, recipe.epochs / wanted.epochs)
 
 
 def _by_teacher(rows: Sequence[Row]) -> list[list[Row]]:

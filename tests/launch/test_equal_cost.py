@@ -84,4 +84,5 @@ def test_a_cell_of_the_student_alone_keeps_the_tables_own_recipe(table: Table) -
     rows = [row(table, NONE, 60.0), row(table, NONE, 63.0, recipe=longer(table, 1.5), finished="2027-01-01T00:00:00")]
     none = next(one for one in collect(table, rows, "mini") if one.entry is NONE)
     assert none.measured and none.measured.mean == 60.0
+    assert not none.notes  # the longer run is the other side of a gain at equal cost
     assert replace(none, rows=()).gain_equal is None
