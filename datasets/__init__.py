@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .base import ImageSet, MaskSet
     from .coco import CocoFolder
 
-__all__ = ["DataError", "names", "open_coco", "open_images", "open_masks", "present"]
+__all__ = ["DataError", "check_path", "names", "open_coco", "open_images", "open_masks", "present"]
 
 
 def names() -> list[str]:
@@ -44,6 +44,7 @@ def open_coco(name: str, root: Path, path: Path | None = None, **options: Any) -
         DataError: an unknown name or option (the nearest is suggested), or missing or broken data.
     """
     if path is not None:
+        check_path(path)
         from . import _catalog, coco
 
         if options:
@@ -86,6 +87,7 @@ def open_images(name: str, root: Path, path: Path | None = None, **options: Any)
     variant = {option: value for option, value in options.items() if option in _variants.NAMES}
     _variants.check(variant)
     if path is not None:
+        check_path(path)
         data = _open_images_at(path)
     else:
         data = module.open_images(root, **{option: value for option, value in options.items() if option in set_options})
@@ -108,6 +110,7 @@ def open_masks(name: str, root: Path, path: Path | None = None, **options: Any) 
     if path is not None:
         from ._mask_folder import open_folder
 
+        check_path(path)
         _reject_unknown(options, ["ignore_index"])
         return open_folder(path, **options)
     module = _module(name)
@@ -127,6 +130,22 @@ def present(name: str, root: Path) -> Path | None:
     module = _module(name)
     path: Path | None = module.present(root) if hasattr(module, "present") else None
     return path
+
+
+def check_path(path: Path) -> None:
+    """Check that the system can say whether `path` exists.
+
+    Raises:
+        DataError: a folder above it cannot be entered, or no file can have this name.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        name = repr(str(path)[:200])[1:-1]
+        raise DataError(f"{name}: cannot be read ({reason}); give the data's folder or file") from error
 
 
 def _open_images_at(path: Path) -> ImageSet:

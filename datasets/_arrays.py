@@ -49,7 +49,7 @@ def open_npz(
     Raises:
         DataError: the file or an array in it is missing or broken.
     """
-    return image_set(name or file.stem, file, read(file), classes, mean, std, notices)
+    return image_set(name or _files.name_of(file), file, read(file), classes, mean, std, notices)
 
 
 def read(file: Path) -> dict[str, NDArray[Any]]:

@@ -106,6 +106,12 @@ def is_text(value: str) -> bool:
     return True
 
 
+def name_of(path: Path) -> str:
+    """The name of a folder or file, without suffix, as text: bytes that are not UTF-8 are written as escapes."""
+    name = path.resolve().name if path.is_dir() else path.stem
+    return name.encode(errors="backslashreplace").decode()
+
+
 def _reject_special(file: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(file))

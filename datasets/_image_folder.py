@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _images, _layouts
+from . import _files, _images, _layouts
 from .base import DataError, FileSplit, ImageSet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every folder: our choice
@@ -65,7 +65,7 @@ def open_folder(path: Path, name: str = "") -> ImageSet:
     for files in splits:
         _check_files(files)
     return ImageSet(
-        name=name or path.resolve().name,
+        name=name or _files.name_of(path),
         path=path,
         classes=tuple(train.images),
         train=splits[0],
@@ -84,7 +84,9 @@ def _scan(folder: Path) -> _Scan:
     try:
         classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         for name in classes:
-            files = list(_files(folder / name))
+            if not _files.is_text(name):
+                raise DataError(f"{folder}: the class folder {name!r} has a name that is not UTF-8; rename it")
+            files = list(_listed(folder / name))
             scan.images[name] = sorted((file, size) for file, size in files if file.lower().endswith(SUFFIXES))
             scan.ignored += [f"{name}/{file}" for file, _ in files if not file.lower().endswith(SUFFIXES)]
     except OSError as error:
@@ -98,7 +100,7 @@ def _scan(folder: Path) -> _Scan:
     return scan
 
 
-def _files(folder: Path) -> Iterator[tuple[str, int]]:
+def _listed(folder: Path) -> Iterator[tuple[str, int]]:
     """Every visible file under `folder`: relative name with forward slashes, and size in bytes."""
     pending = [""]
     while pending:

@@ -110,9 +110,10 @@ def header(file: Path) -> Header:
     """Size and orientation of an image, without decoding it.
 
     Raises:
-        DataError: the file cannot be read as an image.
+        DataError: the file cannot be read as an image, or its numbers have no known range.
     """
     with opened(file) as image:
+        _check_mode(file, image)
         return Header(*image.size, orientation(image))
 
 
@@ -143,23 +144,31 @@ def rgb(file: Path, image: Image.Image) -> Image.Image:
     Raises:
         DataError: the numbers of its pixels have no known range, such as 32-bit integers and floats.
     """
-    if image.mode.startswith("I;16") and _fills_16_bits(image):  # a direct conversion would clip at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode == "I" and image.format == "PPM":  # Pillow scales its gray levels to 16 bits
+    _check_mode(file, image)
+    if image.mode not in _EIGHT_BIT:  # of 16 bits; a direct conversion would clip at 255
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode not in _EIGHT_BIT:
-        kind = {"F": "floating-point numbers", "I": "whole numbers of more than 8 bits"}.get(image.mode, image.mode)
-        raise DataError(
-            f"{file}: its pixels are {kind} of unknown range; save it with 8 bits a channel, scaled from the range "
-            "that its values have"
-        )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")
 
 
+def _check_mode(file: Path, image: Image.Image) -> None:
+    """Reject pixels of unknown range, which would be decoded to black."""
+    if image.mode in _EIGHT_BIT or _fills_16_bits(image):
+        return
+    kind = {"F": "floating-point numbers", "I": "whole numbers of more than 8 bits"}.get(image.mode, image.mode)
+    raise DataError(
+        f"{file}: its pixels are {kind} of unknown range; save it with 8 bits a channel, scaled from the range of "
+        "its values"
+    )
+
+
 def _fills_16_bits(image: Image.Image) -> bool:
     """Whether 0 to 65,535 are black to white: not in TIFF files of 12 bits, or of white as 0."""
+    if image.mode == "I":
+        return image.format == "PPM"  # Pillow scales its gray levels to 16 bits
+    if not image.mode.startswith("I;16"):
+        return False
     if image.format != "TIFF":
         return True
     tags = image.tag_v2  # type: ignore[attr-defined]

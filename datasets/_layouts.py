@@ -61,11 +61,18 @@ def validation_notices(path: Path, name: str) -> tuple[str, ...]:
 
 
 def detect(path: Path) -> Layout | None:
-    """The layout of the folder `path`; None if nothing in it has boxes."""
+    """The layout of the folder `path`; None if nothing in it has boxes.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
     if not path.is_dir():
         return None
     layouts = (look(path) for look in (_coco, _export_of_splits, _single_export, _voc, _yolo, _other))
-    return next((layout for layout in layouts if layout is not None), None)
+    try:
+        return next((layout for layout in layouts if layout is not None), None)
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); allow reading it") from error
 
 
 def _coco(path: Path) -> Layout | None:
@@ -85,7 +92,7 @@ def _instances(path: Path, names: tuple[str, ...]) -> Files:
     """The only annotation file of a split, which may have these names, and its image folder."""
     folder = path / "annotations"
     for split in names:
-        files = sorted(folder.glob(f"instances_{split}*.json"))
+        files = sorted(folder.glob(f"instances_{split}*.json")) or sorted(folder.glob(f"{split}.json"))
         if len(files) > 1:
             listed = ", ".join(file.name for file in files)
             raise DataError(f"{folder}: {listed} all match {split}; keep one of them and remove the others")

@@ -48,7 +48,7 @@ def open_folder(
     val = _layouts.validation_folder(path / "images")
     labels = {i: i for i in range(len(classes))} | {ignore_index: IGNORE_INDEX}
     return _masks.open_set(
-        name=name or path.resolve().name,
+        name=name or _files.name_of(path),
         path=path,
         classes=classes,
         colors=colors or tuple(_color(i) for i in range(len(classes))),

@@ -90,7 +90,7 @@ def _mask_size(file: Path) -> tuple[int, int]:
         with _files.open_regular(file) as stream:
             head = stream.read(_PNG.size)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); allow reading it") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror}); copy or restore it") from error
     if len(head) < _PNG.size or not head.startswith(_START):
         raise DataError(f"{file}: cannot be read as an image (it is not a PNG); copy or download it again")
     _, width, height, bits, kind = _PNG.unpack(head)

@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from . import _files
 from ._errors import DataError
 from ._images import files_in
 
@@ -60,8 +61,8 @@ def prepare(folder: Path, expected: dict[str, Any], write: Callable[[Path], str]
 def defect(folder: Path, expected: dict[str, Any]) -> str:
     """Why `folder` is incomplete; empty if it is complete."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+        manifest = _files.parse_json(_files.read_bytes(folder / MANIFEST))
+    except (OSError, _files.JsonError):
         return f"no readable {MANIFEST}"
     if not isinstance(manifest, dict) or {key: manifest.get(key) for key in expected} != expected:
         return f"{MANIFEST} is of another version"

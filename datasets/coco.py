@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import _annotations, _file_names, _images, _layouts, _orientation
+from . import _annotations, _file_names, _files, _images, _layouts, _orientation
 from ._annotations import Annotations, Counts, ground_truth
 from ._empty_classes import empty_classes
 from ._orientation import Source, Survey
@@ -264,7 +264,7 @@ def open_folder(
         if layout.problem:
             raise DataError(layout.problem)
         files, preparation = layout.files, (*preparation, *layout.notices)
-    return open_files(path, name or path.resolve().name, files, identity, preparation)
+    return open_files(path, name or _files.name_of(path), files, identity, preparation)
 
 
 def detect(path: Path) -> str | None:

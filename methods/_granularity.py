@@ -68,6 +68,7 @@ class Granularity(Method):
     """MAG and MAS without their soft target; `methods/mag.py` describes losses and options."""
 
     tasks = frozenset({"classification"})
+    min_classes = 2
     wraps = ("kd", "fitnet", "at", "sp", "vid", "rkd", "crd", "afd")
     prepared_prefixes = ("teacher_modules.",)
 

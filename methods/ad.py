@@ -84,6 +84,7 @@ class AD(Method):
         "paths for efficient distillation. BMVC 2021. https://github.com/wyze-AI/AdaptiveDistillation"
     )
     tasks = frozenset({"classification", "segmentation"})
+    min_classes = 2
     classifier_weight: Tensor
     classifier_bias: Tensor | None
 

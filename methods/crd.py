@@ -43,6 +43,7 @@ class CRD(Method):
         "https://github.com/HobbitLong/RepDistiller"
     )
     tasks = frozenset({"classification"})
+    min_classes = 2
     bank_s: Tensor
     bank_t: Tensor
     z: Tensor

@@ -67,6 +67,7 @@ class DIST(Method):
         "https://github.com/hunto/DIST_KD"
     )
     tasks = frozenset({"classification", "detection", "segmentation"})
+    min_classes = 2
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ class DML(Method):
         "Y. Zhang, T. Xiang, T. M. Hospedales, H. Lu. Deep mutual learning. CVPR 2018. https://arxiv.org/abs/1706.00384"
     )
     tasks = frozenset({"classification"})
+    min_classes = 2
     teacher_mode = "online"
 
     def __init__(self, setting: Setting, weight: float = 1.0, temperature: float = 1.0) -> None:

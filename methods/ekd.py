@@ -62,6 +62,7 @@ class EKD(Method):
         "(our reading: no code was released). IEEE TCSVT 2022. https://doi.org/10.1109/TCSVT.2021.3090902"
     )
     tasks = frozenset({"classification"})
+    min_classes = 2
     teacher_mode = "online"
 
     def __init__(

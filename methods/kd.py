@@ -30,6 +30,7 @@ class KD(Method):
         "https://arxiv.org/abs/1503.02531; weights of https://github.com/HobbitLong/RepDistiller"
     )
     tasks = frozenset({"classification", "segmentation"})
+    min_classes = 2
 
     def __init__(
         self, setting: Setting, weight: float = 0.9, task_weight: float = 0.1, temperature: float = 4.0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kdbench import datasets
+
 from .. import tasks
 from ..errors import SpecError
 from ..tasks.base import DataFormat
@@ -14,7 +16,9 @@ def detect_format(path: Path) -> DataFormat:
 
     Raises:
         SpecError: the data does not exist, or no task recognizes it.
+        DataError: the system cannot say whether it exists.
     """
+    datasets.check_path(path)
     formats = (tasks.get(name).recognizes(path) for name in tasks.names())
     if found := next(filter(None, formats), None):
         return found

@@ -18,6 +18,9 @@ from ..spec.recipe import ResizedCrop
 from .loading import grouped, load
 from .order import Epoch, Key
 
+RESIZED = 10**8
+"""Pixels of a resized validation image, before it is cropped."""
+
 
 class FileImages:
     """Training and validation images that are read from files when needed.
@@ -59,7 +62,7 @@ class FileImages:
 
     def val_batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Images [B, 3, H, W] and labels [B], in order."""
-        samples = Files(self.val, validation(self.data, self.image))
+        samples = Files(self.val, validation(self.data, self.image), self.image.val_resize)
         groups = grouped([(0, i) for i in range(len(self.val))], batch_size)
         for images, labels, _ in load(samples, groups, self.workers):
             yield images.to(device), labels.to(device)
@@ -106,19 +109,39 @@ def validation(data: ImageSet, image: ResizedCrop) -> Any:
 
 
 class Files(Dataset[tuple[Tensor, int, int] | DataError]):
-    """Normalized image [3, H, W], label and position; the draws of augmentation depend on the key alone."""
+    """Normalized image [3, H, W], label and position; the draws of augmentation depend on the key alone.
 
-    def __init__(self, split: FileSplit, transform: Any) -> None:
-        self.split, self.transform = split, transform
+    Args:
+        split: images.
+        transform: PIL image -> tensor.
+        shorter: what the shorter side is resized to before a crop, pixels; None for random crops.
+    """
+
+    def __init__(self, split: FileSplit, transform: Any, shorter: int | None = None) -> None:
+        self.split, self.transform, self.shorter = split, transform, shorter
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int, int] | DataError:
         i = key[-1] % len(self.split)
         try:
             image = self.split.load(i)
+            self._check_shape(i, image.size)
         except DataError as error:
             return error
         with drawing(key):
             return self.transform(image), int(self.split.labels[i]), i
+
+    def _check_shape(self, i: int, size: tuple[int, int]) -> None:
+        """Reject an image so thin that it takes gigabytes once its shorter side is enlarged.
+
+        Raises:
+            DataError: names the file and its size.
+        """
+        if self.shorter is not None and self.shorter**2 * max(size) > RESIZED * min(size):
+            raise DataError(
+                f"{self.split.files[i]}: is {size[0]}x{size[1]} pixels and would have more than "
+                f"{RESIZED // 10**6} million when its shorter side is resized to {self.shorter}; cut it into parts or "
+                "remove it"
+            )
 
 
 @contextmanager

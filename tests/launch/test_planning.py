@@ -113,7 +113,7 @@ def test_an_image_folder_picks_tables_of_image_files(plans: Plans, tmp_path: Pat
 
 
 def test_data_that_no_named_table_is_for_is_one_error(plans: Plans, digits_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"looks like a detection set, which none of these tables .*\(test/cifar100\)"):
+    with pytest.raises(SpecError, match=r"looks like a COCO folder, which none of these tables .*\(test/cifar100\)"):
         plans(table_of(), data=digits_path)
 
 
@@ -194,11 +194,11 @@ def test_negatives_are_counted_against_the_samples_that_a_variant_keeps(plans: P
         plans(table_of(crd, mini_data={"fraction": 0.2}))
 
 
-def test_a_method_for_more_classes_is_refused_before_any_work(plans: Plans, tmp_path: Path) -> None:
+def test_a_method_for_more_classes_is_skipped_and_the_others_run(plans: Plans, tmp_path: Path) -> None:
     two = write_npz(tmp_path / "two.npz", classes=2)
-    assert plans(table_of(MethodEntry(method="kd")), data=two)
-    with pytest.raises(MethodError, match="dkd needs at least 3 classes; the data has 2"):
-        plans(table_of(MethodEntry(method="dkd")), data=two)
+    (final,) = plans(table_of(MethodEntry(method="kd"), MethodEntry(method="dkd")), data=two)
+    assert {run.method for run in final.plan.runs} == {"none", "kd"}
+    assert [skipped.reason for skipped in final.plan.skipped] == ["dkd needs at least 3 classes; the data has 2"]
 
 
 def test_memory_for_every_sample_is_logged_before_it_is_taken(plans: Plans, logged: Log) -> None:
