@@ -105,12 +105,7 @@ def code(name: str) -> str | None:
     stems = name.split("+")
     if not set(stems) <= set(_stems()):
         return None
-    return _code(tuple(sorted({*stems, "_sum"} if len(stems) > 1 else stems)))
-
-
-@cache
-def _code(modules: tuple[str, ...]) -> str:
-    return source_hash(modules)
+    return source_hash(tuple({*stems, "_sum"} if len(stems) > 1 else stems))
 
 
 def method_class(name: str) -> type[Method]:

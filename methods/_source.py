@@ -22,26 +22,28 @@ def source_hash(modules: tuple[str, ...], folder: Path = FOLDER) -> str:
         modules: names of files in `folder`, without `.py`.
         folder: of the methods.
     """
-    files: dict[str, Path] = {}
+    hashes: dict[str, str] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name not in files:
-            files[name] = folder / f"{name}.py"
-            waiting += [each for each in _imports(files[name]) if (folder / f"{each}.py").exists()]
-    texts = [f"{name}:{_canonical(files[name])}" for name in sorted(files)]
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+        if name not in hashes:
+            hashes[name], imported = _module(folder / f"{name}.py")
+            waiting += [each for each in imported if (folder / f"{each}.py").exists()]
+    return _sha256(str(sorted(hashes.items())))[:16]
 
 
-def _imports(file: Path) -> Iterator[str]:
-    """Names of modules beside a file that it imports: by `from .a import b` or `from . import a`."""
-    for node in ast.walk(_tree(file)):
+@cache
+def _module(file: Path) -> tuple[str, tuple[str, ...]]:
+    """The hash of a module, and the modules beside it that it imports. Read once: what runs is what was imported."""
+    tree = ast.parse(file.read_bytes())
+    return _sha256(_text(tree)), tuple(_imports(tree))
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Names of modules in the same folder: of `from .a import b` or `from . import a`."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 1:
             yield from [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-
-
-def _canonical(file: Path) -> str:
-    return _text(_tree(file))
 
 
 def _text(value: object) -> str:
@@ -57,10 +59,5 @@ def _text(value: object) -> str:
     return repr(value)
 
 
-def _tree(file: Path) -> ast.Module:
-    return _parsed(file, file.stat().st_mtime_ns)
-
-
-@cache
-def _parsed(file: Path, _changed: int) -> ast.Module:
-    return ast.parse(file.read_bytes())
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -21,15 +21,22 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "faster-c
 OPTIONAL = ("detectron2",)
 
 
-def describe(device: torch.device) -> Environment:
+def describe(device: torch.device | str) -> Environment:
+    """This process and its hardware; a GPU that is given by name, such as "cuda:0", is not used."""
+    cpu = str(device) == "cpu"
+    if isinstance(device, str) and not cpu:
+        name = machine = device
+    else:
+        name = device_name(torch.device(device))
+        machine = f"{name} x{os.cpu_count() if cpu else torch.cuda.device_count()}"
     return Environment(
         commit=commit(),
         python=platform.python_version(),
         libraries=dict(_installed(LIBRARIES)) | optional_libraries(),
-        device=device_name(device),
-        machine=f"{device_name(device)} x{torch.cuda.device_count() if device.type == 'cuda' else os.cpu_count()}",
+        device=name,
+        machine=machine,
         threads=torch.get_num_threads(),
-        deterministic=device.type == "cpu" or torch.are_deterministic_algorithms_enabled(),
+        deterministic=cpu or torch.are_deterministic_algorithms_enabled(),
     )
 
 

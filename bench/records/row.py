@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapSerializer,
+    WrapValidator,
+    model_validator,
+)
 
 from ..spec.run import Run
+from .history import Epoch, History, Percent, Record, Scores
 
 SCHEMA = 1
+
+NAME = r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,99}"
+"""What may become the name of a file or folder."""
 
 Status = Literal["done", "skipped", "diverged", "failed", "timeout", "out-of-memory"]
 
 
-class Record(BaseModel):
-    """A part of a row: frozen, strict, without unknown fields."""
+Count = Annotated[int, Field(ge=0)]
+Measure = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+def _validated_history(value: Any, validate: ValidatorFunctionWrapHandler) -> Sequence[Epoch]:
+    return value if isinstance(value, History) else tuple(validate(value))
 
 
-class Epoch(Record):
-    """Losses and metrics of one epoch."""
-
-    epoch: int = Field(description="Counted from 1; 0 for published weights that were not trained.")
-    steps: int = Field(description="Optimizer steps since the start of the run.")
-    lr: float = Field(description="Learning rate at the epoch's last step.")
-    losses: dict[str, float] = Field(description="Mean over the epoch's steps of every weighted loss term.")
-    metrics: dict[str, float] = Field(description="Validation metrics in percent; empty where not evaluated.")
+def _listed_history(value: Sequence[Epoch], serialize: SerializerFunctionWrapHandler) -> Any:
+    return serialize(tuple(value))
 
 
 class Metrics(Record):
     """Validation metrics in percent, by name (`ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, ...)."""
 
-    last: dict[str, float] = Field(
+    last: Scores = Field(
         description="Of the saved student file, by the reference evaluator. Classifiers with a teacher also have "
         "`agreement` and `agreement5`: top-1 and top-5 accuracy with the teacher's predictions as labels. Of several "
         "online teachers, the first is used, as it was at the end of training."
     )
-    best: dict[str, float] = Field(description="Of the best evaluated epoch by the table's headline metric.")
-    best_epoch: int
-    mean_last10: dict[str, float] = Field(description="Mean over the last ten evaluated epochs.")
-    evaluated: int = Field(description="How many epochs were evaluated.")
+    best: Scores = Field(description="Of the best evaluated epoch by the table's headline metric.")
+    best_epoch: Count
+    mean_last10: Scores = Field(description="Mean over the last ten evaluated epochs.")
+    evaluated: Count = Field(description="How many epochs were evaluated.")
     evaluator: str = Field(description="Library that computed `last`, with its version.")
 
 
@@ -48,60 +58,73 @@ class TeacherRecord(Record):
     """The frozen teacher, measured before training, or the first online teacher, measured after it."""
 
     network: str
-    sha256: str = Field(description="Of the checkpoint file.")
-    recorded: float | None = Field(description="Headline metric in the row of the teacher's run, percent.")
-    measured: float = Field(description="Headline metric measured here, on the teacher's inputs, percent.")
+    sha256: Sha256 = Field(description="Of the checkpoint file.")
+    recorded: Percent | None = Field(description="Headline metric in the row of the teacher's run, percent.")
+    measured: Percent = Field(description="Headline metric measured here, on the teacher's inputs, percent.")
 
 
 class StudentRecord(Record):
     """The saved student, which was evaluated."""
 
-    file: str = Field(description="Relative to the folder of runs.")
-    sha256: str
+    file: str = Field(pattern=rf"^{NAME}/{NAME}$", description="Relative to the folder of runs.")
+    sha256: Sha256
 
 
 class Cost(Record):
     """Computation, time and memory. In a cohort, the data stream and the teacher's forward are shared."""
 
-    params: int = Field(description="Parameters of the student at test time.")
-    flops: float = Field(description="Floating-point operations of one student forward on one image (2 x MAdds).")
-    image_size: tuple[int, int] = Field(description="Height and width that `flops` refers to, pixels.")
-    step_seconds: float = Field(description="A step of a run alone: data + teacher + student.")
-    data_seconds: float = Field(description="Waiting for data, mean over steps.")
-    teacher_seconds: float = Field(description="The teacher's forward, median over steps, mean over epochs.")
-    student_seconds: float = Field(description="Student, losses and optimizer, median over steps, mean over epochs.")
-    prepare_seconds: float = Field(description="The phases of the method before the training.")
-    images_per_second: float = Field(description="Training throughput of a run alone: batch / step_seconds.")
-    peak_memory: int = Field(description="Peak resident memory of the process, bytes; on CUDA, taken from the device.")
-    wall_seconds: float = Field(description="Training and evaluation of the whole cohort.")
-    cohort: int = Field(description="How many students shared the data stream and the teacher's forward.")
+    params: Count = Field(description="Parameters of the student at test time.")
+    flops: Measure = Field(description="Floating-point operations of one student forward on one image (2 x MAdds).")
+    image_size: tuple[Count, Count] = Field(description="Height and width that `flops` refers to, pixels.")
+    step_seconds: Measure = Field(description="A step of a run alone: data + teacher + student.")
+    data_seconds: Measure = Field(description="Waiting for data, mean over steps.")
+    teacher_seconds: Measure = Field(description="The teacher's forward, median over steps, mean over epochs.")
+    student_seconds: Measure = Field(description="Student, losses and optimizer, median over steps, mean over epochs.")
+    prepare_seconds: Measure = Field(description="The phases of the method before the training.")
+    images_per_second: Measure = Field(description="Training throughput of a run alone: batch / step_seconds.")
+    peak_memory: Count = Field(
+        description="Peak resident memory of the process, bytes; of a CUDA device, what it took."
+    )
+    wall_seconds: Measure = Field(description="Training and evaluation of the whole cohort.")
+    cohort: int = Field(ge=1, description="How many students shared the data stream and the teacher's forward.")
     captured: bool = Field(default=False, exclude=True, repr=False, description="Retired: read in old rows, not kept.")
 
 
 class Environment(Record):
     """Software and hardware of the run."""
 
-    commit: str = Field(description="Git commit; ends in `+` when the tree held uncommitted changes.")
+    commit: str = Field(
+        pattern=rf"^{NAME}\+?$", description="Git commit; ends in `+` when the tree held uncommitted changes."
+    )
     python: str
     libraries: dict[str, str] = Field(description="Versions of libraries that results depend on.")
     device: str
     machine: str = Field(description="Hardware; throughput is compared within one machine only.")
-    threads: int
+    threads: Count
     deterministic: bool
 
 
-class Row(Record):
-    """The result of one run."""
+class Result(Record):
+    """A row without its run."""
 
     schema_version: int = SCHEMA
     id: str = Field(description="Hash of the resolved spec.")
-    run: Run = Field(description="The resolved spec itself.")
+    code: str | None = Field(
+        default=None,
+        description="Hash of the source of the method and of what it imports from methods/, without comments and "
+        "docstrings; None in rows from before it was kept.",
+    )
     status: Status
     reason: str = Field(default="", description="Why the status is not done.")
     metrics: Metrics | None = None
-    history: tuple[Epoch, ...] = ()
+    history: Annotated[Sequence[Epoch], WrapValidator(_validated_history), WrapSerializer(_listed_history)] = Field(
+        default=(), description="Of a row that was read from a file, epochs are read when they are used."
+    )
     teacher: TeacherRecord | None = None
     student: StudentRecord | None = None
+    empty_classes: tuple[str, ...] = Field(
+        default=(), description="Classes of the data set without a training box or pixel, which were not learned."
+    )
     learned: dict[str, float] = Field(
         default={}, description="Learned values that the method's paper reports, such as AD's loss weights, by name."
     )
@@ -109,10 +132,25 @@ class Row(Record):
     environment: Environment
     finished: str = Field(description="UTC, ISO 8601.")
 
+    @property
+    def steps(self) -> int:
+        """Optimizer steps at the end of the last epoch; 0 without any."""
+        if isinstance(self.history, History):
+            return self.history.steps
+        return self.history[-1].steps if self.history else 0
+
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _complete(self, info: ValidationInfo) -> Self:
+        if isinstance(info.context, History):
+            self.__dict__["history"] = info.context
         if self.status == "done" and not (self.metrics and self.cost and self.student and self.history):
             raise ValueError("a row that is done needs metrics, cost, student and history")
         if self.status != "done" and not self.reason:
             raise ValueError(f"a row that is {self.status} needs a reason")
         return self
+
+
+class Row(Result):
+    """The result of one run."""
+
+    run: Run = Field(description="The resolved spec itself.")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import SpecError
 from ..records.row import Row
-from ..records.store import InvalidRow, read_all, read_row, row_files, write_atomically
+from ..records.store import InvalidRow, read_all, read_row, row_files, run_of, write_atomically
 
 
 def load(folder: Path) -> tuple[list[Row], list[InvalidRow]]:
@@ -46,7 +46,7 @@ def keep(folder: Path, root: Path) -> dict[Path, int]:
     load(folder)
     counts: Counter[Path] = Counter()
     for path in row_files(folder):
-        row = read_row(path)
+        row = read_row(path, run_of(path))
         if isinstance(row, Row):
             target = root / _folder_name(row)
             write_atomically(target / "rows" / f"{row.id}.json", path.read_bytes())
@@ -55,5 +55,5 @@ def keep(folder: Path, root: Path) -> dict[Path, int]:
 
 
 def _folder_name(row: Row) -> str:
-    commit = row.environment.commit.replace("+", "-modified")
+    commit = re.sub(r"[^\w.-]", "-", row.environment.commit.replace("+", "-modified")).lstrip(".-")
     return f"{commit}-{re.sub(r'[^a-z0-9]+', '-', row.environment.machine.lower()).strip('-')}"

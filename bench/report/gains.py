@@ -65,7 +65,7 @@ def _seconds(row: Row) -> float | None:
     """Seconds a step, the method's earlier phase spread over all steps; None for a row without a finished step."""
     if row.cost is None or row.status != "done" or not row.history:
         return None
-    return row.cost.step_seconds + row.cost.prepare_seconds / max(row.history[-1].steps, 1)
+    return row.cost.step_seconds + row.cost.prepare_seconds / max(row.steps, 1)
 
 
 def equal_cost_factor(cost: float | None) -> float | None:

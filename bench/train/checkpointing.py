@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from ..errors import CheckpointError
 from ..networks.base import Network
 from ..records import checkpoint as checkpoints
 from ..records.row import Epoch
 from .student import EpochStats, Student
 
 CHECKPOINT = "checkpoint.pt"
+PREVIOUS = "checkpoint.previous.pt"
+DAMAGED = "checkpoint.damaged.pt"
 STUDENT = "student.pt"
 TEACHER = "teacher.pt"
 
@@ -24,6 +29,7 @@ def save(student: Student) -> None:
     content = modules | {
         "format": FORMAT,
         "run": student.run.id,
+        "code": student.code,
         "optimizer": student.optimizer.state_dict(),
         "random": student.random_state.state_dict(),
         "epoch": student.epoch,
@@ -35,24 +41,65 @@ def save(student: Student) -> None:
         "prepare_seconds": student.prepare_seconds,
         "wall_seconds": student.wall_seconds,
     }
-    checkpoints.write(student.folder / CHECKPOINT, content)
+    checkpoints.replace(student.folder / CHECKPOINT, student.folder / PREVIOUS, content)
 
 
-def resume(student: Student) -> bool:
-    """Restore the state of a run from its checkpoint; False where it has none, or one of another format.
+def resume(student: Student, log: Callable[[str], None] = lambda _: None) -> bool:
+    """Restore the state of a run from its checkpoint; False where it has none that can be used.
+
+    A checkpoint that is damaged is set aside and the one before it is used, if there is one.
+
+    Args:
+        student: new.
+        log: receives what was wrong with a checkpoint.
 
     Raises:
-        CheckpointError: the file is damaged or another network's.
+        CheckpointError: the file cannot be read, or is another run's.
     """
-    path = student.folder / CHECKPOINT
-    if not path.exists():
-        return False
-    content: dict[str, Any] = checkpoints.read(path)
+    for name in (CHECKPOINT, PREVIOUS):
+        path = student.folder / name
+        if path.exists() and (content := _content(path, student, log)):
+            _restore(student, content, path)
+            return True
+    return False
+
+
+def _content(path: Path, student: Student, log: Callable[[str], None]) -> dict[str, Any] | None:
+    """What a checkpoint holds; None where it cannot be used.
+
+    Raises:
+        CheckpointError: it is whole and cannot be read.
+    """
+    try:
+        content: dict[str, Any] = checkpoints.read(path)
+    except CheckpointError as error:
+        if not path.is_file() or checkpoints.is_intact(path):
+            raise
+        aside = path.with_name(DAMAGED)
+        path.replace(aside)
+        log(f"{error}; it was set aside as {aside.name}, and the run starts from what is whole")
+        return None
+    if reason := _outdated(content, student):
+        log(f"{path} is not used: {reason}")
+        return None
+    return content
+
+
+def _outdated(content: dict[str, Any], student: Student) -> str:
+    """Why the run cannot be resumed from a checkpoint that is whole; empty where it can be."""
     if content.get("format") != FORMAT:
-        return False
+        return f"it is of format {content.get('format')}, not {FORMAT}"
+    if content.get("code", student.code) != student.code:
+        return f"the code of {student.run.method} has changed since it was written"
+    return ""
+
+
+def _restore(student: Student, content: dict[str, Any], path: Path) -> None:
     for name, module in _modules(student).items():
         if module is not None:
             checkpoints.load_strictly(module, content[name], path)
+    if content["run"] != student.run.id:
+        raise CheckpointError(f"{path} is the checkpoint of the run {content['run']}; move it to that run's folder")
     student.optimizer.load_state_dict(content["optimizer"])
     student.random_state.load_state_dict(content["random"])
     student.epoch, student.steps = content["epoch"], content["steps"]
@@ -60,12 +107,12 @@ def resume(student: Student) -> bool:
     student.seconds, student.epoch_stats = content["seconds"], EpochStats(**content["epoch_stats"])
     student.prepared, student.prepare_seconds = content["prepared"], content["prepare_seconds"]
     student.wall_seconds = content["wall_seconds"]
-    return True
 
 
-def delete(student: Student) -> None:
-    """Delete the checkpoint of a finished run."""
-    (student.folder / CHECKPOINT).unlink(missing_ok=True)
+def delete(folder: Path) -> None:
+    """Delete the checkpoints of a finished run."""
+    for name in (CHECKPOINT, PREVIOUS, DAMAGED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def save_student(student: Student) -> str:

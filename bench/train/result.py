@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 import torch
 
+from kdbench import methods
+
 from ..networks.base import Network
 from ..networks.load import load_network
 from ..records import environment
@@ -46,14 +48,27 @@ def finish(
         row = row.model_copy(update={"history": tuple(student.history), "teacher": known})
     keep(store, row, report)
     if row.status == "done":
-        checkpointing.delete(student)
+        checkpointing.delete(student.folder)
     return row
 
 
-def row_without_result(run: Run, status: Status, reason: str, device: torch.device) -> Row:
-    """The row of a run without a result."""
+def row_without_result(run: Run, status: Status, reason: str, device: torch.device | str) -> Row:
+    """The row of a run without a result.
+
+    Args:
+        run: the spec.
+        status: other than done.
+        reason: why.
+        device: its name alone where it is not to be used, because it may be what failed.
+    """
     return Row(
-        id=run.id, run=run, status=status, reason=reason, environment=environment.describe(device), finished=_now()
+        id=run.id,
+        run=run,
+        code=methods.code(run.method),
+        status=status,
+        reason=reason,
+        environment=environment.describe(device),
+        finished=_now(),
     )
 
 
@@ -80,11 +95,13 @@ def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohor
     return Row(
         id=student.run.id,
         run=student.run,
+        code=student.code,
         status="done",
         metrics=_metrics(history, agreement, task),
         history=tuple(history),
         teacher=teacher.record if teacher else None,
         student=StudentRecord(file=f"{student.run.id}/{STUDENT}", sha256=sha256),
+        empty_classes=task.data.empty_classes,
         learned=student.method.learned(),
         cost=_cost(student, task, saved, cohort, device),
         environment=environment.describe(device),
