@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,10 @@ from kdbench import methods
 from kdbench.methods.base import Batch, Method, NetworkInfo, Outputs, Setting
 from kdbench.methods.dist import DIST, inter_class, intra_class
 from kdbench.methods.reviewkd import hierarchical_context
+from tests.helpers.golden import GOLDEN, TOLERANCE, load
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-TOLERANCE = 1e-5
 STUDENT = torch.tensor([[1.0, 2, 3], [2, 1, 0], [0, 0, 1], [3, 1, 1]])
 TEACHER = torch.tensor([[1.0, 3, 2], [3, 1, 0], [0, 1, 2], [2, 2, 1]])
-
-
-def load(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"{name}.npz") as arrays:
-        return {key: torch.from_numpy(arrays[key]) for key in arrays}
 
 
 def setting(task: str, channels: tuple[int, ...] = ()) -> Setting:
@@ -266,3 +260,14 @@ def test_reviewkd_hierarchical_context() -> None:
     (gradient,) = torch.autograd.grad(value, student)
     expected = arrays["grad_student_f"]
     assert (gradient - expected).abs().max() <= TOLERANCE * expected.abs().max()
+
+
+def test_every_recorded_file_is_described_with_its_arrays() -> None:
+    index = json.loads((GOLDEN / "index.json").read_text())
+    described = {name: {key: tuple(shape) for key, shape in index[name]["arrays"].items()} for name in index}
+    recorded = {}
+    for path in GOLDEN.glob("*.npz"):
+        with np.load(path) as arrays:
+            recorded[path.stem] = {key: arrays[key].shape for key in arrays}
+    recorded.pop("cifar_networks")  # described by cifar_networks.json
+    assert recorded == described
