@@ -125,6 +125,8 @@ def _read(stream: BinaryIO, path: Path) -> Any:
     for start, words in OTHER_FORMATS:
         if head.lstrip().startswith(start):
             raise CheckpointError(f"{path} is {words}")
+    if re.fullmatch(rb"[\t\n\r -~]{16,}", head):
+        raise CheckpointError(f"{path} is a text file, not a checkpoint; give the file of a network's weights")
     return _load(stream, Names(set(), set()))  # a tar archive of the first versions of torch, or nothing that it knows
 
 
@@ -142,7 +144,7 @@ def _read_zip(stream: BinaryIO, path: Path, size: int) -> Any:
         if entries[index].file_size > LARGEST_INDEX:
             raise CheckpointError(f"{path} lists too many objects to be a checkpoint; save the state dict alone")
         if (damaged := archive.testzip()) is not None:
-            raise CheckpointError(f"{path} is damaged (checksum of {damaged}); copy or download it again")
+            raise CheckpointError(f"{path} is damaged (checksum of {one_line(damaged)}); copy or download it again")
         with archive.open(index) as listed:
             names = _scan(listed)
     stream.seek(0)
@@ -154,7 +156,7 @@ def _other_archive(names: list[str]) -> str:
         return "a TorchScript program; save torch.jit.load(FILE).state_dict() with torch.save and give that file"
     if any(name.endswith(".npy") for name in names):
         return "an .npz of NumPy arrays; save the weights from PyTorch as a state dict"
-    return f"an archive of other files ({', '.join(names[:3]) or 'none'}); unpack it and give the checkpoint inside"
+    return f"an archive of other files ({one_line(', '.join(names[:3])) or 'none'}); unpack it and give the checkpoint inside"
 
 
 def _read_legacy(stream: BinaryIO) -> Any:

@@ -50,6 +50,7 @@ def test_a_file_above_the_budget_is_refused(tmp_path: Path) -> None:
         (b"", "is truncated: it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n", "a Git LFS pointer"),
         (b"<!DOCTYPE html><html>Google Drive - virus scan warning</html>", "a web page"),
+        (b"# Networks\n\nwget https://example.org/resnet56.pth\n", "is a text file, not a checkpoint"),
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file (Keras)"),
         (b"\x1f\x8b\x08" + bytes(100), "compressed with gzip"),
         (bytes(5000), "is damaged, truncated or no checkpoint"),
