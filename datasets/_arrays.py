@@ -116,7 +116,8 @@ def _stated_bytes(archive: zipfile.ZipFile, name: str) -> int:
 
 
 def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    text = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    return text.splitlines()[0].rstrip(".")
 
 
 def image_set(

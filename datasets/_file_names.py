@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+_LOCAL = "/local-files/?d="  # Label Studio's address of a file on its own disk
 _COMPARED = 10_000  # existing names among which the nearest is searched
 
 
@@ -74,7 +75,8 @@ def nearest(name: str, present: Iterable[str]) -> str | None:
 
 def _only(name: str, endings: dict[str, set[str]]) -> str | None:
     """The only existing file that fits `name`."""
-    for key in dict.fromkeys((_key(name), _key(unquote(name)))):
+    local = name.rpartition(_LOCAL)[2]
+    for key in dict.fromkeys((_key(local), _key(unquote(local)))):
         parts = key.split("/")
         for start in range(len(parts)):
             ending = "/".join(parts[start:])

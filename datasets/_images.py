@@ -99,7 +99,7 @@ def opened(file: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Ima
         ) from error
     except UnidentifiedImageError as error:
         raise DataError(
-            f"{file}: cannot be decoded (it is not one of {', '.join(formats)}); copy or download the image again"
+            f"{file}: cannot be decoded (no readable image of {', '.join(formats)}); copy or download the image again"
         ) from error
     except Exception as error:  # decoders of damaged files raise almost anything
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

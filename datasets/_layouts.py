@@ -68,7 +68,7 @@ def detect(path: Path) -> Layout | None:
     """
     if not path.is_dir():
         return None
-    layouts = (look(path) for look in (_coco, _export_of_splits, _single_export, _voc, _yolo, _other))
+    layouts = (look(path) for look in (_coco, _export_of_splits, _single_export, _voc, _yolo, _other, _empty))
     try:
         return next((layout for layout in layouts if layout is not None), None)
     except OSError as error:
@@ -164,6 +164,13 @@ def _other(path: Path) -> Layout | None:
             if (folder / name).is_file():
                 return Layout(description, {}, f"{folder / name}: {description}; export or convert it as COCO: {COCO}")
     return None
+
+
+def _empty(path: Path) -> Layout | None:
+    """A folder annotations/ without any annotation file, beside something else than class folders."""
+    if not (path / "annotations").is_dir() or (path / "train").is_dir():
+        return None
+    return Layout("a COCO folder", {}, f"{path}/annotations/instances_train*.json: missing; a COCO folder has {COCO}")
 
 
 def _to_convert(file: Path | None, description: str, kind: str) -> Layout | None:

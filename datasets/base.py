@@ -264,7 +264,8 @@ class MaskSet:
         notices = [*self.preparation]
         for name, split in (("train", self.train), ("val", self.val)):
             if text := empty_classes(f"{self.path}: {name}", "pixel", self.classes, self._contained(split)):
-                notices.append(f"{text}; {100 * split.census.ignored:.0f} % of the pixels are ignored")
+                share = f"{100 * split.census.ignored:.0f} %"
+                notices.append(text if share == "0 %" else f"{text}; {share} of the pixels are ignored")
         return tuple(notices)
 
     def _contained(self, split: MaskSplit) -> list[bool]:

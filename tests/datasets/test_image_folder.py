@@ -13,6 +13,7 @@ from torchvision.datasets import ImageFolder
 from kdbench import datasets
 from kdbench.datasets import DataError, _image_folder, _images
 from kdbench.datasets.base import FileSplit, ImageSet
+from kdbench.tasks.classification import ClassificationTask
 
 FILES = ("b.JPEG", "a.png", "c.webp", "d.bmp", "e.jpg")
 
@@ -61,6 +62,33 @@ def test_test_stands_in_for_val_where_there_is_none(folder: Path) -> None:
     (folder / "val").mkdir()
     with pytest.raises(DataError, match="val: holds no class folder"):
         open_at(folder)
+
+
+def test_valid_is_preferred_to_test_and_both_are_reported(folder: Path) -> None:
+    (folder / "val").rename(folder / "valid")
+    (folder / "test" / "Ant").mkdir(parents=True)
+    data = open_at(folder)
+    assert isinstance(data.val, FileSplit) and data.val.files[0] == folder / "valid" / "Ant" / "v.jpg"
+    assert data.notices == (f"{folder / 'valid'} is used for validation, {folder / 'test'} is not used",)
+
+
+def test_full_verification_decodes_every_image(folder: Path) -> None:
+    file = folder / "train" / "cat" / "e.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(file, "PNG")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+    data = open_at(folder)
+    ClassificationTask.verify(data)
+    with pytest.raises(DataError, match=r"cat/e\.jpg: cannot be decoded"):
+        ClassificationTask.verify(data, full=True)
+
+
+def test_only_formats_of_photographs_are_decoded(folder: Path) -> None:
+    (folder / "train" / "cat" / "e.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n\xff\xd9")
+    data = open_at(folder)
+    with pytest.raises(DataError, match=r"cat/e\.jpg: cannot be decoded \(no readable image of JPEG, PNG"):
+        ClassificationTask.verify(data, full=True)
 
 
 def test_nested_images_count_and_hidden_ones_do_not(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdbench.datasets import DataError
 from kdbench.tasks import coco_eval
 
 
@@ -95,6 +96,43 @@ def test_perfect_detections_score_a_hundred_and_the_class_without_objects_counts
     for metrics in both(*written(tmp_path, scene), found):
         assert metrics["ap"] == pytest.approx(100) and metrics["ap_small"] == pytest.approx(100)
         assert metrics["ar100"] == pytest.approx(100) and metrics["ar1"] < 60
+
+
+@pytest.mark.parametrize("first", [0, 2**53 + 1, 10**30])
+def test_ids_of_any_size_and_from_zero_score_the_same(first: int, tmp_path: Path) -> None:
+    scene = truth(7)
+    for i, one in enumerate(scene["annotations"]):
+        one["id"] = 1 + i
+    found = detections(scene, 7)
+    expected = both(*written(tmp_path, scene), found)
+    (tmp_path / "renumbered").mkdir()
+    for name, entries in (("id", scene["images"]), ("image_id", scene["annotations"]), ("image_id", found)):
+        for one in entries:
+            one[name] += first - 10
+    for name, entries in (("id", scene["categories"]), ("category_id", scene["annotations"]), ("category_id", found)):
+        for one in entries:
+            one[name] += first
+    for i, one in enumerate(scene["annotations"]):
+        one["id"] = first + i
+    assert both(*written(tmp_path / "renumbered", scene), found) == expected
+
+
+def test_the_truth_as_detections_scores_a_hundred_with_annotation_ids_from_zero(tmp_path: Path) -> None:
+    scene = truth(7, crowds=False)
+    for i, one in enumerate(scene["annotations"]):
+        one["id"] = i
+    keys = ("image_id", "category_id", "bbox")
+    found = [{name: one[name] for name in keys} | {"score": 0.9} for one in scene["annotations"]]
+    for metrics in both(*written(tmp_path, scene), found):
+        assert metrics["ap"] == pytest.approx(100)
+
+
+def test_detections_of_an_image_that_is_not_listed_are_refused(tmp_path: Path) -> None:
+    scene = truth(7)
+    file, images = written(tmp_path, scene)
+    stray = [detections(scene, 7)[0] | {"image_id": 9999}]
+    with pytest.raises(DataError, match="instances_val.json: lists no image or category 9999 of the detections"):
+        coco_eval.evaluate(file, images, stray, True)
 
 
 def test_no_detections_at_all_score_zero(tmp_path: Path) -> None:

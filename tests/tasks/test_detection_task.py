@@ -158,6 +158,11 @@ def test_a_batch_larger_than_the_data_set_is_refused(folder: CocoFolder) -> None
         DetectionTask(folder, recipe_of(batch_size=7), 5)
 
 
+def test_an_image_of_which_nothing_is_left_at_the_recipes_size_is_named(folder: CocoFolder) -> None:
+    with pytest.raises(SpecError, match=r"0\.png: is 50x40 pixels, and nothing is left .*--set image\.longer=2"):
+        DetectionTask(folder, recipe_of(shorter=1, longer=1), 5)
+
+
 def test_endless_batches_go_on_epoch_after_epoch(folder: CocoFolder) -> None:
     task = task_of(folder)
     stream = task.endless(CPU, "prepare")
