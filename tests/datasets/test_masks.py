@@ -19,7 +19,6 @@ from kdbench.datasets import DataError, cityscapes, digits
 from kdbench.datasets._scenes import VERSION
 from kdbench.datasets.base import IGNORE_INDEX, MaskSet
 from kdbench.methods.base import IGNORE_INDEX as METHODS_IGNORE_INDEX
-from kdbench.tasks.segmentation import SegmentationTask
 
 REAL = "KDBENCH_TEST_DATA"
 STREETS = {"train": 12, "val": 6}
@@ -211,65 +210,6 @@ def test_masks_of_a_large_split_are_decoded_by_full_verification_alone(
     train.verify()
     with pytest.raises(DataError, match=r"masks/train/a\.png: contains label 2"):
         train.verify(full=True)
-
-
-def test_classes_without_a_pixel_are_reported_with_the_share_that_is_ignored(folder: Path) -> None:
-    (folder / "classes.txt").write_text("sky\nroad\ncar\nbus\n")
-    data = open_at(folder)
-    data.check_classes()
-    assert data.empty_classes == ("bus",)
-    assert data.notices == tuple(
-        f"{folder}: {split}: 1 of 4 classes have no pixel: 'bus'; 25 % of the pixels are ignored"
-        for split in ("train", "val")
-    )
-
-
-@pytest.mark.parametrize(
-    ("train", "val", "message"),
-    [
-        ((0, 255), (0, 1), r"mine: the training masks hold only the class 'sky', and 75 % .*gray levels 0 to 2"),
-        ((255, 255), (0, 1), r"mine: the training masks hold no class, and 100 % of their pixels are ignored"),
-        ((0, 1), (255, 255), r"mine: the validation masks hold no class"),
-    ],
-)
-def test_masks_without_two_classes_are_refused(
-    folder: Path, train: tuple[int, int], val: tuple[int, int], message: str
-) -> None:
-    for split, (left, right) in (("train", train), ("val", val)):
-        for file in (folder / "masks" / split).iterdir():
-            Image.fromarray(np.array([[left, right, right, right]] * 3, dtype=np.uint8)).save(file)
-    with pytest.raises(DataError, match=message):
-        SegmentationTask.verify(open_at(folder, ignore_index=255))
-
-
-def test_a_class_that_is_in_a_late_mask_alone_is_found(folder: Path) -> None:
-    Image.fromarray(np.zeros((3, 4), dtype=np.uint8)).save(folder / "masks/train/a.png")
-    assert open_at(folder).empty_classes == ()
-
-
-def test_an_image_is_turned_by_its_tag_where_its_mask_is(folder: Path) -> None:
-    tag = Image.Exif()
-    tag[0x0112] = 6
-    Image.new("RGB", (3, 4), (200, 30, 60)).save(folder / "images/train/a.webp", exif=tag)
-    data = open_at(folder)
-    assert data.train.load(0)[0].shape == (3, 4, 3)
-    assert data.notices == (
-        f"{folder}: train: 1 images are turned by their orientation tag, as the size of their masks is",
-    )
-
-
-@pytest.mark.parametrize("name", ["masks/train/a.png", "images/train/a.webp", "classes.txt"])
-def test_a_pipe_in_place_of_a_file_is_refused_at_once(folder: Path, name: str) -> None:
-    (folder / name).unlink()
-    os.mkfifo(folder / name)
-    with pytest.raises(DataError, match=rf"{name}: cannot be .*\(is a pipe, not a file\)"):
-        open_at(folder)
-
-
-def test_a_folder_called_valid_is_used_for_validation(folder: Path) -> None:
-    for kind in ("images", "masks"):
-        (folder / kind / "val").rename(folder / kind / "valid")
-    assert open_at(folder).notices == (f"{folder / 'images' / 'valid'} is used for validation",)
 
 
 def test_hidden_files_and_a_byte_order_mark_do_not_count(folder: Path) -> None:
