@@ -24,6 +24,10 @@ class TeacherError(ValueError):
     """A teacher cannot be used; the message says why and the fix."""
 
 
+class DeviceError(RuntimeError):
+    """A device cannot be used; the message says why."""
+
+
 class LoaderError(RuntimeError):
     """A batch could not be prepared; the message says why, and the fix where the loader processes are the reason."""
 
@@ -32,7 +36,7 @@ class DivergedError(ArithmeticError):
     """A loss term, a weight or a buffer of a run is not finite."""
 
 
-USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError, LoaderError)
+USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError, DeviceError, LoaderError)
 """With `methods.base.MethodError`, which is imported only where methods are."""
 
 

@@ -8,29 +8,36 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-from filelock import FileLock, Timeout
-
 from ..errors import StoreError
 from ..records.row import Row, Status
-from ..records.store import Store, write_atomically
+from ..records.store import InvalidRow, Store, Version, write_atomically
 from ..spec.run import Run
 from ..spec.schema import digest
-from ..train.job import Job, JobSettings
+from ..train.checkpointing import CHECKPOINT
+from ..train.checkpointing import delete as delete_checkpoints
+from ..train.job import WITH_PARENT, Job, JobSettings
 from ..train.result import row_without_result
-from .base import FINISHED, PlannedJob
+from .base import FINISHED, PlannedJob, is_stale
+from .leases import Holder, Leases
+from .probe import probe_now
 from .progress import Display, JobDisplay
+
+POLL = 2.0
+"""Seconds between looks at what other commands train."""
+
+DAMAGED_ROW = "row.damaged.json"
 
 
 class LocalEngine:
-    """Runs the jobs of a plan on this machine.
+    """Runs the jobs of a plan on this machine, beside other commands that work on the same results folder.
 
     Args:
         settings: what all jobs have in common.
@@ -42,51 +49,42 @@ class LocalEngine:
         self.settings, self.slots, self.timeout = settings, list(slots), timeout
         self.store = Store(settings.results)
         self.lock = threading.Lock()
-        self.processes: set[subprocess.Popen[str]] = set()
+        self.processes: dict[subprocess.Popen[str], list[Run]] = {}
         self.stopped = False
+        self.lost: set[str] = set()
 
     def execute(self, jobs: Sequence[PlannedJob], runs: Sequence[Run]) -> list[Row]:
         """Run every job, those of teachers first; returns the rows of all `runs` of the plan that have one.
 
+        A run that another command trains is waited for.
+
         Raises:
-            StoreError: the results folder cannot be written or is in use by another command; nothing was started.
+            StoreError: the results folder cannot be written.
         """
-        with self._locked():
-            self._run_all(jobs, len(runs))
-        rows = [self.store.row(run.id) for run in runs]
-        return [row for row in rows if row is not None]
+        if jobs:
+            with Leases(self.settings.results, self._stop_lost) as leases:
+                _Grid(self, leases, Display(len(runs), len(runs) - sum(len(job.runs) for job in jobs))).run(jobs)
+        rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
+        self._delete_leftovers(rows)
+        return rows
 
-    def _run_all(self, jobs: Sequence[PlannedJob], total: int) -> None:
-        waiting = [job for job in map(self._unfinished, jobs) if job.runs]
-        running: dict[Future[None], tuple[PlannedJob, str]] = {}
-        free = list(self.slots)
-        display = Display(total, total - sum(len(job.runs) for job in waiting))
-        with display, ThreadPoolExecutor(len(self.slots)) as pool:
-            try:
-                while waiting or running:
-                    while free and (job := self._next(waiting, [job for job, _ in running.values()])):
-                        waiting.remove(job)
-                        device = free.pop(0)
-                        future = pool.submit(self._guarded, list(job.runs), device, job.threads, display)
-                        running[future] = job, device
-                    for done in wait(running, return_when=FIRST_COMPLETED).done:
-                        free.append(running.pop(done)[1])
-                        done.result()
-            except BaseException:
-                self._stop_all()
-                raise
+    def _delete_leftovers(self, rows: Sequence[Row]) -> None:
+        """Delete checkpoints of finished runs that were killed before they did so."""
+        leases = Leases(self.settings.results)
+        for row in rows:
+            folder = self.store.folder(row.run.id)
+            if row.status == "done" and (folder / CHECKPOINT).exists() and not leases.is_held(row.run.id):
+                with suppress(OSError):  # in a folder that cannot be written they can stay
+                    delete_checkpoints(folder)
 
-    def _unfinished(self, job: PlannedJob) -> PlannedJob:
-        """The job without what another command has finished since the plan was made."""
-        rows = {run.id: self.store.row(run.id) for run in job.runs}
-        return replace(job, runs=tuple(run for run in job.runs if getattr(rows[run.id], "status", "") not in FINISHED))
-
-    def _next(self, waiting: Sequence[PlannedJob], running: Sequence[PlannedJob]) -> PlannedJob | None:
+    def _next(
+        self, waiting: Sequence[PlannedJob], running: Sequence[PlannedJob], elsewhere: Sequence[PlannedJob] = ()
+    ) -> PlannedJob | None:
         """The next job: of those whose teachers have ended, the one that most runs wait for or belong to.
 
         On a CPU no two jobs of one cohort run at a time: each has all of the cohort's threads.
         """
-        unfinished = {run.id for job in (*waiting, *running) for run in job.runs}
+        unfinished = {run.id for job in (*waiting, *running, *elsewhere) for run in job.runs}
         students = Counter(run.teacher.id for job in waiting for run in job.runs if run.teacher)
         busy = {job.cohort for job in running} if "cpu" in self.slots else set()
         ready = [
@@ -96,16 +94,22 @@ class LocalEngine:
         ]
         return max(ready, key=lambda job: sum(1 + students[run.id] for run in job.runs), default=None)
 
-    def _guarded(self, runs: list[Run], device: str, threads: int, display: Display) -> None:
-        """One job; whatever goes wrong in it is the status of its runs alone."""
+    def guarded(self, runs: list[Run], device: str, threads: int, display: Display) -> str:
+        """One job; whatever goes wrong in it is the status of its runs alone. Returns why the device failed, if so."""
+        before = {run.id: self.store.version(run.id) for run in runs}
         try:
             self._job(runs, device, threads, display)
         except Exception as error:  # noqa: BLE001 - it becomes the runs' status
-            for run in filter(self._unrecorded, runs):
+            for run in self._unrecorded(runs, before):
                 self._record(run, "failed", f"{type(error).__name__}: {error}", device, display)
+        new = [row for row in self._rows(runs) if row and self.store.version(row.run.id) != before[row.run.id]]
+        if device == "cpu" or self.stopped or all(row.status in (*FINISHED, "skipped") for row in new):
+            return ""
+        return probe_now(device).error
 
     def _job(self, runs: list[Run], device: str, threads: int, display: Display) -> None:
-        """One cohort in one process; every run of it has a row afterwards."""
+        """One cohort in one process; every run of it has a new row afterwards."""
+        before = {run.id: self.store.version(run.id) for run in runs}
         if reason := self._teacher_missing(runs):
             ready = [run for run in runs if run.teacher is None]
             for run in runs:
@@ -120,7 +124,7 @@ class LocalEngine:
         finally:
             progress.close()
         if not self.stopped:  # a run that was interrupted has no result
-            for run in filter(self._unrecorded, runs):
+            for run in self._unrecorded(runs, before):
                 self._record(run, status, reason, device, display)
 
     def _process(self, runs: list[Run], device: str, threads: int, progress: JobDisplay) -> tuple[Status, str]:
@@ -129,16 +133,16 @@ class LocalEngine:
         file = self.settings.results / "jobs" / f"{digest([run.id for run in runs])}.json"
         log = file.with_suffix(".log")
         write_atomically(file, job.model_dump_json(indent=1).encode())
-        for run in runs:
-            self.store.row_file(run.id).unlink(missing_ok=True)  # of an earlier try that failed
-        command = [sys.executable, "-m", "kdbench.train.job", str(file)]
+        command = [sys.executable, "-m", "kdbench.train.job", str(file), WITH_PARENT]
         environment = {"OMP_NUM_THREADS": str(threads)} | os.environ | {"PYTHONUNBUFFERED": "1"}
         expired = threading.Event()
         failure: dict[str, Any] = {}
         with (
             log.open("w") as errors,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process,
-            self._watched(process, expired),
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            ) as process,
+            self._watched(process, runs, expired),
         ):
             assert process.stdout is not None
             for line in process.stdout:
@@ -158,7 +162,7 @@ class LocalEngine:
         return "failed", f"the process ended with code {process.returncode} without a reason; see {log}"
 
     @contextmanager
-    def _watched(self, process: subprocess.Popen[str], expired: threading.Event) -> Iterator[None]:
+    def _watched(self, process: subprocess.Popen[str], runs: list[Run], expired: threading.Event) -> Iterator[None]:
         """Stop the process when its time is over or when the whole grid is stopped."""
 
         def expire() -> None:
@@ -169,7 +173,7 @@ class LocalEngine:
         if self.timeout:
             timer.start()
         with self.lock:
-            self.processes.add(process)
+            self.processes[process] = runs
             if self.stopped:  # while this one was starting
                 process.terminate()
         try:
@@ -177,18 +181,23 @@ class LocalEngine:
         finally:
             timer.cancel()
             with self.lock:
-                self.processes.discard(process)
+                self.processes.pop(process, None)
 
     def _record(self, run: Run, status: Status, reason: str, device: str, display: Display) -> None:
         event = {"status": status, "reason": reason, "metrics": {}}
         try:
-            self.store.write(row_without_result(run, status, reason, torch.device(device)))
+            self.store.write(row_without_result(run, status, reason, device))
         except StoreError as error:
             event["reason"] = f"{reason}; and {error}"
         display.finished(run, event)
 
-    def _unrecorded(self, run: Run) -> bool:
-        return self.store.row(run.id) is None
+    def _unrecorded(self, runs: Sequence[Run], before: Mapping[str, Version]) -> list[Run]:
+        """Runs whose row is still what it was; of a run that another process has taken over, none is missing."""
+        versions = {run.id: self.store.version(run.id) for run in runs if run.id not in self.lost}
+        return [run for run in runs if run.id in versions and versions[run.id] == before[run.id]]
+
+    def _rows(self, runs: Sequence[Run]) -> list[Row | None]:
+        return [self.store.row(run.id) for run in runs]
 
     def _teacher_missing(self, runs: list[Run]) -> str:
         for run in runs:
@@ -199,26 +208,145 @@ class LocalEngine:
                     return f"its teacher {run.teacher.student} {how}"
         return ""
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the results folder: two commands in one folder would train the same runs into the same files."""
-        file = self.settings.results / ".lock"
-        if not file.exists():
-            write_atomically(file, b"")  # says what to do where the folder cannot be written
-        try:
-            with FileLock(file, timeout=0):
-                yield
-        except Timeout as error:
-            raise StoreError(
-                f"{self.settings.results} is in use by another kdbench run; wait for it, or choose another folder with "
-                "--results"
-            ) from error
+    def _stop_lost(self, run_id: str) -> None:
+        """Stop the job of a run that another process has taken over."""
+        with self.lock:
+            self.lost.add(run_id)
+            for process, runs in self.processes.items():
+                if run_id in [run.id for run in runs]:
+                    process.terminate()
 
-    def _stop_all(self) -> None:
+    def stop_all(self) -> None:
         with self.lock:
             self.stopped = True
             for process in self.processes:
                 process.terminate()
+
+
+class _Grid:
+    """The jobs of a plan, from the first to the last."""
+
+    def __init__(self, engine: LocalEngine, leases: Leases, display: Display) -> None:
+        self.engine, self.leases, self.display, self.store = engine, leases, display, engine.store
+        self.waiting: list[PlannedJob] = []
+        self.elsewhere: list[PlannedJob] = []  # what other commands train
+        self.running: dict[Future[str], tuple[PlannedJob, str]] = {}
+        self.free = list(engine.slots)
+        self.failed_devices: dict[str, str] = {}
+        self.before: dict[str, Version] = {}
+        self.holders: dict[str, Holder] = {}
+
+    def run(self, jobs: Sequence[PlannedJob]) -> None:
+        self.before = {run.id: self.store.version(run.id) for job in jobs for run in job.runs}
+        self.waiting = list(jobs)
+        with self.display, ThreadPoolExecutor(len(self.engine.slots)) as pool:
+            try:
+                while self.waiting or self.elsewhere or self.running:
+                    self._start(pool)
+                    if self.running:
+                        done = wait(self.running, POLL if self.elsewhere else None, FIRST_COMPLETED).done
+                        for future in done:
+                            self._finish(future)
+                    elif self.elsewhere:
+                        time.sleep(POLL)
+                    self._look_elsewhere()
+            except BaseException:
+                self.engine.stop_all()
+                raise
+
+    def _start(self, pool: ThreadPoolExecutor) -> None:
+        """Start jobs while a device is free and one is ready."""
+        if self.failed_devices and not self.free and not self.running:
+            self._give_up()
+        while self.free and (
+            job := self.engine._next(self.waiting, [job for job, _ in self.running.values()], self.elsewhere)
+        ):
+            self.waiting.remove(job)
+            mine, held = self._take(job)
+            if held.runs:
+                self.elsewhere.append(held)
+            if mine.runs:
+                device = self.free.pop(0)
+                future = pool.submit(self.engine.guarded, list(mine.runs), device, mine.threads, self.display)
+                self.running[future] = mine, device
+
+    def _take(self, job: PlannedJob) -> tuple[PlannedJob, PlannedJob]:
+        """The runs of a job whose leases are held here now, and those of other commands; settled ones are in none."""
+        mine, held = [], []
+        for run in job.runs:
+            if holder := self.leases.take(run.id):
+                if self.holders.get(run.id) != holder:
+                    self.display.log(f"{run.display_name}: {holder} trains it; waiting for its result")
+                self.holders[run.id] = holder
+                held.append(run)
+            elif self._is_settled(run):
+                self.leases.release([run.id])
+            else:
+                self._set_aside(run)
+                mine.append(run)
+        return replace(job, runs=tuple(mine)), replace(job, runs=tuple(held))
+
+    def _is_settled(self, run: Run) -> bool:
+        """Whether another command has left a row since the plan was made."""
+        row = self.store.row(run.id)
+        current = row is not None and row.status in FINISHED and not is_stale(row)
+        if row is None or (not current and self.store.version(run.id) == self.before[run.id]):
+            return False
+        self.display.finished(run, {"status": row.status, "reason": row.reason, "metrics": _last(row)})
+        return True
+
+    def _set_aside(self, run: Run) -> None:
+        """Keep a damaged row under another name; its run is done again."""
+        found = self.store.read(run.id)
+        if isinstance(found, InvalidRow):
+            found.path.replace(found.path.with_name(DAMAGED_ROW))
+            self.display.log(f"{found.path}: {found.reason}; it was set aside as {DAMAGED_ROW}")
+            self.before[run.id] = None
+
+    def _finish(self, future: Future[str]) -> None:
+        job, device = self.running.pop(future)
+        error = future.result()
+        self.leases.release([run.id for run in job.runs])
+        if error and device not in self.failed_devices:
+            self.failed_devices[device] = error
+            self.free = [each for each in self.free if each != device]
+            self.display.log(f"{device} cannot be used any more and is set aside: {error}")
+        if device not in self.failed_devices:
+            self.free.append(device)
+            return
+        if self.free or self.running:
+            again = [
+                run
+                for run, row in zip(job.runs, self.engine._rows(job.runs), strict=True)
+                if row is None or row.status not in FINISHED
+            ]
+            self.before |= {run.id: self.store.version(run.id) for run in again}
+            if again:
+                self.display.again(len(again))
+                self.waiting.append(replace(job, runs=tuple(again)))
+
+    def _look_elsewhere(self) -> None:
+        """Jobs of other commands that have ended, or whose process has, are taken up again."""
+        still: list[PlannedJob] = []
+        for job in self.elsewhere:
+            free = tuple(run for run in job.runs if not self.leases.is_held(run.id))
+            if free:
+                self.waiting.append(replace(job, runs=free))
+            if held := tuple(run for run in job.runs if run not in free):
+                still.append(replace(job, runs=held))
+        self.elsewhere = still
+
+    def _give_up(self) -> None:
+        """No device is left: what waits ends as failed."""
+        errors = "; ".join(f"{device}: {error}" for device, error in self.failed_devices.items())
+        for job in (*self.waiting, *self.elsewhere):
+            for run in job.runs:
+                self.engine._record(run, "failed", f"no device is left ({errors})", "cpu", self.display)
+        self.waiting, self.elsewhere = [], []
+
+
+def _last(row: Row) -> dict[str, float]:
+    return row.metrics.last if row.metrics else {}
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -53,6 +53,11 @@ class Display:
     def job(self, runs: Sequence[Run]) -> JobDisplay:
         return JobDisplay(self, runs)
 
+    def again(self, count: int) -> None:
+        """Runs that were finished are done again."""
+        self.done -= count
+        self.progress.update(self.grid, completed=self.done)
+
     def finished(self, run: Run, event: dict[str, Any]) -> None:
         self.done += 1
         self.progress.update(self.grid, completed=self.done)

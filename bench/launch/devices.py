@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 
+from ..engines.probe import probe
 from ..errors import SpecError
+from ..records import environment
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
 
@@ -19,20 +22,36 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def usable(names: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The devices, each tried; every CUDA device or the CPU where none is named.
+def usable(names: tuple[str, ...] | None, log: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:
+    """The devices that can be used; every CUDA device or the CPU where none is named.
+
+    Each is tried in a process of its own. One that fails is left out and logged where others can be used.
 
     Raises:
-        SpecError: one does not exist here.
+        SpecError: one does not exist here, or none can be used.
     """
     names = names or tuple(f"cuda:{i}" for i in range(torch.cuda.device_count())) or ("cpu",)
+    there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
     for name in names:
         try:
-            torch.zeros(1, device=name)
-        except (RuntimeError, AssertionError) as error:
-            there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+            kind = torch.device(name).type
+        except RuntimeError as error:
             raise SpecError(f"--device {name}: {str(error).splitlines()[0]}; available: {there}") from error
-    return names
+        if kind not in ("cpu", "cuda"):
+            raise SpecError(f"--device {name}: is no CPU and no CUDA device; available: {there}")
+    errors = {name: probe(name).error for name in dict.fromkeys(names) if name != "cpu"}
+    good = tuple(name for name in names if not errors.get(name))
+    for name, reason in errors.items():
+        if reason and not good:
+            raise SpecError(f"--device {name}: {reason}; available: {there}")
+        if reason:
+            log(f"{name} cannot be used and is left out: {reason}")
+    return good
+
+
+def machine(device: str) -> str:
+    """The name of a device's machine, as rows have it."""
+    return environment.describe(torch.device("cpu")).machine if device == "cpu" else probe(device).machine
 
 
 def slots(devices: tuple[str, ...], scale: Scale, request: RunRequest) -> tuple[str, ...]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
+from ..engines.base import is_stale
 from ..grid.plan import Plan
-from ..records import environment
 from ..records.row import Row
 from ..spec.run import Run
 from ..text import counted
 from .cost import duration, operations, seconds
+from .devices import machine as machine_of
 from .memory import Memory, Split, bank_bytes
 from .planning import FinalPlan
-from .schedule import ScheduledCohort
+from .schedule import Schedule, ScheduledCohort
 from .tracing import UntracedError
 
 Log = Callable[[str], None]
@@ -29,7 +28,8 @@ def explain(final: FinalPlan, log: Log) -> None:
         f"({data.train_images} + {data.val_images} images, {data.classes} classes, {data.fingerprint}); "
         f"{len(schedule.finished)} finished before"
     )
-    machine = environment.describe(torch.device(final.slots[0])).machine
+    _log_rerun(schedule, log)
+    machine = machine_of(final.slots[0])
     rows = list(schedule.finished.values())
     times: list[float | None] = []
     for cohort in schedule.cohorts:
@@ -43,6 +43,22 @@ def explain(final: FinalPlan, log: Log) -> None:
     _log_milestones(final, log)
     _log_banks(final.plan, log)
     _log_skipped(final.plan, log)
+
+
+def _log_rerun(schedule: Schedule, log: Log) -> None:
+    """Rows that do not count, and those of which it is not known whether they should."""
+    for file in schedule.damaged:
+        log(f"  damaged: {file.path}: {file.reason}; its run is done again")
+    if schedule.stale:
+        names = ", ".join(sorted({row.run.method for row in schedule.stale}))
+        log(
+            f"  stale: {counted(len(schedule.stale), 'run')} of {names}, whose code has changed since; done again "
+            "(--keep-stale keeps the rows)"
+        )
+    if kept := sum(is_stale(row) for row in schedule.finished.values()):
+        log(f"  stale and kept: {counted(kept, 'row')} of methods whose code has changed since")
+    if unknown := sum(row.code is None for row in schedule.finished.values()):
+        log(f"  kept: {counted(unknown, 'row')} of earlier versions; whether the method's code changed is not known")
 
 
 def _line(cohort: ScheduledCohort, final: FinalPlan, time: float | None, exact: bool) -> str:
@@ -122,7 +138,8 @@ def _log_milestones(final: FinalPlan, log: Log) -> None:
     for recipe in recipes.values():
         if recipe.schedule == "step" and recipe.epochs in epochs:
             places = f"milestones {list(recipe.milestones)}" if recipe.milestones else "no milestone, a constant rate"
-            log(f"  recipe {recipe.name}: {recipe.epochs} epochs, {places}; --set milestones=[...] sets others")
+            epochs_and_places = f"{counted(recipe.epochs, 'epoch')}, {places}"
+            log(f"  recipe {recipe.name}: {epochs_and_places}; --set milestones=[...] sets others")
 
 
 def _log_banks(plan: Plan, log: Log) -> None:

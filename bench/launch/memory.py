@@ -22,6 +22,7 @@ import torch
 from kdbench import methods
 
 from .. import networks, tasks
+from ..engines.probe import probe
 from ..grid.cohorts import divided
 from ..spec.recipe import Recipe
 from ..spec.run import Run
@@ -159,7 +160,7 @@ def available(device: str, root: Path = Path("/")) -> int:
         root: where `proc` and `sys` are.
     """
     if device != "cpu":
-        return int(torch.cuda.mem_get_info(device)[0])
+        return probe(device).free
     file = root / "proc" / "meminfo"
     if not file.exists():
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all memory: not on Linux

@@ -67,7 +67,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
         SpecError, MethodError, DataError, CheckpointError, StoreError: whatever is wrong with the request, before any
             work.
     """
-    devices = usable(request.devices)
+    devices = usable(request.devices, log)
     tables = _with_pairs(tables, request, log)
     if request.data is not None:
         tables = _tables_for(tables, request.data, request.scale or "full", log)
@@ -149,7 +149,7 @@ def _final_plan(
     settings = _settings(scale, request, given.files)
     taken = slots(devices, scale, request)
     memory = _memory(plan, task.stored_size(opened), settings, taken, request.memory)
-    schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain)
+    schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain, request.keep_stale)
     return FinalPlan(tuple(given.tables), request, scale, data, plan, schedule, memory, settings, taken)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..engines.base import FINISHED, PlannedJob
+from ..engines.base import FINISHED, PlannedJob, is_stale
 from ..errors import StoreError
 from ..grid.plan import Plan
 from ..records.row import Row
-from ..records.store import InvalidRow, Store, read_row
+from ..records.store import InvalidRow, Store
 from ..spec.run import Run
 from .devices import cores
 from .memory import Memory, Split
@@ -41,15 +41,21 @@ class Schedule:
         cohorts: in order.
         jobs: what is to be done, teachers first.
         finished: rows of finished runs, by id.
+        stale: rows of finished runs that are done again, because the code of their method has changed since.
+        damaged: files in place of rows, whose runs are done again.
     """
 
     runs: tuple[Run, ...]
     cohorts: tuple[ScheduledCohort, ...]
     jobs: tuple[PlannedJob, ...]
     finished: Mapping[str, Row]
+    stale: tuple[Row, ...] = ()
+    damaged: tuple[InvalidRow, ...] = ()
 
 
-def make_schedule(plan: Plan, store: Store, memory: Memory, slots: Sequence[str], exact: bool = False) -> Schedule:
+def make_schedule(
+    plan: Plan, store: Store, memory: Memory, slots: Sequence[str], exact: bool = False, keep_stale: bool = False
+) -> Schedule:
     """The jobs of a plan.
 
     Args:
@@ -58,11 +64,15 @@ def make_schedule(plan: Plan, store: Store, memory: Memory, slots: Sequence[str]
         memory: what a job has.
         slots: the device of each job that runs at a time.
         exact: estimate the memory of every cohort, which takes seconds, and not only where it may be too much.
+        keep_stale: finished rows count though the code of their method has changed since.
 
     Raises:
-        StoreError: a file in place of a row is not one.
+        StoreError: a file in place of a row cannot be read, or is of another version of kdbench.
     """
-    finished = _finished(plan, store)
+    finished, damaged = _finished(plan, store)
+    stale = () if keep_stale else tuple(row for row in finished.values() if is_stale(row))
+    for row in stale:
+        del finished[row.run.id]
     threads = threads_of(plan, slots)
     cohorts: list[ScheduledCohort] = []
     jobs: list[PlannedJob] = []
@@ -72,7 +82,7 @@ def make_schedule(plan: Plan, store: Store, memory: Memory, slots: Sequence[str]
             split = memory.split(unfinished, exact) if unfinished else Split((), "")
             jobs += [PlannedJob(part, len(cohorts), threads[part[0].id]) for part in split.parts]
             cohorts.append(ScheduledCohort(stage, runs, unfinished, split))
-    return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished)
+    return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished, stale, damaged)
 
 
 def threads_of(plan: Plan, slots: Sequence[str]) -> dict[str, int]:
@@ -90,13 +100,16 @@ def threads_of(plan: Plan, slots: Sequence[str]) -> dict[str, int]:
     return threads
 
 
-def _finished(plan: Plan, store: Store) -> dict[str, Row]:
-    finished = {}
+def _finished(plan: Plan, store: Store) -> tuple[dict[str, Row], tuple[InvalidRow, ...]]:
+    """Rows of finished runs, and damaged files."""
+    finished: dict[str, Row] = {}
+    damaged: list[InvalidRow] = []
     for run in plan.runs:
-        file = store.row_file(run.id)
-        row = read_row(file) if file.exists() else None
+        row = store.read(run.id)
+        if isinstance(row, InvalidRow) and not row.damaged:
+            raise StoreError(f"{row.path} is no result row ({row.reason}); move it away and its run is done again")
         if isinstance(row, InvalidRow):
-            raise StoreError(f"{file} is no result row ({row.reason}); move it away and its run is done again")
-        if row is not None and row.status in FINISHED:
+            damaged.append(row)
+        elif row is not None and row.status in FINISHED:
             finished[run.id] = row
-    return finished
+    return finished, tuple(damaged)

@@ -30,7 +30,7 @@ class ChecksumWriter:
         self.checksum, self.last = 0, b""
 
     def save(self, content: Mapping[str, Any]) -> None:
-        torch.save(dict(content), self)
+        torch.save(dict(content), self)  # type: ignore[arg-type]
         assert self.last == b"\0\0", "an archive without a comment ends in its length"
         self._pass_on(b"\x16\x00kdbench crc32:%08x" % self.checksum)
 

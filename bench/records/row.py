@@ -18,6 +18,9 @@ from pydantic import (
 from ..spec.run import Run
 from .history import Epoch, History, Percent, Record, Scores
 
+__all__ = ["SCHEMA", "Cost", "Environment", "Epoch", "Metrics", "Record", "Result", "Row", "Status"]
+__all__ += ["StudentRecord", "TeacherRecord"]
+
 SCHEMA = 1
 
 NAME = r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,99}"

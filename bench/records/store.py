@@ -12,6 +12,14 @@ from .atomic import write_atomically
 from .row import Row
 from .row_file import InvalidRow, RowReader, encode, read_row
 
+__all__ = [
+    "InvalidRow", "Store", "Version", "read_all", "read_row", "read_rows", "row_files", "run_of", "share_equal_parts",
+    "write_atomically",
+]  # fmt: skip
+
+Version = tuple[int, int, int] | None
+"""Of a row's file: time, number and size."""
+
 
 class Store:
     """The folder of runs: `<root>/<id>/` holds one run's row, checkpoint and student."""
@@ -34,6 +42,14 @@ class Store:
         """What is in place of a run's row; None where nothing is."""
         path = self.row_file(run_id)
         return read_row(path, run_id) if path.exists() else None
+
+    def version(self, run_id: str) -> Version:
+        """What changes whenever a run's row is written; None where it has none."""
+        try:
+            status = self.row_file(run_id).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino, status.st_size
 
     def write(self, row: Row) -> Path:
         """Write a row atomically; returns its file.

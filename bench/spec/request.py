@@ -228,6 +228,9 @@ class RunRequest:
         "Stop a job after this many minutes.", min=0.01, max=1e6, parse=partial(finite, name="timeout")
     )
     equal_cost: bool = option("Also train `none` for as long as each method takes.", default=False, name="--equal-cost")
+    keep_stale: bool = option(
+        "Keep finished runs whose method's code has changed since.", default=False, name="--keep-stale"
+    )
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")
     data_root: Path = field(default_factory=data_root)

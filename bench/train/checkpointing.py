@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import CheckpointError
 from ..networks.base import Network
 from ..records import checkpoint as checkpoints
+from ..records.checksum import is_intact
 from ..records.row import Epoch
 from .student import EpochStats, Student
 
@@ -73,7 +74,7 @@ def _content(path: Path, student: Student, log: Callable[[str], None]) -> dict[s
     try:
         content: dict[str, Any] = checkpoints.read(path)
     except CheckpointError as error:
-        if not path.is_file() or checkpoints.is_intact(path):
+        if not path.is_file() or is_intact(path):
             raise
         aside = path.with_name(DAMAGED)
         path.replace(aside)

@@ -7,7 +7,9 @@ progress as JSON lines; nothing else is printed on standard output.
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -18,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kdbench.datasets.base import DataError
 
 from .. import tasks
-from ..errors import TeacherError
+from ..errors import DeviceError, TeacherError
 from ..networks.base import Network
 from ..records import checkpoint
 from ..records.row import Row
@@ -31,6 +33,9 @@ from .frozen_teacher import MeasuredTeacher, load_teacher, measure_teacher
 from .loop import Report, train
 from .result import finish, keep, row_without_result
 from .student import Student
+
+WITH_PARENT = "--with-parent"
+"""Option of a job that ends with the process that started it."""
 
 
 class JobSettings(BaseModel):
@@ -169,7 +174,32 @@ def _task(job: Job, run: Run) -> Task:
     return task(data, run.recipe, run.data_seed, job.workers)
 
 
+def _end_with_parent() -> None:
+    """End this process with the one that started it, which holds the other end of standard input."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)  # each run is resumed from where it was saved
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _check_device(name: str) -> None:
+    """Try a device before any run is blamed.
+
+    Raises:
+        DeviceError: it cannot be used.
+    """
+    try:
+        torch.zeros(1, device=name).add_(1).cpu()
+    except (RuntimeError, AssertionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeviceError(f"{name} cannot be used: {first}; name others with --device") from error
+
+
 def main() -> None:
+    if WITH_PARENT in sys.argv[2:]:
+        _end_with_parent()
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     lines = sys.stdout
     sys.stdout = sys.stderr  # libraries print; progress must stay readable
@@ -181,6 +211,7 @@ def main() -> None:
             sys.exit("the parent closed the pipe")  # the run is resumed from where it was saved
 
     try:
+        _check_device(job.device)
         execute(job, report)
     except Exception as error:
         report({"event": "error", "status": status_of(error)[0], "reason": status_of(error)[1]})

@@ -6,9 +6,10 @@ bitwise equal to those of a run that is trained alone. When a student diverges o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
@@ -29,13 +30,15 @@ Item = TypeVar("Item")
 
 READ_EVERY = 10  # steps between readings of the losses, and between progress reports
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
+SAVE_SHARE = 0.05
+"""Of the time: where saving takes longer than a second, epochs are left out until it takes no more than this."""
 
 
 def train(students: list[Student], task: Task, teacher: Network | None, device: torch.device, report: Report) -> None:
     """Train all students to their last epoch; a student's `status` is None afterwards, or says how it ended early.
 
-    Every student is saved after the phases of its method, at the end of every epoch, and within a long epoch every
-    `SAVE_EVERY` seconds.
+    Every student is saved after the phases of its method, at the end of every epoch that takes long enough (see
+    `SAVE_SHARE`), after the last epoch, and within a long epoch every `SAVE_EVERY` seconds. Its time includes saving.
 
     Args:
         students: new or resumed, of one recipe, data set and seed.
@@ -54,6 +57,19 @@ def train(students: list[Student], task: Task, teacher: Network | None, device: 
         _train_epoch(replace(cohort, students=current), min(later, default=None))
 
 
+@dataclass
+class _Saving:
+    """How long the last saving of all students took, and when it ended; in seconds."""
+
+    took: float = 0.0
+    ended: float = -math.inf
+
+    @property
+    def is_due(self) -> bool:
+        pause = min(SAVE_EVERY, self.took / SAVE_SHARE) if self.took > 1 else 0.0
+        return time.perf_counter() - self.ended >= pause
+
+
 @dataclass(frozen=True)
 class _Cohort:
     """The students that train together, and what they share."""
@@ -63,6 +79,7 @@ class _Cohort:
     teacher: Network | None
     device: torch.device
     report: Report
+    saving: _Saving = field(default_factory=_Saving)
 
     @property
     def active(self) -> list[Student]:
@@ -120,29 +137,53 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
 
 
 def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
-    """Evaluate the students if it is due, and save them; `wall_seconds` include the time up to `counted`."""
+    """Evaluate the students if it is due, and save them; `wall_seconds` include the time from `counted` on."""
     recipe = cohort.recipe
+    last = cohort.students[0].steps == cohort.total_steps
+    save = last or cohort.saving.is_due
+    took = 0.0
     for student in cohort.active:
         with isolate_failures(student):
-            last = student.steps == cohort.total_steps
             # After the last epoch the saved file is evaluated, by the reference evaluator.
             due = (epoch + 1) % recipe.eval_every == 0 and not last
             metrics = cohort.task.evaluate(student.evaluated_network, cohort.device, reference=False) if due else {}
             student.finish_epoch(metrics)
             if last:
                 student.epoch = recipe.epochs
-            student.wall_seconds += time.perf_counter() - counted
-            checkpointing.save(student)
+            begin = _count(student, counted)
+            if save:
+                checkpointing.save(student)
+                took += time.perf_counter() - begin
             cohort.report({"event": "epoch", "run": student.run.id, "epoch": epoch + 1, "metrics": metrics})
+    if save:
+        cohort.saving.took, cohort.saving.ended = took, time.perf_counter()
+    _count_rest(cohort)
 
 
 def _save(cohort: _Cohort, counted: float) -> float:
-    """Save all students; `wall_seconds` include the time up to `counted`, and afterwards up to the returned time."""
-    now = time.perf_counter()
+    """Save all students; their `wall_seconds` include the time up to the returned one."""
+    begin = time.perf_counter()
     for student in cohort.active:
         with isolate_failures(student):
-            student.wall_seconds += now - counted
+            _count(student, counted)
             checkpointing.save(student)
+    cohort.saving.took, cohort.saving.ended = time.perf_counter() - begin, time.perf_counter()
+    return _count_rest(cohort)
+
+
+def _count(student: Student, counted: float) -> float:
+    """Add the time from `counted` until now to a student's `wall_seconds`; returns now."""
+    now = time.perf_counter()
+    student.wall_seconds += now - counted
+    student.counted = now
+    return now
+
+
+def _count_rest(cohort: _Cohort) -> float:
+    """Add what saving took, and the others of the cohort, to all `wall_seconds`; returns now."""
+    now = time.perf_counter()
+    for student in cohort.active:
+        student.wall_seconds += now - student.counted
     return now
 
 

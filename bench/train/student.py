@@ -74,7 +74,8 @@ class Student:
         seconds: of a step by part ("data", "teacher", "student"), one value a finished epoch.
         prepared: the method's phases before the training are over.
         prepare_seconds: of these phases.
-        wall_seconds: of training and evaluation, the rest of the cohort included.
+        wall_seconds: of training, evaluation and saving, the rest of the cohort included.
+        counted: the time up to which they are counted, on the clock of this process.
         epoch_stats: of the current epoch.
     """
 
@@ -102,6 +103,7 @@ class Student:
         self.prepared = False
         self.prepare_seconds = 0.0
         self.wall_seconds = 0.0
+        self.counted = 0.0
         self.epoch_stats = EpochStats()
         self._unread: list[tuple[list[str], Tensor]] = []  # names and values of each step's losses, on the device
 

@@ -132,12 +132,6 @@ def test_a_results_folder_that_cannot_be_written_is_refused_before_any_work(
     assert not (tmp_path / "started").exists()
 
 
-def test_two_commands_in_one_folder_are_refused(plan: Plan, engine: LocalEngine) -> None:
-    other = LocalEngine(engine.settings, ["cpu"])
-    with engine._locked(), pytest.raises(StoreError, match="in use by another kdbench run"):
-        execute(other, plan)
-
-
 def test_a_file_in_place_of_a_row_is_never_deleted(plan: Plan, engine: LocalEngine) -> None:
     file = engine.store.row_file(plan.runs[1].id)
     file.parent.mkdir(parents=True)

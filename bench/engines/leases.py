@@ -1,0 +1,227 @@
+"""Leases: each run of a results folder is trained by one process, though several processes and hosts work on it.
+
+A lease is a file `lease.<n>` in the run's folder, created exclusively; the highest n counts. Its holder rewrites it
+every few seconds. A lease that has not changed for a minute is stale, and whoever creates `lease.<n+1>` takes over.
+No clock is compared with another, and nothing is locked, so any file system will do. On one machine the lease of a
+process that has ended is stale at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..records.atomic import writing
+from ..spec.schema import digest
+
+HEARTBEAT = 10.0  # seconds
+STALE = 60.0  # seconds without a change
+
+NAME = re.compile(r"lease\.(\d{1,9})")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds a lease.
+
+    Attributes:
+        host: name of its machine.
+        process: its number there.
+        scope: of that number: equal for processes that can see each other.
+        started: when the process started, to tell it from a later one of that number; empty where it is not known.
+    """
+
+    host: str
+    process: int
+    scope: str
+    started: str
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host}" if self.process else "another process"
+
+
+UNKNOWN = Holder("", 0, "", "")
+"""Of a lease that is being written."""
+
+
+@dataclass
+class _Held:
+    path: Path
+    beat: int
+    changed: float  # on this process' clock
+
+
+class Leases:
+    """The leases of this process in one results folder; as a context manager it keeps them alive, and releases them.
+
+    Args:
+        root: folder of runs.
+        lost: is called, in another thread, with each run that another process has taken over.
+    """
+
+    def __init__(self, root: Path, lost: Callable[[str], None] = lambda _: None) -> None:
+        self.root, self.lost = root, lost
+        self.me = Holder(platform.node(), os.getpid(), _scope(), _started(os.getpid()))
+        self._nonce = uuid.uuid4().hex
+        self._held: dict[str, _Held] = {}
+        self._seen: dict[Path, tuple[bytes, float]] = {}
+        self._lock = threading.Lock()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, daemon=True)
+
+    def __enter__(self) -> Leases:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self.release([*self._held])
+
+    def take(self, run_id: str) -> Holder | None:
+        """Take the lease of a run; None if it is now held here, else who holds it.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        folder = self.root / run_id
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            number, path = _latest(folder)
+            before = _content(path)
+            if path is not None and not self._is_stale(path, before):
+                return _holder(before)
+            taken = folder / f"lease.{number + 1}"
+            try:
+                descriptor = os.open(taken, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+            except FileExistsError:
+                return _holder(_content(taken))
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(self._text(0))
+            # Meanwhile another process may have taken over, ended, and a third may have begun.
+            if _latest(folder)[0] != number + 1 or _content(path) not in (before, None):
+                taken.unlink(missing_ok=True)
+                return UNKNOWN
+            if path is not None:
+                path.unlink(missing_ok=True)
+            for leftover in folder.glob(".*"):  # temporary files of a process that was killed while writing
+                leftover.unlink(missing_ok=True)
+        with self._lock:
+            self._held[run_id] = _Held(taken, 0, time.monotonic())
+        return None
+
+    def is_held(self, run_id: str) -> bool:
+        """Whether another process holds the lease of a run."""
+        path = _latest(self.root / run_id)[1]
+        return path is not None and not self._is_stale(path, _content(path))
+
+    def release(self, run_ids: Iterable[str]) -> None:
+        """Give up leases; those that were lost stay with their holders."""
+        with self._lock:
+            held = [self._held.pop(run_id) for run_id in run_ids if run_id in self._held]
+        for each in held:
+            # Where the folder is gone or cannot be written any more, the lease becomes stale.
+            with contextlib.suppress(OSError):
+                if self._nonce.encode() in (_content(each.path) or b""):
+                    each.path.unlink()
+
+    def _is_stale(self, path: Path, content: bytes | None) -> bool:
+        """Whether a lease's holder has ended, or has not changed it for long while this process looked."""
+        if content is None:
+            return False  # released just now; the next try takes it
+        holder, now = _holder(content), time.monotonic()
+        if holder.scope == self.me.scope and holder.process and not _is_alive(holder):
+            return True
+        if self._seen.get(path, (b"", 0.0))[0] != content:
+            self._seen[path] = content, now
+        return now - self._seen[path][1] > STALE
+
+    def _keep_alive(self) -> None:
+        while not self._end.wait(HEARTBEAT):
+            with self._lock:
+                held = dict(self._held)
+            for run_id, each in held.items():
+                if not self._beat(each):
+                    with self._lock:
+                        self._held.pop(run_id, None)
+                    self.lost(run_id)
+
+    def _beat(self, held: _Held) -> bool:
+        """Change a lease; False where another process has taken over, or where it could not be changed for too long."""
+        try:
+            if _latest(held.path.parent)[1] != held.path:
+                return False
+            with held.path.open("r+b") as file:
+                file.write(self._text(held.beat + 1))
+        except FileNotFoundError:
+            return False
+        except OSError:  # of a network file system that does not answer for a while
+            return time.monotonic() - held.changed < STALE
+        held.beat, held.changed = held.beat + 1, time.monotonic()
+        return True
+
+    def _text(self, beat: int) -> bytes:
+        """Of one length, so that it can be rewritten in place."""
+        fields = vars(self.me) | {"nonce": self._nonce, "beat": f"{beat:012}"}
+        return json.dumps(fields).encode()
+
+
+def _latest(folder: Path) -> tuple[int, Path | None]:
+    """Number and file of the lease that counts; 0 and None without one."""
+    found = {int(match[1]): folder / name for name in os.listdir(folder) if (match := NAME.fullmatch(name))}
+    number = max(found, default=0)
+    return number, found.get(number)
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path is not None else None
+    except FileNotFoundError:
+        return None
+
+
+def _holder(content: bytes | None) -> Holder:
+    try:
+        fields = json.loads(content or b"")
+        return Holder(str(fields["host"]), int(fields["process"]), str(fields["scope"]), str(fields["started"]))
+    except (ValueError, KeyError, TypeError):
+        return UNKNOWN
+
+
+def _scope() -> str:
+    """Of process numbers: a machine since it was started, and a container on it."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # not on Linux
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return digest(parts)
+
+
+def _is_alive(holder: Holder) -> bool:
+    try:
+        os.kill(holder.process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _started(holder.process) == holder.started
+
+
+def _started(process: int) -> str:
+    """When a process started; empty for one that has ended, or where it is not known."""
+    return next(_fields(process), "")
+
+
+def _fields(process: int) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        if state not in ("Z", "X"):
+            yield fields[18]

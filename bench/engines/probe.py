@@ -1,0 +1,65 @@
+"""Devices are tried in a process of their own, so that a GPU that fails takes nothing with it.
+
+`python -m kdbench.engines.probe cuda:0 cuda:1` prints what each is, as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+TIMEOUT = 180.0  # seconds, the import of torch included
+
+
+class Probed(NamedTuple):
+    """What is known about a device.
+
+    Attributes:
+        error: why it cannot be used; empty if it can.
+        machine: its name and how many of its kind there are.
+        free: bytes.
+    """
+
+    error: str
+    machine: str = ""
+    free: int = 0
+
+
+@cache
+def probe(device: str) -> Probed:
+    """A GPU, as it was when it was first asked for."""
+    return probe_now(device)
+
+
+def probe_now(device: str) -> Probed:
+    """A GPU as it is now; this process does not use it."""
+    command = [sys.executable, "-m", "kdbench.engines.probe", device]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, check=False
+        )
+        return Probed(*json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired:
+        return Probed(f"it did not answer within {TIMEOUT:.0f} s")
+    except (ValueError, IndexError, TypeError):
+        last = (done.stderr.strip().splitlines() or [f"the process ended with code {done.returncode}"])[-1]
+        return Probed(last)
+
+
+def _probed(device: str) -> Probed:
+    from ..records.environment import describe
+
+    try:
+        torch.zeros(1, device=device).add_(1).cpu()
+        return Probed("", describe(torch.device(device)).machine, int(torch.cuda.mem_get_info(device)[0]))
+    except Exception as error:  # noqa: BLE001 - whatever a driver raises is why the device cannot be used
+        return Probed((str(error).splitlines() or [type(error).__name__])[0])
+
+
+if __name__ == "__main__":
+    print(json.dumps(_probed(sys.argv[1])))
