@@ -11,6 +11,7 @@ from kdbench.grid.cells import canonical
 from kdbench.records.row import Metrics, Row
 from kdbench.records.store import share_equal_parts
 from kdbench.report.cells import Cell, collect
+from kdbench.report.comparability import recipe_differences
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.reported import load_reported
 from kdbench.spec.scale import Scale
@@ -182,6 +183,18 @@ def test_the_group_that_follows_the_table_wins_over_a_newer_one(dist: Table) -> 
     found = cell(dist, rows, "dist")
     assert [row.run.seed for row in found.rows] == [0, 1]
     assert found.notes == ("1 other row under another recipe, data set or teacher left out",)
+
+
+def test_a_recipe_without_a_field_that_the_tables_has_is_another_one_also_where_the_row_does_not_write_it(
+    dist: Table,
+) -> None:
+    pair, entry = place(dist, "dist")
+    plain = load_recipe("imagenet_b2")
+    earlier = plain.model_copy(update={"warmup_by": "step", "decay_after_warmup": False})
+    row = Row.model_validate_json(make_row(dist, pair, entry, "full", recipe=earlier).model_dump_json())
+    assert recipe_differences(row, earlier, dist) == []
+    expected = ["warmup_by step, not epoch", "decay_after_warmup false, not true"]
+    assert recipe_differences(row, plain, dist) == expected
 
 
 def test_a_run_under_an_earlier_id_is_not_another_recipe(dist: Table) -> None:
