@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from kdbench.errors import SpecError
-from kdbench.spec.request import RunRequest, parse_changes, parse_seeds, takes_request
+from kdbench.spec.request import RunRequest, TeacherFile, parse_changes, parse_seeds, takes_request
 
 
 def request_of(*words: str) -> RunRequest:
@@ -47,7 +47,13 @@ def test_without_options_a_request_is_the_default() -> None:
         (("--data", "mine.npz"), "data", Path("mine.npz")),
         (("--ignore-index", "11"), "ignore_index", 11),
         (("--set", "lr=1e-2", "--set", "teacher.milestones=[1, 2]"), "changes", {"lr": 0.01, "teacher.milestones": [1, 2]}),  # noqa: E501
-        (("--teacher", "t.pt"), "teacher", Path("t.pt")),
+        (("--teacher", "t.pt"), "teacher", (TeacherFile(None, Path("t.pt")),)),
+        (
+            ("--teacher", "resnet56=t.pt", "--teacher", "u.pt"),
+            "teacher",
+            (TeacherFile("resnet56", Path("t.pt")), TeacherFile(None, Path("u.pt"))),
+        ),
+        (("--pairs", "resnet56->resnet20, a -> b"), "pairs", ("resnet56->resnet20", "a -> b")),
         (("--cohort", "3"), "cohort", 3),
         (("--jobs", "2"), "jobs", 2),
         (("--workers", "0"), "workers", 0),
