@@ -339,6 +339,15 @@ def test_a_broken_file_is_one_line_that_names_it_also_from_a_worker(workers: int
     assert str(raised.value).startswith(f"{broken}: cannot be decoded") and "\n" not in str(raised.value)
 
 
+def test_a_validation_image_that_resizing_would_blow_up_is_named(data: ImageSet, path: Path) -> None:
+    thin = path / "thin.png"
+    Image.new("RGB", (1, 5000)).save(thin)
+    assert isinstance(data.val, FileSplit)
+    task = task_of(replace(data, val=FileSplit((thin,), data.val.labels[:1])), val_resize=256, size=224)
+    with pytest.raises(DataError, match=r"thin\.png: is 1x5000 pixels and would have more than 100 million .* to 256"):
+        next(iter(task.images.val_batches(1, CPU)))
+
+
 @pytest.mark.parametrize("image", [{"mixup": 0.8}, {"cutmix": 1.0}])
 def test_an_odd_batch_is_refused_where_images_are_mixed_in_pairs(image: dict[str, float], data: ImageSet) -> None:
     with pytest.raises(SpecError, match="imagenet_b1: batch_size 5 is odd, .*--set batch_size=N"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,12 +144,19 @@ def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_sa
 
 def test_a_row_holds_every_metric_and_the_saved_student_is_the_network_alone(shapes: Shapes) -> None:
     row = shapes.taught
-    assert row.metrics and row.student and row.cost
+    assert row.metrics and row.student and row.cost and row.empty_classes == ()
     assert set(row.metrics.last) == {"miou", "pixel_accuracy", *(f"iou/{name}" for name in CLASSES)}
     assert row.metrics.evaluator.startswith("torchmetrics ") and row.cost.image_size == (32, 48)
     assert set(row.history[-1].losses) == {"cross_entropy", "aux_cross_entropy"}
     state = checkpoints.read(shapes.results / row.student.file)["state"]
     assert all(isinstance(value, torch.Tensor) for value in state.values())
+
+
+def test_a_row_names_the_classes_without_a_training_pixel(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "more")
+    with (tmp_path / "more" / "classes.txt").open("a") as stream:
+        stream.write("\nbus")
+    assert Shapes(tmp_path / "more", tmp_path / "results").taught.empty_classes == ("bus",)
 
 
 TABLE = """
