@@ -65,8 +65,11 @@ def read_bytes(file: Path, limit: int = MAX_BYTES) -> bytes:
     Raises:
         OSError: as in `open_regular`.
     """
-    with open_regular(file, limit) as stream:
-        content = stream.read(limit + 1)  # a file that grows, or one of /proc, has more than it says
+    try:
+        with open_regular(file, limit) as stream:
+            content = stream.read(limit + 1)  # a file that grows, or one of /proc, has more than it says
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, "takes more memory than there is", str(file)) from error
     _reject_large(file, len(content), limit)
     return content
 
@@ -91,6 +94,8 @@ def parse_json(text: str | bytes, object_hook: Callable[[dict[str, Any]], Any] |
     except json.JSONDecodeError as error:
         position, size = len(decoded[: error.pos].encode(errors="replace")), len(decoded.encode(errors="replace"))
         raise JsonError(f"not valid JSON at byte {position} of {size} ({error.msg})") from error
+    except MemoryError as error:
+        raise JsonError("takes more memory than there is") from error
     except RecursionError as error:
         raise JsonError("not usable JSON: lists or objects are nested too deeply") from error
     except ValueError as error:  # Python's limit of digits

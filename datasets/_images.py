@@ -24,6 +24,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF
 """Pillow's formats of photographs; its others run programs (EPS), open further files or are rarely tested."""
 
 _THREADS, _CHUNK = 8, 50  # a thread takes a chunk of files
+_PNG_EXIF = frozenset({"exif", "Raw profile type exif"})
 _TAIL = 64  # bytes at the end of a file, which contain the end marker of a complete JPEG or PNG
 _EIGHT_BIT = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV", "LAB"})
 _BITS, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1  # TIFF's BitsPerSample, PhotometricInterpretation and a value of it
@@ -118,8 +119,11 @@ def header(file: Path) -> Header:
 
 
 def orientation(image: Image.Image) -> int:
-    """The orientation tag, 1 to 8; 1 for none, for an unreadable one, and in TIFF, to which Pillow applies it."""
-    if image.format == "TIFF":
+    """The orientation tag, 1 to 8; 1 for none, for an unreadable one, and in TIFF, to which Pillow applies it.
+
+    In PNG only a tag before the pixels counts: to look behind them, Pillow decodes the image.
+    """
+    if image.format == "TIFF" or (image.format == "PNG" and not image.info.keys() & _PNG_EXIF):
         return 1
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)

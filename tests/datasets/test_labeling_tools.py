@@ -35,7 +35,7 @@ def save_halves(file: Path, size: tuple[int, int], orientation: int) -> None:
     image.paste(LEFT, (0, 0, size[0] // 2, size[1]))
     tag = Image.Exif()
     tag[ORIENTATION] = orientation
-    image.save(file, exif=tag, quality=95)
+    image.save(file, exif=tag, **({"quality": 95} if file.suffix == ".jpg" else {}))
 
 
 @pytest.mark.parametrize("first", [0, 2**53 + 1, 10**30, -5])
@@ -315,3 +315,9 @@ def test_a_folder_of_images_has_no_boxes(tmp_path: Path) -> None:
         (tmp_path / split / "labels").mkdir(parents=True)  # a class
         Image.new("RGB", (8, 8)).save(tmp_path / split / "labels" / "1.png")
     assert _layouts.detect(tmp_path) is None
+
+
+def test_a_tag_in_a_png_is_applied_as_well(maker: Maker) -> None:
+    maker.train["images"][0]["file_name"] = "11.png"
+    save_halves(maker.image("train", "11.png"), (30, 40), 6)
+    assert maker.open().train.load(0)[0].size == (40, 30)
