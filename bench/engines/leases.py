@@ -141,7 +141,7 @@ class Leases:
         holder, now = _holder(content), time.monotonic()
         if holder.scope == self.me.scope and holder.process and not _is_alive(holder):
             return True
-        if self._seen.get(path, (b"", 0.0))[0] != content:
+        if self._seen.get(path, (None, 0.0))[0] != content:
             self._seen[path] = content, now
         return now - self._seen[path][1] > STALE
 

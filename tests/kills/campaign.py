@@ -28,7 +28,7 @@ from kdbench.records.row import Row
 from kdbench.records.store import read_rows
 
 COMMON = ["--scale", "mini", "--seeds", "1", "--device", "cpu", "--jobs", "2"]
-SHORT = ["max_steps=60", "epoch_steps=12", "epochs=5", "eval_every=5"]
+SHORT = ["batch_size=4", "epoch_steps=3", "epochs=4", "eval_every=4", "warmup_steps=2"]
 GRIDS = {
     "classification": ["dist/cifar100", "--methods", "kd,dist"],
     "detection": ["dist/coco", "--methods", "dist"],

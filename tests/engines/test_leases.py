@@ -1,0 +1,149 @@
+"""Leases: one holder a run, whatever other processes, hosts and kills do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdbench.engines import leases as module
+from kdbench.engines.leases import Leases
+from kdbench.errors import StoreError
+
+
+@pytest.fixture
+def leases(tmp_path: Path) -> Leases:
+    return Leases(tmp_path)
+
+
+def as_other_host(path: Path) -> None:
+    """Rewrite a lease as if another machine held it."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "node7", "scope": "another", "process": 4711}))
+
+
+def test_a_run_has_one_holder_who_is_named(leases: Leases, tmp_path: Path) -> None:
+    assert leases.take("a") is None and leases.take("b") is None
+    holder = Leases(tmp_path).take("a")
+    assert holder == leases.me and str(holder) == f"process {leases.me.process} on {leases.me.host}"
+    leases.release(["a"])
+    assert Leases(tmp_path).take("a") is None
+    assert not list((tmp_path / "a").glob("lease.2"))
+
+
+def test_of_many_that_start_at_once_one_gets_the_lease(tmp_path: Path) -> None:
+    for number in range(20):
+        barrier, got = threading.Barrier(8), []
+
+        def take(run: str = str(number), barrier: threading.Barrier = barrier, got: list[Any] = got) -> None:
+            mine = Leases(tmp_path)
+            barrier.wait()
+            got.append(mine.take(run))
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got.count(None) == 1
+
+
+def test_of_many_that_take_over_at_once_one_gets_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_is_stale(path: Path, _content: bytes | None) -> bool:
+        return path.name == "lease.1"
+
+    for number in range(20):
+        run = str(number)
+        Leases(tmp_path).take(run)
+        as_other_host(tmp_path / run / "lease.1")
+        barrier, got = threading.Barrier(8), []
+
+        def take(run: str = run, barrier: threading.Barrier = barrier, got: list[Any] = got) -> None:
+            mine = Leases(tmp_path)
+            monkeypatch.setattr(mine, "_is_stale", first_is_stale)
+            barrier.wait()
+            got.append(mine.take(run))
+
+        threads = [threading.Thread(target=take) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert got.count(None) == 1
+        assert [path.name for path in (tmp_path / run).iterdir()] == ["lease.2"]
+
+
+def test_the_lease_of_a_killed_process_is_free_at_once(leases: Leases, tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib; from kdbench.engines.leases import Leases; Leases(pathlib.Path(sys.argv[1])).take('a')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    (tmp_path / "a" / ".checkpoint.pt.x1y2").write_bytes(b"half")
+    assert (tmp_path / "a" / "lease.1").exists()
+    assert leases.take("a") is None
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["lease.2"]
+
+
+def test_a_lease_of_another_host_is_taken_over_once_it_does_not_change(
+    leases: Leases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Leases(tmp_path).take("a")
+    path, now = tmp_path / "a" / "lease.1", [1000.0]
+    as_other_host(path)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    holder = leases.take("a")
+    assert str(holder) == "process 4711 on node7"
+    now[0] += module.STALE - 1
+    assert leases.take("a") == holder
+    path.write_bytes(path.read_bytes().replace(b"000000000000", b"000000000001"))  # it is alive
+    now[0] += module.STALE - 1
+    assert leases.take("a") == holder
+    now[0] += module.STALE + 1
+    assert leases.take("a") is None
+
+
+def test_a_half_written_lease_is_another_process_until_it_is_old(
+    leases: Leases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "lease.1").touch()
+    assert str(leases.take("a")) == "another process"
+    begin = module.time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: begin + 2 * module.STALE)
+    assert leases.take("a") is None
+
+
+def test_a_holder_that_slept_too_long_is_told_and_leaves_the_lease_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 0.02)
+    lost, told = [], threading.Event()
+    with Leases(tmp_path, lambda run: (lost.append(run), told.set())) as sleeper:  # type: ignore[func-returns-value]
+        sleeper.take("a")
+        sleeper.take("b")
+        first = tmp_path / "a" / "lease.1"
+        (tmp_path / "a" / "lease.2").write_bytes(first.read_bytes().replace(sleeper._nonce.encode(), b"of another"))
+        assert told.wait(20)
+    assert lost == ["a"] and (tmp_path / "a" / "lease.2").exists()
+    assert not list((tmp_path / "b").iterdir())
+
+
+def test_a_holder_shows_that_it_is_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 0.02)
+    with Leases(tmp_path) as leases:
+        leases.take("a")
+        path, end = tmp_path / "a" / "lease.1", module.time.monotonic() + 20
+        before = path.read_bytes()
+        while path.read_bytes() == before:
+            assert module.time.monotonic() < end
+        assert len(path.read_bytes()) == len(before)
+
+
+def test_a_folder_that_cannot_be_written_is_named(leases: Leases, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("in the way")
+    with pytest.raises(StoreError, match=rf"^cannot write {tmp_path}/a: .*--results"):
+        leases.take("a")
