@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdbench import methods
-
-from ..records.row import Row
 from ..spec.run import Run
 
 FINISHED = ("done", "diverged")
 """Statuses of runs that are not tried again."""
-
-
-def is_stale(row: Row) -> bool:
-    """Whether the code of a row's method has changed since; False where that is not known."""
-    return row.code is not None and methods.code(row.run.method) not in (row.code, None)
 
 
 @dataclass(frozen=True)

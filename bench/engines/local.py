@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..records.row import Row, Status
+from ..records.stale import is_stale
 from ..records.store import InvalidRow, Store, Version, write_atomically
 from ..spec.run import Run
 from ..spec.schema import digest
@@ -25,7 +26,7 @@ from ..train.checkpointing import CHECKPOINT
 from ..train.checkpointing import delete as delete_checkpoints
 from ..train.job import WITH_PARENT, Job, JobSettings
 from ..train.result import row_without_result
-from .base import FINISHED, PlannedJob, is_stale
+from .base import FINISHED, PlannedJob
 from .leases import Holder, Leases
 from .probe import probe_now
 from .progress import Display, JobDisplay

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ..engines.base import is_stale
 from ..grid.plan import Plan
 from ..records.row import Row
+from ..records.stale import is_stale
 from ..spec.run import Run
 from ..text import counted
 from .cost import duration, operations, seconds

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..engines.base import FINISHED, PlannedJob, is_stale
+from ..engines.base import FINISHED, PlannedJob
 from ..errors import StoreError
 from ..grid.plan import Plan
 from ..records.row import Row
+from ..records.stale import is_stale
 from ..records.store import InvalidRow, Store
 from ..spec.run import Run
 from .devices import cores

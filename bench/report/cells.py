@@ -16,6 +16,7 @@ from typing import Any
 from .. import tasks
 from ..grid.cells import CellSpec, expand
 from ..records.row import Row
+from ..records.stale import is_stale
 from ..spec.recipe import stretched
 from ..spec.reported import Reported, find, load_reported, student_alone
 from ..spec.scale import Scale
@@ -187,6 +188,9 @@ def _filled(empty: Cell, groups: Sequence[list[Row]], context: _Context) -> Cell
     if left_out:
         note = f"{left_out} other {_rows(left_out)} under another recipe, data set or teacher left out"
         cell = replace(cell, notes=(*cell.notes, note))
+    if stale := sum(map(is_stale, chosen)):
+        note = f"stale: the code of {spec.entry.method} has changed since {stale} of {len(chosen)} {_rows(len(chosen))}"
+        cell = replace(cell, notes=(*cell.notes, f"{note}; `kdbench run` does them again"))
     if not counted:
         return replace(cell, verdict=_failure(unfinished))
     cell = _with_verdict(cell, table)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,59 +18,11 @@ from kdbench.errors import StoreError
 from kdbench.grid.plan import Plan
 from kdbench.launch import schedule
 from kdbench.launch.devices import cores
-from kdbench.launch.memory import Memory, Split
-from kdbench.launch.schedule import make_schedule, threads_of
+from kdbench.launch.schedule import threads_of
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
 from kdbench.train.job import Job, JobSettings
-from tests.helpers.rows import make_row
-from tests.helpers.tables import fixed_table
-
-
-@pytest.fixture
-def rows() -> list[Row]:
-    """A teacher's, a plain student's and a distilled student's row, as their runs would leave them."""
-    table = fixed_table("dist/coco")
-    pair = table.pairs[0]
-    none, dist = (make_row(table, pair, entry, "mini") for entry in table.methods[:2])
-    assert dist.run.teacher is not None
-    teacher = none.model_copy(update={"run": dist.run.teacher, "id": dist.run.teacher.id})
-    return [teacher, none, dist]
-
-
-@pytest.fixture
-def plan(rows: list[Row]) -> Plan:
-    teacher, none, dist = (row.run for row in rows)
-    return Plan(((((teacher,)),), ((none, dist),)), ())
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> LocalEngine:
-    return LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
-
-
-class Parts(Memory):
-    """Memory in which so many students of a cohort fit; no network is traced."""
-
-    def __init__(self, size: int = 99) -> None:
-        self.size = size
-
-    def split(self, runs: Sequence[Run], exact: bool = False) -> Split:
-        return Split(tuple(tuple(runs[i : i + self.size]) for i in range(0, len(runs), self.size)), "")
-
-
-def execute(engine: LocalEngine, plan: Plan, size: int = 99) -> list[Row]:
-    """What is unfinished of a plan, in jobs of at most `size` runs."""
-    made = make_schedule(plan, engine.store, Parts(size), engine.slots)
-    return engine.execute(made.jobs, made.runs)
-
-
-def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let `script` (sh) stand in for every job's process."""
-    file = tmp_path / "interpreter"
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(sys, "executable", str(file))
+from tests.helpers.engines import execute, interpreter
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from kdbench.engines import local
-from kdbench.engines.base import is_stale
 from kdbench.engines.leases import Leases
 from kdbench.engines.local import LocalEngine
 from kdbench.errors import SpecError
@@ -20,11 +19,12 @@ from kdbench.grid.plan import Plan
 from kdbench.launch.devices import usable
 from kdbench.launch.schedule import make_schedule
 from kdbench.records.row import Row
+from kdbench.records.stale import is_stale
 from kdbench.train.job import JobSettings
-from tests.engines.test_local import Parts, engine, execute, interpreter, plan, rows  # noqa: F401
+from tests.helpers.engines import Parts, execute, interpreter
 
 
-def finished_by_other(engine: LocalEngine, leases: Leases, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def finished_by_other(engine: LocalEngine, leases: Leases, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the engine waits, the other command ends with this row."""
     monkeypatch.setattr(local, "POLL", 0.01)
     is_held, looked = Leases.is_held, []
@@ -41,7 +41,7 @@ def finished_by_other(engine: LocalEngine, leases: Leases, row: Row, monkeypatch
 
 @pytest.mark.parametrize("status", ["done", "failed"])
 def test_a_run_of_another_command_is_waited_for_and_not_trained_again(
-    status: str, plan: Plan, rows: list[Row], engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    status: str, plan: Plan, rows: list[Row], engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:  # fmt: skip
     teacher = rows[0]
@@ -61,7 +61,7 @@ def test_a_finished_grid_in_a_read_only_folder_is_all_done(
     plan: Plan,
     rows: list[Row],
     engine: LocalEngine,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for row in rows:
         engine.store.write(row)
@@ -80,7 +80,7 @@ def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     engine: LocalEngine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,  # noqa: F811
+    capsys: Any,
 ) -> None:
     for row in rows:
         path = engine.store.write(row)
@@ -93,7 +93,7 @@ def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     assert "it was set aside as row.damaged.json" in capsys.readouterr().out
 
 
-def test_a_leftover_checkpoint_of_a_finished_run_is_deleted(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:  # noqa: F811
+def test_a_leftover_checkpoint_of_a_finished_run_is_deleted(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
     for row in rows:
         engine.store.write(row)
     leftover = engine.store.folder(rows[0].id) / "checkpoint.pt"
@@ -107,7 +107,7 @@ def test_a_changed_method_makes_its_rows_stale_and_they_are_done_again(
     rows: list[Row],
     engine: LocalEngine,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from kdbench import methods
 
@@ -129,7 +129,7 @@ def test_a_stale_row_stays_until_its_run_has_another(
     rows: list[Row],
     engine: LocalEngine,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for row in rows:
         engine.store.write(row)
@@ -146,12 +146,12 @@ def test_a_device_that_fails_is_set_aside_and_its_runs_are_tried_on_another(
     plan: Plan,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,  # noqa: F811
+    capsys: Any,
 ) -> None:
     script = f'grep -q cuda "$3" && exit 7; cat "$3" >> {tmp_path}/cpu; exit 8'
     interpreter(tmp_path, monkeypatch, script)
     monkeypatch.setattr(local, "probe_now", lambda device: local_probe(device))
-    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cuda:0", "cpu"])  # noqa: F811
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cuda:0", "cpu"])
     teacher, none, dist = execute(engine, plan)
     assert "code 8" in teacher.reason and "code 8" in none.reason and dist.status == "skipped"
     printed = capsys.readouterr().out
@@ -167,11 +167,11 @@ def local_probe(device: str) -> Any:
 def test_without_any_device_left_every_run_says_so(
     plan: Plan,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     interpreter(tmp_path, monkeypatch, "exit 7")
     monkeypatch.setattr(local, "probe_now", local_probe)
-    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cuda:0"])  # noqa: F811
+    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cuda:0"])
     statuses = {row.run.id: row.reason for row in execute(engine, plan)}
     assert len(statuses) == 3
     assert any("no device is left (cuda:0: it fell off the bus)" in reason for reason in statuses.values())

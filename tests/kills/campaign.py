@@ -10,6 +10,7 @@ lease and no temporary file may be left, and finished epochs that were saved may
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -123,10 +124,8 @@ def _children(process: int) -> list[int]:
 
 
 def _kill(process: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(process, number)
-    except ProcessLookupError:
-        pass
 
 
 def differences(whole: Path, parts: Path) -> list[str]:
