@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ __all__ = [
     "InvalidRow", "Store", "Version", "read_all", "read_row", "read_rows", "row_files", "run_of", "share_equal_parts",
     "write_atomically",
 ]  # fmt: skip
+
+RUN_ID = re.compile(r"[0-9a-f]{16}")
 
 Version = tuple[int, int, int] | None
 """Of a row's file: time, number and size."""
@@ -105,6 +108,10 @@ def row_files(root: Path) -> list[Path]:
     files: list[Path] = []
     for name in sorted(os.listdir(root)):
         folder = root / name
+        if RUN_ID.fullmatch(name):  # a run's; most folders are, and looking for one file is faster than listing
+            if os.path.exists(f"{root}/{name}/row.json"):
+                files.append(folder / "row.json")
+            continue
         if name == "rows":
             files += sorted(folder.glob("*.json"))
         try:
