@@ -14,7 +14,6 @@ import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from kdbench.records.row import Row
 from kdbench.records.store import read_rows
 
 COMMON = ["--scale", "mini", "--seeds", "1", "--device", "cpu", "--jobs", "2"]
-SHORT = ["batch_size=4", "epoch_steps=3", "epochs=4", "eval_every=4", "warmup_steps=2"]
+SHORT = ["batch_size=4", "epoch_steps=3", "epochs=12", "eval_every=6", "warmup_steps=2"]
 GRIDS = {
     "classification": ["dist/cifar100", "--methods", "kd,dist"],
     "detection": ["dist/coco", "--methods", "dist"],
@@ -51,45 +50,42 @@ def command(grid: str, results: Path) -> list[str]:
     return [sys.executable, "-m", "kdbench", "run", *GRIDS[grid], *COMMON, *changes, "--results", str(results)]
 
 
-def run_whole(grid: str, results: Path) -> float:
-    """Run a grid without a kill; returns its seconds."""
-    begin = time.monotonic()
-    subprocess.run(command(grid, results), check=True, capture_output=True)
-    return time.monotonic() - begin
-
-
-def run_killed(grid: str, results: Path, kills: int, seconds: float, draw: random.Random) -> Outcome:
-    """Run a grid that is killed `kills` times, from its beginning again where it ends before.
+def run_killed(grid: str, results: Path, kills: int, draw: random.Random) -> Outcome:
+    """Run a grid once to its end, then again with `kills` kills, from its beginning where it ends before.
 
     Args:
         grid: of GRIDS.
-        results: folder of runs.
+        results: an empty folder.
         kills: how many.
-        seconds: that the grid takes if it is left alone.
         draw: when, and what is killed.
     """
-    outcome = Outcome(0, Counter(), [])
-    whole, number = results.parent / f"{grid}-whole", 0
+    outcome, number, whole = Outcome(0, Counter(), []), 0, results / "whole"
+    results.mkdir(parents=True)
+    span = _attempt(grid, whole, None, draw, outcome)
+    assert span is not None
     while outcome.kills < kills:
         number += 1
         folder = results / str(number)
-        while True:
-            left = outcome.kills < kills
-            ended = _attempt(grid, folder, draw.uniform(0.1, 0.7) * seconds if left else None, draw, outcome)
-            if ended:
-                break
+        ended = None
+        while ended is None:
+            delay = draw.uniform(0, 0.9 * span) if outcome.kills < kills else None
+            ended = _attempt(grid, folder, delay, draw, outcome)
+        span = min(span, ended) if ended > 1 else span
         outcome.problems += [f"{grid} {number}: {problem}" for problem in differences(whole, folder)]
-        shutil.rmtree(folder)
+        print(f"{grid} {number}: {outcome.kills} kills, {len(outcome.problems)} problems", flush=True)
     return outcome
 
 
-def _attempt(grid: str, folder: Path, after: float | None, draw: random.Random, outcome: Outcome) -> bool:
-    """Start a grid and kill it after some seconds; whether it ended by itself."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f"{folder.name}.log").open("ab") as log:
+def _attempt(grid: str, folder: Path, delay: float | None, draw: random.Random, outcome: Outcome) -> float | None:
+    """Start a grid and kill it some seconds after its first job; the seconds since then if it ended by itself."""
+    start = time.time()
+    with folder.with_suffix(".log").open("ab") as log:
         process = subprocess.Popen(command(grid, folder), stdout=log, stderr=log)
+        while process.poll() is None and not _has_begun(folder, start):
+            time.sleep(0.02)
+        begin = time.monotonic()
         try:
-            code = process.wait(after)
+            code = process.wait(delay)
         except subprocess.TimeoutExpired:
             outcome.kills += 1
             outcome.phases[_phase(folder)] += 1
@@ -97,14 +93,18 @@ def _attempt(grid: str, folder: Path, after: float | None, draw: random.Random, 
             if jobs and draw.random() < 0.3:  # a job alone: its runs end as out-of-memory, and are tried again
                 _kill(draw.choice(jobs), signal.SIGKILL)
                 outcome.phases["a job alone"] += 1
-                process.wait()
-                return False
-            process.send_signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
+            else:
+                process.send_signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
             process.wait()
-            return False
+            return None
     if code != 0:
         outcome.problems.append(f"{grid} {folder.name}: ended with code {code}")
-    return True
+    return time.monotonic() - begin
+
+
+def _has_begun(folder: Path, start: float) -> bool:
+    """Whether a job was started after that time."""
+    return any(file.stat().st_mtime >= start - 1 for file in folder.glob("jobs/*.log"))
 
 
 def _phase(folder: Path) -> str:
@@ -162,11 +162,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         total, problems = 0, []
         for i, grid in enumerate(grids):
-            seconds = run_whole(grid, Path(folder) / f"{grid}-whole")
             share = given.kills * (i + 1) // len(grids) - given.kills * i // len(grids)
-            outcome = run_killed(grid, Path(folder) / grid, share, seconds, draw)
+            outcome = run_killed(grid, Path(folder) / grid, share, draw)
             total, problems = total + outcome.kills, problems + outcome.problems
-            print(f"{grid}: {seconds:.0f} s if left alone; {outcome.kills} kills: {dict(outcome.phases)}", flush=True)
+            print(f"{grid}: {outcome.kills} kills: {dict(outcome.phases)}", flush=True)
             for problem in outcome.problems:
                 print(f"  {problem}", flush=True)
         print(f"{total} kills, {len(problems)} problems")
