@@ -10,6 +10,8 @@ from typing import Annotated, Any, overload
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from kdbench.datasets._files import read_bytes
+
 from ..errors import StoreError
 
 Percent = Annotated[float, Field(ge=0, le=100.001)]
@@ -89,7 +91,7 @@ class History(Sequence[Epoch]):
 @lru_cache(maxsize=16)
 def _epochs(history: History) -> tuple[Epoch, ...]:
     try:
-        content = history.path.read_bytes()
+        content = read_bytes(history.path)
     except OSError as error:
         raise StoreError(f"{history.path} cannot be read: {error.strerror}; give the command again") from error
     if zlib.crc32(content) != history.checksum:

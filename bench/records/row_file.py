@@ -12,10 +12,15 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from kdbench.datasets._files import read_bytes
+
 from ..spec.run import Run
 from ..spec.schema import canonical_json
 from .history import History
 from .row import SCHEMA, Result, Row
+
+MAX_BYTES = 256 * 2**20
+"""Most bytes of a row; one of 300 epochs has half a million."""
 
 EAGER = 4096
 """Bytes of a history that is parsed with its row."""
@@ -77,7 +82,7 @@ class RowReader:
             run_id: the run whose row it should be; None for any.
         """
         try:
-            content = path.read_bytes()
+            content = read_bytes(path, MAX_BYTES)
         except OSError as error:
             return InvalidRow(path, f"cannot be read: {error.strerror or error}", damaged=False)
         end = CHECKSUM.search(content, max(0, len(content) - 64))

@@ -156,7 +156,8 @@ def _other_archive(names: list[str]) -> str:
         return "a TorchScript program; save torch.jit.load(FILE).state_dict() with torch.save and give that file"
     if any(name.endswith(".npy") for name in names):
         return "an .npz of NumPy arrays; save the weights from PyTorch as a state dict"
-    return f"an archive of other files ({one_line(', '.join(names[:3])) or 'none'}); unpack it and give the checkpoint inside"
+    first = one_line(", ".join(names[:3])) or "none"
+    return f"an archive of other files ({first}); unpack it and give the checkpoint inside"
 
 
 def _read_legacy(stream: BinaryIO) -> Any:

@@ -12,9 +12,11 @@ from pydantic import Field, model_validator
 from ..errors import unknown
 from .schema import Spec, current_name, merged, parse, read_yaml
 
+LARGEST = 2**31 - 1  # of a whole number: more than any count of epochs, steps or pixels
 RECIPES = Path(__file__).parents[1] / "recipes"
 
-Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -43,7 +45,7 @@ class PaddedCrop(Spec):
     """Small images in whole batches on the device: padded with zeros on each side, cropped back at random, flipped."""
 
     kind: Literal["padded_crop"] = "padded_crop"
-    padding: Annotated[int, Field(ge=0)] = 4
+    padding: Count = 4
     flip: Share = 0.5
 
 
@@ -107,7 +109,7 @@ class Recipe(Spec):
     name: str
     source: str
     task: str  # one of `tasks.names()`
-    epochs: Annotated[int, Field(ge=0)]  # 0 takes the weights of `init` as they are
+    epochs: Count  # 0 takes the weights of `init` as they are
     epoch_steps: Positive | None = None  # of an epoch, round after round of the data; None for once through it
     max_steps: Positive | None = None  # stop early; a run shortened so is never comparable with a paper
     batch_size: Positive  # global: over all devices
@@ -124,8 +126,8 @@ class Recipe(Spec):
     decay_epochs: PositiveFloat = 1.0  # exponential: gamma once every so many epochs
     power: PositiveFloat = 0.9  # poly
     min_lr: Annotated[float, Field(ge=0)] = 0.0  # cosine, poly
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    warmup_epochs: Annotated[int, Field(ge=0)] = 0  # in place of warmup_steps
+    warmup_steps: Count = 0
+    warmup_epochs: Count = 0  # in place of warmup_steps
     warmup_factor: Annotated[float, Field(gt=0, le=1)] = 0.001
     warmup_by: Literal["step", "epoch"] = _added("step")  # how often the rate rises; epoch: with warmup_epochs
     decay_after_warmup: bool = _added(False)  # exponential, cosine, poly: begin after the warm-up, not beside it

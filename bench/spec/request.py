@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -114,14 +113,14 @@ def _teacher_file(text: str | Path) -> TeacherFile:
     return TeacherFile(network.strip(), Path(path))
 
 
-def finite(value: float | None, name: str) -> float | None:
-    """`value` where it is a number that ends; click's limits let NaN and infinity pass.
+def limited(value: float | None, name: str) -> float | None:
+    """`value` where it is a number of at most a million; typer's limits let NaN pass.
 
     Raises:
         SpecError: NaN or infinity.
     """
-    if value is not None and not math.isfinite(value):
-        raise SpecError(f"--{name} {value}: give a finite number, or leave the option out for no limit")
+    if value is not None and not value <= 1e6:
+        raise SpecError(f"--{name} {value}: give a number up to 1000000, or leave the option out for no limit")
     return value
 
 
@@ -222,10 +221,10 @@ class RunRequest:
         parse=lambda text: parse_names(text) or None,
     )
     memory: float | None = option(
-        "GiB of each device for its jobs, if not all.", min=0.1, parse=partial(finite, name="memory")
+        "GiB of each device for its jobs, if not all.", min=0.1, parse=partial(limited, name="memory")
     )
     timeout: float | None = option(
-        "Stop a job after this many minutes.", min=0.01, max=1e6, parse=partial(finite, name="timeout")
+        "Stop a job after this many minutes.", min=0.01, parse=partial(limited, name="timeout")
     )
     equal_cost: bool = option("Also train `none` for as long as each method takes.", default=False, name="--equal-cost")
     keep_stale: bool = option(

@@ -153,10 +153,11 @@ def _fits(samples: Dataset[Any], groups: list[list[Key]], workers: int, collate:
 
 def _processes_failed(error: RuntimeError, workers: int) -> str:
     """Why a DataLoader gave up, and what can be done."""
+    reason = str(error).splitlines()[0].rstrip(".")
     shared = f"{SHARED_MEMORY} has {_free() / 2**20:.0f} MiB free; " if SHARED_MEMORY.is_dir() else ""
     return (
-        f"the {workers} loader processes failed ({str(error).splitlines()[0].rstrip('.')}); {shared}--workers 0 prepares "
-        "batches without them, and in a container --shm-size 8g gives them more memory to share"
+        f"the {workers} loader processes failed ({reason}); {shared}--workers 0 prepares batches without them, "
+        "and in a container --shm-size 8g gives them more memory to share"
     )
 
 
