@@ -28,7 +28,8 @@ from kdbench.records.row import Row
 from kdbench.records.store import read_rows
 
 COMMON = ["--scale", "mini", "--seeds", "1", "--device", "cpu", "--jobs", "2"]
-SHORT = ["batch_size=4", "epoch_steps=3", "epochs=12", "eval_every=6", "warmup_steps=2"]
+SHORT = ["batch_size=4", "epoch_steps=3", "epochs=8", "eval_every=4", "warmup_steps=2"]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # threads of so small steps wait for each other on a busy machine
 GRIDS = {
     "classification": ["dist/cifar100", "--methods", "kd,dist"],
     "detection": ["dist/coco", "--methods", "dist"],
@@ -80,7 +81,7 @@ def _attempt(grid: str, folder: Path, delay: float | None, draw: random.Random, 
     """Start a grid and kill it some seconds after its first job; the seconds since then if it ended by itself."""
     start = time.time()
     with folder.with_suffix(".log").open("ab") as log:
-        process = subprocess.Popen(command(grid, folder), stdout=log, stderr=log)
+        process = subprocess.Popen(command(grid, folder), stdout=log, stderr=log, env=os.environ | ONE_THREAD)
         while process.poll() is None and not _has_begun(folder, start):
             time.sleep(0.02)
         begin = time.monotonic()
