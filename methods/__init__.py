@@ -50,9 +50,12 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
     summands = _summands(name)
     for summand in summands:
         _check_setting(summand, setting)
-    if len(summands) == 1:
-        return _build_summand(name, setting, resolved)
-    return Sum(setting, {summand: _build_summand(summand, setting, resolved[summand]) for summand in summands})
+    try:
+        if len(summands) == 1:
+            return _build_summand(name, setting, resolved)
+        return Sum(setting, {summand: _build_summand(summand, setting, resolved[summand]) for summand in summands})
+    except OverflowError as error:
+        raise MethodError(f"{name}: an option is too large to compute with ({error}): {resolved}") from error
 
 
 def resolve(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,12 @@ class Leases:
         path = _latest(self.root / run_id)[1]
         return path is not None and not self._is_stale(path, _content(path))
 
+    def delete_stale(self, run_id: str) -> None:
+        """Delete the lease that a process left behind which ended after its run was finished."""
+        path = _latest(self.root / run_id)[1]
+        if path is not None and self._is_stale(path, _content(path)):
+            path.unlink(missing_ok=True)
+
     def release(self, run_ids: Iterable[str]) -> None:
         """Give up leases; those that were lost stay with their holders."""
         with self._lock:

@@ -70,13 +70,15 @@ class LocalEngine:
         return rows
 
     def _delete_leftovers(self, rows: Sequence[Row]) -> None:
-        """Delete checkpoints of finished runs that were killed before they did so."""
+        """Delete checkpoints and leases of finished runs that were killed before they did so."""
         leases = Leases(self.settings.results)
         for row in rows:
             folder = self.store.folder(row.run.id)
-            if row.status == "done" and (folder / CHECKPOINT).exists() and not leases.is_held(row.run.id):
+            if row.status == "done" and not leases.is_held(row.run.id):
                 with suppress(OSError):  # in a folder that cannot be written they can stay
-                    delete_checkpoints(folder)
+                    leases.delete_stale(row.run.id)
+                    if (folder / CHECKPOINT).exists():
+                        delete_checkpoints(folder)
 
     def _next(
         self, waiting: Sequence[PlannedJob], running: Sequence[PlannedJob], elsewhere: Sequence[PlannedJob] = ()

@@ -27,14 +27,15 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
     """Run what is not finished.
 
     Raises:
-        StoreError: the results folder cannot be written or is in use; nothing was started.
+        StoreError: the results folder cannot be written; nothing was started.
     """
     outcome = _execute(plan, plan.plan, plan.schedule, log)
     if not plan.request.equal_cost:
         return outcome
     longer = equal_cost_plan(plan.tables, outcome.rows, plan.scale, plan.data, plan.request)
     log(f"{counted(len(longer.runs), 'run')} of none, each as long as a method takes")
-    schedule = make_schedule(longer, Store(plan.settings.results), plan.memory, plan.slots)
+    store, keep_stale = Store(plan.settings.results), plan.request.keep_stale
+    schedule = make_schedule(longer, store, plan.memory, plan.slots, keep_stale=keep_stale)
     second = _execute(plan, longer, schedule, log)
     return Outcome([*outcome.rows, *second.rows], outcome.done and second.done)
 

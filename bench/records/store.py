@@ -109,7 +109,7 @@ def row_files(root: Path) -> list[Path]:
     for name in sorted(os.listdir(root)):
         folder = root / name
         if RUN_ID.fullmatch(name):  # a run's; most folders are, and looking for one file is faster than listing
-            if os.path.exists(f"{root}/{name}/row.json"):
+            if os.path.lexists(f"{root}/{name}/row.json"):  # a broken link is reported
                 files.append(folder / "row.json")
             continue
         if name == "rows":

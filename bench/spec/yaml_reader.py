@@ -10,7 +10,7 @@ from ..text import one_line
 
 Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is four times as fast, and may be missing
 
-MAX_VALUES = 200_000  # of a file, every alias counted as what it stands for
+MAX_VALUES = 200_000  # of a file, the values of an alias counted each time it is used
 MAX_DEPTH = 100
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -55,7 +55,7 @@ def _check_depth(text: str) -> None:
 
 
 class _Checked:
-    """Nodes of a document that were checked, with how many values each stands for once its aliases are expanded."""
+    """Nodes of a document that were checked, with the number of values below each, aliases expanded."""
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}

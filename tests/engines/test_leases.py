@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from kdbench.engines import leases as module
-from kdbench.engines.leases import Leases
+from kdbench.engines.leases import Holder, Leases
 from kdbench.errors import StoreError
 
 
@@ -26,6 +26,18 @@ def as_other_host(path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "node7", "scope": "another", "process": 4711}))
 
 
+def taken_at_once(competitors: list[Leases], run: str) -> list[Holder | None]:
+    """What each gets that tries to take the lease of a run at the same time."""
+    barrier = threading.Barrier(len(competitors))
+
+    def take(leases: Leases) -> Holder | None:
+        barrier.wait()
+        return leases.take(run)
+
+    with ThreadPoolExecutor(len(competitors)) as pool:
+        return list(pool.map(take, competitors))
+
+
 def test_a_run_has_one_holder_who_is_named(leases: Leases, tmp_path: Path) -> None:
     assert leases.take("a") is None and leases.take("b") is None
     holder = Leases(tmp_path).take("a")
@@ -37,19 +49,7 @@ def test_a_run_has_one_holder_who_is_named(leases: Leases, tmp_path: Path) -> No
 
 def test_of_many_that_start_at_once_one_gets_the_lease(tmp_path: Path) -> None:
     for number in range(20):
-        barrier, got = threading.Barrier(8), []
-
-        def take(run: str = str(number), barrier: threading.Barrier = barrier, got: list[Any] = got) -> None:
-            mine = Leases(tmp_path)
-            barrier.wait()
-            got.append(mine.take(run))
-
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert got.count(None) == 1
+        assert taken_at_once([Leases(tmp_path) for _ in range(8)], str(number)).count(None) == 1
 
 
 def test_of_many_that_take_over_at_once_one_gets_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,20 +60,10 @@ def test_of_many_that_take_over_at_once_one_gets_the_lease(tmp_path: Path, monke
         run = str(number)
         Leases(tmp_path).take(run)
         as_other_host(tmp_path / run / "lease.1")
-        barrier, got = threading.Barrier(8), []
-
-        def take(run: str = run, barrier: threading.Barrier = barrier, got: list[Any] = got) -> None:
-            mine = Leases(tmp_path)
-            monkeypatch.setattr(mine, "_is_stale", first_is_stale)
-            barrier.wait()
-            got.append(mine.take(run))
-
-        threads = [threading.Thread(target=take) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert got.count(None) == 1
+        competitors = [Leases(tmp_path) for _ in range(8)]
+        for each in competitors:
+            monkeypatch.setattr(each, "_is_stale", first_is_stale)
+        assert taken_at_once(competitors, run).count(None) == 1
         assert [path.name for path in (tmp_path / run).iterdir()] == ["lease.2"]
 
 

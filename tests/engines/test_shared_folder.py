@@ -93,13 +93,25 @@ def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     assert "it was set aside as row.damaged.json" in capsys.readouterr().out
 
 
-def test_a_leftover_checkpoint_of_a_finished_run_is_deleted(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+def test_what_a_kill_after_the_row_left_over_is_deleted(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
     for row in rows:
         engine.store.write(row)
-    leftover = engine.store.folder(rows[0].id) / "checkpoint.pt"
-    leftover.write_bytes(b"of a run that was killed between its row and this file")
+    folder = engine.store.folder(rows[0].id)
+    (folder / "checkpoint.pt").write_bytes(b"of a run that was killed between its row and this file")
+    script = "import sys, pathlib; from kdbench.engines.leases import Leases; "
+    script += "Leases(pathlib.Path(sys.argv[1])).take(sys.argv[2])"
+    subprocess.run([sys.executable, "-c", script, str(folder.parent), folder.name], check=True)
+    assert (folder / "lease.1").exists()
     execute(engine, plan)
-    assert not leftover.exists()
+    assert [path.name for path in folder.iterdir()] == ["row.json"]
+
+
+def test_the_lease_of_a_living_process_stays(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+    for row in rows:
+        engine.store.write(row)
+    Leases(engine.store.root).take(rows[0].id)
+    execute(engine, plan)
+    assert (engine.store.folder(rows[0].id) / "lease.1").exists()
 
 
 def test_a_changed_method_makes_its_rows_stale_and_they_are_done_again(

@@ -219,6 +219,11 @@ def test_a_misspelt_option_is_refused_with_the_nearest(name: str, sample: Make) 
         methods.build(name, setting, qqqq=1)
 
 
+def test_an_option_that_overflows_is_refused(sample: Make) -> None:
+    with pytest.raises(MethodError, match="dist: an option is too large"):
+        methods.build("dist", sample("classification").setting, tau=1e308)
+
+
 @pytest.mark.parametrize(("name", "kind"), UNCOVERED)
 def test_a_task_without_a_form_is_refused(name: str, kind: str, sample: Make) -> None:
     with pytest.raises(MethodError, match=f"does not support {KINDS[kind]}"):
