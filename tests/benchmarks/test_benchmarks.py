@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ def bench(chosen: str, saved: Path, files: str = "tests/perf") -> list[str]:
     """What a quick run of the chosen benchmarks prints."""
     command = [sys.executable, "-m", "pytest", files, "--quick", "--device", "cpu", "-k", chosen]
     command += ["--benchmark-autosave", "--saved", str(saved), "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    # In a process of pytest-xdist, benchmarks would not be timed.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
 

@@ -252,7 +252,9 @@ for name in {NAMES!r}:
     for line in lines:
         name, *modules = line.split()
         needed = set().union(*(needs(term) for term in name.split("+")))
-        assert set(modules) <= needed | needs("base") | needs("_sum"), f"{name} imports files of other methods"
+        assert set(modules) <= needed | needs("base") | needs("_sum") | needs("_source"), (
+            f"{name} imports files of other methods"
+        )
 
 
 @cache

@@ -12,7 +12,6 @@ import torch
 from kdbench.datasets import DataError, open_coco
 from kdbench.errors import StoreError
 from kdbench.records import checkpoint as checkpoints
-from kdbench.records.row import Row
 from kdbench.records.store import Store, read_rows
 from kdbench.spec.recipe import load_recipe
 from kdbench.train import job as run
@@ -219,8 +218,8 @@ def student_of_that_teacher(make_run: Any) -> Any:
 
 def test_a_teacher_off_its_record_is_refused(make_run: Any, make_job: Any) -> None:
     folder = teach(make_run, make_job)
-    row = Row.model_validate_json((folder / "row.json").read_bytes())
-    assert row.metrics is not None
+    row = Store(folder.parent).row(folder.name)
+    assert row is not None and row.metrics is not None
     boasting = row.metrics.model_copy(update={"last": row.metrics.last | {"ap": row.metrics.last["ap"] + 5}})
     Store(folder.parent).write(row.model_copy(update={"metrics": boasting}))
     refused(make_job(student_of_that_teacher(make_run)), "is on record")

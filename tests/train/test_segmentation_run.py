@@ -196,7 +196,7 @@ def test_masks_of_ones_own_run_from_the_command_line_to_a_panel(folder: Path, tm
     assert "3 of 3 runs done" in ran.stdout
     drawn = kdbench("plots", "table.yaml", "--scale", "mini", *own)
     assert drawn.returncode == 0, drawn.stderr
-    with Image.open(tmp_path / "results/plots/table-panel.png") as panel:
+    with Image.open(tmp_path / "results/plots/shapes-table-panel.png") as panel:
         assert panel.width == 1200
     wrong = kdbench("run", "table.yaml", "--scale", "mini", *own[:2])
     assert wrong.returncode == 2 and "contains label 9, which is of no class" in wrong.stderr
