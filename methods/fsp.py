@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import Batch, Method, MethodError, Outputs, Setting
 from .functional import level_pairs, match_sizes
@@ -20,7 +20,8 @@ class FSP(Method):
 
     F: stem to last stage, [N, C, h, w]. Widths of student and teacher must be equal. In the `initial_epochs` the
     unweighted loss is the only one; the released code (RepDistiller) then trains with the cross-entropy alone, so its
-    weight of 50 has no effect, and so does this method unless `joint` is set.
+    weight of 50 has no effect, and so does this method unless `joint` is set. A norm that follows the last stage (Wide
+    ResNets) keeps its statistics in the initial epochs, as released.
 
     Args:
         setting: the run's shapes.
@@ -53,6 +54,10 @@ class FSP(Method):
     def initial(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """The unweighted loss."""
         return {self.name: self._loss(student, teacher)}
+
+    def fixed_in_initial_phase(self) -> list[nn.Module]:
+        norm = self.setting.student.final_norm
+        return [] if norm is None else [norm]
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """No term; with `joint` the weighted loss."""
