@@ -103,7 +103,7 @@ def opened(file: Path, formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Ima
             f"{file}: cannot be decoded (no readable image of {', '.join(formats)}); copy or download the image again"
         ) from error
     except Exception as error:  # decoders of damaged files raise almost anything
-        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        reason = (isinstance(error, OSError) and error.strerror) or "it is damaged or truncated"
         raise DataError(f"{file}: cannot be decoded ({reason}); copy or download the image again") from error
 
 

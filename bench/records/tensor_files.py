@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kdbench.datasets._files import open_regular
@@ -51,6 +52,10 @@ OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
 )
 
 
+class DamagedError(ValueError):
+    """What a file holds contradicts its format; the message says what it is."""
+
+
 def read_content(path: Path) -> Any:
     """What a file of torch.save, a safetensors file or a `.pkl` of arrays holds, its tensors on the CPU.
 
@@ -76,10 +81,10 @@ def read_content(path: Path) -> Any:
             f"{path} asks for more memory than is free: it is damaged, or too large for this machine; copy or download "
             "it again, or save its state dict alone"
         ) from error
-    except Exception as error:  # on damaged files an unpickler raises any exception
-        raise CheckpointError(
-            f"{path} is damaged, truncated or no checkpoint ({_reason(error)}); copy or download it again"
-        ) from error
+    except DamagedError as error:
+        raise CheckpointError(f"{path} {error}; copy or download it again") from error
+    except Exception as error:  # on damaged files an unpickler raises any exception, in words about itself
+        raise CheckpointError(f"{path} is damaged, truncated or no checkpoint; copy or download it again") from error
 
 
 def check_regular(path: Path) -> None:
@@ -118,8 +123,9 @@ def _read(stream: BinaryIO, path: Path) -> Any:
         return _read_zip(stream, path, size)
     if LEGACY.match(head):
         return _read_legacy(stream)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return load_file(path)
+    named = path.suffix == ".safetensors"
+    if head[8:9] == b"{" and (named or int.from_bytes(head[:8], "little") <= size - 8):
+        return _read_safetensors(path)
     if head.startswith(b"\x80") or path.suffix == ".pkl":
         return _read_pickle(stream)
     for start, words in OTHER_FORMATS:
@@ -127,7 +133,16 @@ def _read(stream: BinaryIO, path: Path) -> Any:
             raise CheckpointError(f"{path} is {words}")
     if re.fullmatch(rb"[\t\n\r -~]{16,}", head):
         raise CheckpointError(f"{path} is a text file, not a checkpoint; give the file of a network's weights")
+    if named:
+        return _read_safetensors(path)
     return _load(stream, Names(set(), set()))  # a tar archive of the first versions of torch, or nothing that it knows
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DamagedError("is a damaged or truncated safetensors file") from error
 
 
 def _read_zip(stream: BinaryIO, path: Path, size: int) -> Any:
@@ -207,13 +222,14 @@ def _scan(stream: IO[bytes]) -> Names:
     """The names in a pickle, which is not run.
 
     Raises:
-        ValueError: it is damaged, or has more objects than any checkpoint.
+        ValueError: it is damaged.
+        DamagedError: it has more objects than any checkpoint.
     """
     names = Names(set(), set())
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         memo = argument if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") else 0
         if max(count, memo or 0) > MOST_OPCODES:
-            raise ValueError("more objects than any checkpoint has")
+            raise DamagedError("is damaged or no checkpoint: it has more objects than any checkpoint")
         if opcode.name in ("GLOBAL", "INST"):
             names.objects.add(str(argument).replace(" ", "."))
         elif opcode.name == "BINUNICODE" and argument in STATE_KEYS:
@@ -224,6 +240,8 @@ def _scan(stream: IO[bytes]) -> Names:
 def _objects(path: Path, error: RefusedError) -> str:
     """The message about a file with objects."""
     names, key = error.names, error.key
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        return f"{path} is damaged, truncated or no checkpoint; copy or download it again"
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     if any(CALLS_CODE.fullmatch(name) for name in names):
         return (
@@ -239,10 +257,3 @@ def _objects(path: Path, error: RefusedError) -> str:
         "run code; if you made the file or trust its source, save the state dict alone where these libraries are "
         f'installed: python -c "{command}"'
     )
-
-
-def _reason(error: Exception) -> str:
-    """What a library says about a file, without its advice and terminal codes."""
-    text = str(error).rsplit("WeightsUnpickler error:", 1)[-1].strip()
-    line = re.sub(r"\x1b\[[0-9;]*m", "", (text.splitlines() or [""])[0])
-    return one_line(line)[:200] or type(error).__name__

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import random
+import re
 import struct
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from kdbench.errors import CheckpointError
 from kdbench.records import tensor_files
@@ -55,10 +59,10 @@ def test_a_file_above_the_budget_is_refused(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08" + bytes(100), "compressed with gzip"),
         (bytes(5000), "is damaged, truncated or no checkpoint"),
         (b"PK\x03\x04" + bytes(100), "is damaged, truncated or no checkpoint"),
-        (struct.pack("<Q", 40) + b'{"a":{"dtype":"F32"' + bytes(40), "is damaged, truncated or no checkpoint"),
+        (struct.pack("<Q", 40) + b'{"a":{"dtype":"F32"' + bytes(40), "is a damaged or truncated safetensors file"),
         (struct.pack("<Q", 10**12) + b'{"a":1}', "is damaged, truncated or no checkpoint"),
         (b"\x80\x04\x8e" + struct.pack("<Q", 10**15) + b"x.", "it is damaged, or too large for this machine"),
-        (b"\x80\x02r" + struct.pack("<I", 2**32 - 1) + b"}.", "is damaged, truncated or no checkpoint"),
+        (b"\x80\x02r" + struct.pack("<I", 2**32 - 1) + b"}.", "it has more objects than any checkpoint"),
         (b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1), "is damaged, truncated or no checkpoint"),
     ],
 )
@@ -66,6 +70,52 @@ def test_what_is_no_checkpoint_is_named_for_what_it_is(content: bytes, words: st
     path = tmp_path / "some.pth"
     path.write_bytes(content)
     refused(path, words)
+
+
+def damaged(content: bytes, rng: random.Random) -> Iterator[bytes]:
+    """Beginnings of a file, and copies with a changed bit in its first part."""
+    yield from (content[: 1 + i * len(content) // 20] for i in range(20))
+    for _ in range(60):
+        changed = bytearray(content)
+        changed[rng.randrange(min(len(changed), 300))] ^= 1 << rng.randrange(8)
+        yield bytes(changed)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy", "pickle"])
+def test_a_damaged_file_is_one_message_in_our_words(form: str, tmp_path: Path) -> None:
+    state = {"weight": torch.arange(60.0), "bias": torch.ones(3)}
+    path = tmp_path / ("some.safetensors" if form == "safetensors" else "some.pkl" if form == "pickle" else "some.pth")
+    if form == "safetensors":
+        save_file(state, path)
+    elif form == "pickle":
+        path.write_bytes(pickle.dumps({name: value.numpy() for name, value in state.items()}))
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
+    ours = re.compile(
+        rf"{re.escape(str(path))} (is damaged, truncated or no checkpoint|is a damaged or truncated safetensors file"
+        r"|is damaged \(checksum of [\w./]+\)|is damaged or no checkpoint: it has more objects than any checkpoint"
+        r"|is truncated: it is empty|is damaged: its entries are larger than the file); copy or download it again"
+        r"|.* asks for more memory than is free.*|.* holds objects beside tensors and plain values .*"
+        r"|.* cannot be used: File too large.*|.* an archive of other files .*|.* compressed after it was saved.*"
+        r"|.* was written by pickle\.dump.*"
+    )
+    messages = []
+    for content in damaged(path.read_bytes(), random.Random(0)):
+        path.write_bytes(content)
+        try:
+            read_content(path)
+        except CheckpointError as error:
+            messages.append(str(error))
+    assert len(messages) > 20 and [message for message in messages if not ours.fullmatch(message)] == []
+
+
+@pytest.mark.parametrize("content", [b"\x08\0\0", bytes(5000), b"\xff" * 99, b"<\0\0\0\0\0\0\0{" + b" " * 9])
+def test_a_safetensors_file_without_its_header_is_named_as_one(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(content)
+    refused(path, "is a damaged or truncated safetensors file; copy or download it again")
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\n")
+    refused(path, "a Git LFS pointer")
 
 
 def saved(path: Path) -> bytes:
@@ -129,7 +179,7 @@ def test_an_index_of_endless_objects_is_refused(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(b"\x80\x02" + b"}0" * 5000 + b"}.")
     assert read_content(path) == {}
     monkeypatch.setattr(tensor_files, "MOST_OPCODES", 1000)
-    refused(path, "more objects than any checkpoint has")
+    refused(path, "more objects than any checkpoint")
     monkeypatch.setattr(tensor_files, "LARGEST_INDEX", 10)
     refused(saved_count(tmp_path / "some.pth"), "lists too many objects")
 
