@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
+from kdbench.datasets._text import counted
+
+__all__ = ["FORMULA", "LIMIT", "counted", "markdown", "markdown_cell", "one_line", "printable", "shortened"]
+__all__ += ["spreadsheet_cell"]
+
 LIMIT = 2000  # characters of an error's message
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -29,11 +34,6 @@ def shortened(text: str, limit: int = LIMIT) -> str:
         return text
     half = limit // 2
     return f"{text[:half]} [{len(text) - 2 * half} characters left out] {text[-half:]}"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 pair`, `2 pairs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def spreadsheet_cell(text: str) -> str:

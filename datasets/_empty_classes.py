@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ._text import counted
+
 _NAMED = 5
 
 
@@ -20,4 +22,5 @@ def empty_classes(source: str, what: str, classes: Sequence[str], counts: Sequen
     if not empty:
         return ""
     named = ", ".join(map(repr, empty[:_NAMED])) + (", ..." if len(empty) > _NAMED else "")
-    return f"{source}: {len(empty)} of {len(classes)} classes have no {what}: {named}"
+    of = f"of {counted(len(classes), 'class', 'classes')}"
+    return f"{source}: {counted(len(empty), f'{of} has', f'{of} have')} no {what}: {named}"

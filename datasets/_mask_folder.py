@@ -10,6 +10,7 @@ import colorsys
 from pathlib import Path
 
 from . import _files, _layouts, _masks
+from ._text import counted
 from .base import IGNORE_INDEX, DataError, MaskSet
 
 LAYOUT = "images/{train,val}/*, masks/{train,val}/*.png under the same names, and classes.txt with a name a line"
@@ -79,7 +80,7 @@ def _classes(file: Path) -> list[str]:
             f"of its own: gray level 0 is the class in the first line, and 1 that in the second"
         )
     if not 2 <= len(names) <= MAX_CLASSES:
-        raise DataError(f"{file}: names {len(names)} classes; 2 to {MAX_CLASSES} are possible")
+        raise DataError(f"{file}: names {counted(len(names), 'class', 'classes')}; 2 to {MAX_CLASSES} are possible")
     return names
 
 
@@ -91,8 +92,8 @@ def _pairs(path: Path, split: str) -> list[tuple[Path, Path]]:
     ):
         if unpaired := sorted(files.keys() - partners.keys()):
             raise DataError(
-                f"{files[unpaired[0]]}: has no {what}, like {len(unpaired)} of {len(files)} files; put one of the same "
-                f"name into {path / folder / split} ({', '.join(suffixes)}), or remove it"
+                f"{files[unpaired[0]]}: has no {what}, like {len(unpaired)} of {counted(len(files), 'file')}; put one "
+                f"of the same name into {path / folder / split} ({', '.join(suffixes)}), or remove it"
             )
     return [(images[stem], masks[stem]) for stem in sorted(images)]
 

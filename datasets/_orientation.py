@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from . import _images
 from ._errors import DataError
 from ._images import Header
+from ._text import counted
 
 _EXCHANGES = range(5, 9)  # values of the tag that exchange width and height
 
@@ -86,14 +87,17 @@ def notices(source: str, survey: Survey, files: Sequence[Path], what: str) -> It
         what: of the images might be turned as well: "boxes" or "masks".
     """
     if survey.turned:
-        yield f"{source}: {survey.turned} images are turned by their orientation tag, as the size of their {what} is"
+        images = counted(survey.turned, "image is turned by its", "images are turned by their")
+        yield f"{source}: {images} orientation tag, as the size of the {what} is"
     if survey.unclear and survey.applies:
-        yield f"{source}: {len(survey.unclear)} images whose size does not tell are turned by their tag as well"
+        count, told = len(survey.unclear), "whose size does not tell"
+        images = counted(count, f"image {told} is turned by its", f"images {told} are turned by their")
+        yield f"{source}: {images} tag as well"
     elif survey.unclear:
         yield (
-            f"{source}: {len(survey.unclear)} images have an orientation tag, which is not applied (first: "
-            f"{files[survey.unclear[0]].name}); if the {what} were drawn on the turned images, save these turned and "
-            "without the tag (PIL.ImageOps.exif_transpose)"
+            f"{source}: {counted(len(survey.unclear), 'image has', 'images have')} an orientation tag, which is not "
+            f"applied (first: {files[survey.unclear[0]].name}); if the {what} were drawn on the turned "
+            "images, save these turned and without the tag (PIL.ImageOps.exif_transpose)"
         )
 
 

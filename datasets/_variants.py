@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._text import counted
 from .base import ArraySplit, DataError, FileSplit, ImageSet
 
 _VALUES: dict[str, tuple[tuple[type, ...], Callable[[Any], bool], str]] = {
@@ -71,7 +72,7 @@ def subset(labels: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
 
 def _fewer(data: ImageSet, fraction: float) -> ImageSet:
     positions = subset(data.train.labels, fraction)
-    notice = f"train: {len(positions)} of {len(data.train)} images, the same share of each class"
+    notice = f"train: {len(positions)} of {counted(len(data.train), 'image')}, the same share of each class"
     train: ArraySplit | FileSplit
     if isinstance(data.train, ArraySplit):
         train = ArraySplit(data.train.images[positions], data.train.labels[positions])

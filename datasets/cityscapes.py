@@ -6,11 +6,12 @@ https://www.cityscapes-dataset.com. Masks are the labelIds of `gtFine`; the stan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import NamedTuple
 
 from . import _masks
+from ._text import counted
 from .base import IGNORE_INDEX, DataError, MaskSet
 
 LAYOUT = "leftImg8bit/{train,val}/<city>/*_leftImg8bit.png and gtFine/{train,val}/<city>/*_gtFine_labelIds.png"
@@ -97,11 +98,15 @@ def _pairs(path: Path, split: str) -> list[tuple[Path, Path]]:
         raise DataError(f"{images}: has no <city>/*{_IMAGE}; Cityscapes' layout is {LAYOUT}")
     if unpaired := sorted(image_files.keys() - mask_files.keys()):
         file = masks / f"{unpaired[0]}{_MASK}"
-        raise DataError(f"{file}: missing, one of {len(unpaired)} masks of {len(image_files)} images; put them there")
+        raise DataError(f"{file}: missing, one of {_both(unpaired, 'mask', image_files, 'image')}; put them there")
     if unpaired := sorted(mask_files.keys() - image_files.keys()):
         file = images / f"{unpaired[0]}{_IMAGE}"
-        raise DataError(f"{file}: missing, one of {len(unpaired)} images of {len(mask_files)} masks; put them there")
+        raise DataError(f"{file}: missing, one of {_both(unpaired, 'image', mask_files, 'mask')}; put them there")
     return [(image_files[stem], mask_files[stem]) for stem in image_files]
+
+
+def _both(missing: Sized, kind: str, present: Sized, partner: str) -> str:
+    return f"{counted(len(missing), kind)} of {counted(len(present), partner)}"
 
 
 def _files(folder: Path, suffix: str) -> dict[str, Path]:

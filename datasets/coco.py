@@ -22,6 +22,7 @@ from . import _annotations, _file_names, _files, _images, _layouts, _orientation
 from ._annotations import Annotations, Counts, ground_truth
 from ._empty_classes import empty_classes
 from ._orientation import Source, Survey
+from ._text import counted
 from .base import CACHE_BYTES, DataError
 
 __all__ = ["CocoFolder", "CocoSplit", "detect", "ground_truth", "open_coco", "open_files", "open_folder", "present"]
@@ -136,21 +137,25 @@ class CocoSplit:
         counts, file = self.counts, self.annotation_file.name
         if self.replaced:
             given, existing = self.replaced[0]
-            yield f"{file}: {len(self.replaced)} file names differ from the files (first: {given!r} is {existing!r})"
+            differ = "file name differs from the file", "file names differ from the files"
+            yield f"{file}: {counted(len(self.replaced), *differ)} (first: {given!r} is {existing!r})"
         if counts.empty:
             use = "left out of training" if self.name == "train" else "included"
-            yield f"{file}: {counts.empty} of {counts.images} images have no annotation; {use}"
+            images = counted(counts.images, "image")
+            yield f"{file}: {counted(counts.empty, f'of {images} has', f'of {images} have')} no annotation; {use}"
         if counts.crowds:
-            yield f"{file}: {counts.crowds} crowd annotations are not used as boxes"
+            yield f"{file}: {counted(counts.crowds, 'crowd annotation is', 'crowd annotations are')} not used as boxes"
         if counts.dropped:
             yield (
-                f"{file}: {counts.dropped} boxes dropped, {' and '.join(counts.reasons)} "
+                f"{file}: {counted(counts.dropped, 'box', 'boxes')} dropped, {' and '.join(counts.reasons)} "
                 f"(first: {counts.first_dropped})"
             )
         if counts.clipped:
-            yield f"{file}: {counts.clipped} boxes clipped to their image (first: annotation {counts.first_clipped})"
+            boxes = counted(counts.clipped, "box clipped to its image", "boxes clipped to their image")
+            yield f"{file}: {boxes} (first: annotation {counts.first_clipped})"
         if counts.computed_areas:
-            yield f"{file}: {counts.computed_areas} annotations have no area; it is computed from the box"
+            annotations = counted(counts.computed_areas, "annotation has", "annotations have")
+            yield f"{file}: {annotations} no area; it is computed from the box"
         yield from _orientation.notices(file, self.survey, [self.path(i) for i in range(len(self))], "boxes")
 
     def _decode(self, i: int) -> Image.Image:
@@ -332,8 +337,8 @@ def _missing_images(annotations: Annotations, folder: Path, missing: tuple[str, 
     if not present:
         hint = "; the folder holds no file"
     return (
-        f"{folder / missing[0]}: missing, one of {len(missing)} of {len(annotations.file_names)} images that "
-        f"{annotations.file.name} lists{hint}; put them there, correct their file_name, or remove them from the "
+        f"{folder / missing[0]}: missing, one of {len(missing)} of {counted(len(annotations.file_names), 'image')} "
+        f"that {annotations.file.name} lists{hint}; put them there, correct their file_name, or remove them from the "
         "annotation file"
     )
 
@@ -342,15 +347,13 @@ def _no_object(file: Path, name: str, counts: Counts) -> str:
     """The message for a split without any box."""
     if not counts.crowds + counts.dropped:
         return f"{file}: no object for {name}; add images with annotations"
-    reasons = [*counts.reasons, *([f"{counts.crowds} crowds (iscrowd or ignore)"] if counts.crowds else [])]
+    reasons = [*counts.reasons, *([f"{counted(counts.crowds, 'crowd')} (iscrowd or ignore)"] if counts.crowds else [])]
     example = f"; the first is {counts.first_dropped}" if counts.first_dropped else ""
+    annotations = counted(counts.crowds + counts.dropped, "annotation is", "annotations are")
     fix = "boxes are [x, y, width, height] in pixels"
     if counts.normalized:
         fix += ", and these look like fractions: multiply them by the image's width and height"
-    return (
-        f"{file}: no object for {name}: all {counts.crowds + counts.dropped} annotations are left out, "
-        f"{', '.join(reasons)}{example}; {fix}"
-    )
+    return f"{file}: no object for {name}: all {annotations} left out, {', '.join(reasons)}{example}; {fix}"
 
 
 def _fingerprint(*splits: CocoSplit) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdbench.text import markdown_cell, one_line, printable, shortened, spreadsheet_cell
+from kdbench.text import counted, markdown_cell, one_line, printable, shortened, spreadsheet_cell
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,8 @@ def test_one_line_and_shortened() -> None:
     assert shortened("short") == "short"
     long = shortened("a" * 5000 + "z")
     assert len(long) < 2100 and long.startswith("a") and long.endswith("z") and "3001 characters left out" in long
+
+
+def test_a_count_of_one_is_singular() -> None:
+    assert [counted(n, "pair") for n in (0, 1, 2)] == ["0 pairs", "1 pair", "2 pairs"]
+    assert [counted(n, "box is", "boxes are") for n in (0, 1, 2)] == ["0 boxes are", "1 box is", "2 boxes are"]

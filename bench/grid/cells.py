@@ -16,6 +16,7 @@ from ..spec.reported import load_reported
 from ..spec.run import Data, Run, current_version
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Table
+from ..text import counted
 from .pairs import has_substitute, networks_at, skip_reason, unsupported
 
 STUDENT_ONLY = ("resolution", "noise")
@@ -140,8 +141,9 @@ def runs_of(
     for recipe in (cell.recipe, cell.teacher_recipe) if teacher_is_trained else (cell.recipe,):
         if recipe.batch_size > data.train_images > 0:
             raise SpecError(
-                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the {data.train_images} training "
-                "images; lower it with --set batch_size=N (for teachers --set teacher.batch_size=N)"
+                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the "
+                f"{counted(data.train_images, 'training image')}; lower it with --set batch_size=N (for teachers "
+                "--set teacher.batch_size=N)"
             )
     common: dict[str, Any] = {"task": table.task, "scale": cell.scale, "seed": 0}
     first = Run(

@@ -99,5 +99,8 @@ def _data(task: str, name: str, root: Path, path: Path | None, options: dict[str
     data = kind.open(name, root, path, options)
     kind.verify(data, full=True)
     size = kind.describe(data)
-    counts = f"{size.train_images} + {size.val_images} images, {size.classes} classes, {size.fingerprint}"
+    counts = (
+        f"{size.train_images} + {counted(size.val_images, 'image')}, {counted(size.classes, 'class', 'classes')}, "
+        f"{size.fingerprint}"
+    )
     return "; ".join((counts, *data.notices))

@@ -51,7 +51,7 @@ def _summarize(plan: Plan, rows: list[Row], results: Path, log: Log) -> bool:
     bad = [row for row in rows if row.status != "done"]
     missing = len(plan.runs) - len(rows)
     command = "kdbench table" if results == RESULTS else f"kdbench table --results {results}"
-    log(f"{len(rows) - len(bad)} of {len(plan.runs)} runs done; `{command}` prints them")
+    log(f"{len(rows) - len(bad)} of {counted(len(plan.runs), 'run')} done; `{command}` prints them")
     for row in bad:
         log(f"  {row.status}: {row.run.display_name}: {row.reason}")
     if missing:

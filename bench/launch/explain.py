@@ -25,7 +25,8 @@ def explain(final: FinalPlan, log: Log) -> None:
     log(
         f"{counted(len(schedule.runs), 'run')} in {counted(len(schedule.jobs), 'job')} at scale {final.scale} "
         f"on {data.name} "
-        f"({data.train_images} + {data.val_images} images, {data.classes} classes, {data.fingerprint}); "
+        f"({data.train_images} + {counted(data.val_images, 'image')}, {counted(data.classes, 'class', 'classes')}, "
+        f"{data.fingerprint}); "
         f"{len(schedule.finished)} finished before"
     )
     _log_rerun(schedule, log)
@@ -122,8 +123,9 @@ def _cost(times: Sequence[float | None], left: Sequence[Sequence[Run]], memory: 
         total = sum(operations(runs, memory) for runs in left if runs)
     except UntracedError as error:
         return f"unknown ({error})"
-    missing = f"{len(times) - len(known)} of {len(times)} jobs have no finished run here to tell their time"
-    return f"{total:.2g} floating-point operations of networks in training; {missing}"
+    jobs = counted(len(times), "job")
+    has = counted(len(times) - len(known), f"of {jobs} has", f"of {jobs} have")
+    return f"{total:.2g} floating-point operations of networks in training; {has} no finished run here to tell the time"
 
 
 def _log_milestones(final: FinalPlan, log: Log) -> None:

@@ -68,7 +68,7 @@ def load_backbone(model: Any, origin: str) -> None:
     missing = [n for n in body.state_dict() if n not in matched and "running_" not in n and "offset" not in n]
     if missing:
         raise CheckpointError(
-            f"{path} is another backbone's: {len(missing)} of its {len(body.state_dict())} names are missing, such as "
+            f"{path} is another backbone's: {len(missing)} of its {len(body.state_dict())} names missing, such as "
             f"{missing[0]}; fetch {origin} again"
         )
     body.load_state_dict(body.state_dict() | matched)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..text import counted
 
 DEEPEST, MOST = 4, 200
 """Levels of dicts in which state dicts are looked for, and dicts that are looked at."""
@@ -171,7 +172,10 @@ def check_kinds(state: State, expected: State, source: Path) -> tuple[str, ...]:
             )
         if value.dtype != wanted:
             converted[value.dtype] = converted.get(value.dtype, 0) + 1
-    return tuple(f"{count} tensors are converted from {_name(kind)}" for kind, count in converted.items())
+    return tuple(
+        f"{counted(count, 'tensor is', 'tensors are')} converted from {_name(kind)}"
+        for kind, count in converted.items()
+    )
 
 
 def check_values(state: Mapping[str, Tensor], source: Path) -> None:
@@ -182,9 +186,11 @@ def check_values(state: Mapping[str, Tensor], source: Path) -> None:
     """
     for name, value in state.items():
         if value.is_floating_point() and not (finite := value.float().isfinite()).all():
+            values = f"of its {counted(value.numel(), 'value')}"
+            wrong = counted(int((~finite).sum()), f"{values} is", f"{values} are")
             raise CheckpointError(
-                f"{source}: {name} is not finite: {int((~finite).sum())} of its {value.numel()} values are NaN or "
-                "infinite; give a checkpoint from before the training diverged"
+                f"{source}: {name} is not finite: {wrong} NaN or infinite; give a checkpoint from before the "
+                "training diverged"
             )
         if name.endswith("running_var") and value.numel() and value.min() < 0:
             raise CheckpointError(f"{source}: {name} has negative variances; give an undamaged checkpoint")
@@ -198,7 +204,7 @@ def contents(content: Mapping[str, Any]) -> str:
     largest = max(found, key=len, default={})
     if len(largest) == len(content):
         shown = [f"{str(name)[:60]} {tuple(value.shape)}" for name, value in largest.items()]
-        return f"{len(shown)} tensors: {', '.join(shown[:2])}, ..., {shown[-1]}" if shown else "nothing"
+        return f"{counted(len(shown), 'tensor')}: {', '.join(shown[:2])}, ..., {shown[-1]}" if shown else "nothing"
     first = next((f"; the first tensor is {str(n)[:60]} {tuple(v.shape)}" for n, v in largest.items()), "")
     return f"{', '.join(keys)}{more}{first}"
 
@@ -216,9 +222,13 @@ def _completed(variant: Variant, expected: State, convert: Convert | None) -> tu
     if convert is not None and state.keys().isdisjoint(variant.state):
         notices.append("the names of the network's library")
     if variant.others:
-        notices.append(f"{len(variant.others)} tensors without that prefix are left out, such as {variant.others[0]}")
+        tensors = counted(len(variant.others), "tensor without that prefix is", "tensors without that prefix are")
+        notices.append(f"{tensors} left out, such as {variant.others[0]}")
     if unused:
-        notices.append(f"{len(unused)} tensors that the network does not use are left out, such as {unused[0]}")
+        tensors = counted(
+            len(unused), "tensor that the network does not use is", "tensors that the network does not use are"
+        )
+        notices.append(f"{tensors} left out, such as {unused[0]}")
     if lacking:
         notices.append(f"no {COUNTER}, which the network does not read")
     return state, tuple(notices)
@@ -298,8 +308,8 @@ def _refusal(network: nn.Module, content: Mapping[str, Any], source: Path, conve
             f"({len(wrong)} such); it was made for another number of classes or another width"
         )
     missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    parts = [f"{len(missing)} names are missing, such as {missing[0]}"] if missing else []
-    parts += [f"{len(surplus)} are unknown, such as {surplus[0]}"] if surplus else []
+    parts = [f"{counted(len(missing), 'name is', 'names are')} missing, such as {missing[0]}"] if missing else []
+    parts += [f"{counted(len(surplus), 'name is', 'names are')} unknown, such as {surplus[0]}"] if surplus else []
     return (
         f"{source} is another network's: {' and '.join(parts)}; give the checkpoint of this very network. "
         f"It has {contents(content)}"
@@ -308,7 +318,7 @@ def _refusal(network: nn.Module, content: Mapping[str, Any], source: Path, conve
 
 def _kind(value: object) -> str:
     if isinstance(value, dict):
-        return f"{len(value)} entries"
+        return counted(len(value), "entry", "entries")
     return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..records import checkpoint as checkpoints
+from ..text import counted
 from . import build, names, task, unavailable
 from ._state_dicts import MisfitError, check_values, closest, fit, load_weights
 from .base import Network
@@ -93,8 +94,8 @@ def check_classes(content: dict[str, Any], file: Path, classes: tuple[str, ...])
         return  # another program's, such as their number
     if tuple(recorded) != classes:
         raise CheckpointError(
-            f"{file} was trained for {len(recorded)} classes ({', '.join(recorded[:3])}, ...) and the data has "
-            f"{len(classes)} ({', '.join(classes[:3])}, ...); give a checkpoint for the same data set"
+            f"{file} was trained for {counted(len(recorded), 'class', 'classes')} ({', '.join(recorded[:3])}, ...) and "
+            f"the data has {len(classes)} ({', '.join(classes[:3])}, ...); give a checkpoint for the same data set"
         )
 
 

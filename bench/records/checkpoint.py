@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..text import counted
 from .atomic import write_stream, writing
 from .checksum import ChecksumWriter, is_intact
 from .tensor_files import read_content
@@ -70,9 +71,10 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: Path)
     missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shapes = [key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape]
     if missing or surplus:
+        lacks, has = counted(len(missing), "name is", "names are"), counted(len(surplus), "is", "are")
         raise CheckpointError(
-            f"{source} is another network's: {len(missing)} names are missing (such as {missing[:2]}) and "
-            f"{len(surplus)} are unknown (such as {surplus[:2]}); give the checkpoint of this very network"
+            f"{source} is another network's: {lacks} missing (such as {missing[:2]}) and {has} unknown (such as "
+            f"{surplus[:2]}); give the checkpoint of this very network"
         )
     if shapes:
         key = min(shapes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import SpecError
 from ..records.row import Row
 from ..records.store import InvalidRow, read_all, read_row, row_files, run_of, write_atomically
+from ..text import counted
 
 
 def load(folder: Path) -> tuple[list[Row], list[InvalidRow]]:
@@ -24,7 +25,8 @@ def load(folder: Path) -> tuple[list[Row], list[InvalidRow]]:
     rows, invalid = read_all([folder])
     if not rows and invalid:
         first = f"{invalid[0].path}: {invalid[0].reason}"
-        raise SpecError(f"{folder}: none of its {len(invalid)} result rows is valid, the first is {first}; {fix}")
+        found = counted(len(invalid), "result row")
+        raise SpecError(f"{folder}: of {found} none is valid, the first is {first}; {fix}")
     if not rows:
         raise SpecError(f"{folder}: no result row in it; {fix}")
     return rows, invalid

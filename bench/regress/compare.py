@@ -25,7 +25,7 @@ from ..report.comparability import field_differences
 from ..report.verdicts import noise_budget
 from ..spec.run import Run
 from ..spec.scale import Scale
-from ..text import one_line
+from ..text import counted, one_line
 from .loss_drift import drift
 from .stats import PRIOR, Change, Scores, Word, classify, exit_code, pooled, speed
 
@@ -182,7 +182,7 @@ def _speed(base: Sequence[Row], head: Sequence[Row]) -> Change:
 
 
 def _describe_place(machine: str, threads: int) -> str:
-    return f"{machine} ({threads} threads)"
+    return f"{machine} ({counted(threads, 'thread')})"
 
 
 def _seconds(rows: Sequence[Row]) -> dict[tuple[str, int], list[float]]:

@@ -32,6 +32,7 @@ from ..records.store import write_atomically
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.run import Run
 from ..tasks.base import OpenedData, Task
+from ..text import counted
 from ..train.failures import status_of
 from ..train.preparation import Prepared, prepare
 from ..train.step import student_step
@@ -246,7 +247,7 @@ def _fits(content: object) -> bool:
 def _changes(key: str, before: list[dict[str, float]], now: list[dict[str, float]]) -> Iterator[str]:
     """One sentence a term, about the first step at which it differs."""
     if len(before) != len(now):
-        yield f"{key} has {len(now)} steps, not {len(before)}"
+        yield f"{key} has {counted(len(now), 'step')}, not {len(before)}"
     reported: set[str] = set()
     for step, (old, new) in enumerate(zip(before, now, strict=False), 1):
         allowed = FLOOR * sum(map(abs, old.values()))

@@ -32,6 +32,7 @@ from ..report.own_data import collect_at
 from ..report.plots import render
 from ..spec.scale import Scale
 from ..spec.table import Table
+from ..text import counted
 from .compare import budget
 from .history import CommitResults, history
 from .stats import Change, Word
@@ -86,7 +87,7 @@ def history_figure(table: Table, commits: Sequence[CommitResults], scale: Scale)
         return None
     where = ", mini scale" if scale == "mini" else ""
     heights = [max(len(series) + 2, 7) for _, _, series in panels]
-    figure, axes = stacked_panels(f"{table.title}: history over {len(commits)} commits{where}", heights)
+    figure, axes = stacked_panels(f"{table.title}: history over {counted(len(commits), 'commit')}{where}", heights)
     for axis, (block, side, series) in zip(axes, panels, strict=True):
         for i, (name, points) in enumerate(series.items()):
             _draw(axis, name, points, commits, LINES[i % len(LINES)])

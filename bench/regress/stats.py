@@ -23,6 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..text import counted
+
 Word = Literal["improved", "unchanged", "regressed", "unsure", "not measured"]
 
 WORDS: tuple[Word, ...] = ("regressed", "improved", "unsure", "unchanged", "not measured")
@@ -212,10 +214,10 @@ def _change(cell: Scores, estimated: Estimate, p: float, corrected: float, cells
     if abs(estimated.difference) > cell.budget and corrected <= ALPHA:
         return Change("improved" if estimated.difference > 0 else "regressed", "", *values)
     if abs(estimated.difference) > cell.budget and p <= ALPHA:
-        return Change("unsure", f"p {p:.2g} alone, {corrected:.2g} among {cells} cells", *values)
+        return Change("unsure", f"p {p:.2g} alone, {corrected:.2g} among {counted(cells, 'cell')}", *values)
     if estimated.detects(cell.target):
         return Change("unchanged", "", *values)
-    seeds = "1 seed is" if estimated.seeds == 1 else f"{estimated.seeds} seeds are"
+    seeds = counted(estimated.seeds, "seed is", "seeds are")
     few = f"{seeds} too few to detect {cell.target:.2g} points"
     needed = seeds_needed(estimated.pair_sd, cell.target, cell.teacher_sd)
     if needed is None and cell.teacher_sd:

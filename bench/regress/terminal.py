@@ -20,6 +20,7 @@ from ..report.comparability import flatten, format_value
 from ..report.summary import invalid_row_lines
 from ..report.table_view import Footnotes
 from ..report.terminal import default_console, list_item
+from ..text import counted
 from .compare import CellChange, budget
 from .loss_drift import CHANGED
 from .stats import ALPHA, SLOWER, WORDS, Change, Word
@@ -78,14 +79,14 @@ def _origin(folder: Path, rows: Sequence[Row]) -> str:
         ", ".join(f"{name} ({n})" if len(counted) > 1 else name for name, n in counted)
         for counted in (commits, machines)
     )
-    return f"{folder}: {len(rows)} rows of commit {commit}, on {machine}"
+    return f"{folder}: {counted(len(rows), 'row')} of commit {commit}, on {machine}"
 
 
 def counts(cells: Sequence[CellChange]) -> list[str]:
     """How many cells have which word, for accuracy, losses and speed; with the reasons of those not measured."""
     return [
-        f"{len(cells)} cells; a change counts with p <= {ALPHA} (Holm, all cells tested) and beyond the noise budget, "
-        f"of speed beyond ×{SLOWER} by ranks, of a loss term beyond {CHANGED:.0%} in the first epoch",
+        f"{counted(len(cells), 'cell')}; a change counts with p <= {ALPHA} (Holm, all cells tested) and beyond the "
+        f"noise budget, of speed beyond ×{SLOWER} by ranks, of a loss term beyond {CHANGED:.0%} in the first epoch",
         f"accuracy: {_counted([cell.accuracy for cell in cells])}",
         f"losses: {_counted([cell.losses for cell in cells])}",
         f"speed: {_counted([cell.speed for cell in cells])}",

@@ -9,7 +9,7 @@ from ..grid.cells import CellSpec
 from ..records.row import Row
 from ..spec.recipe import Recipe
 from ..spec.table import Table
-from ..text import one_line
+from ..text import counted, one_line
 from .verdicts import noise_budget, teacher_differs
 
 
@@ -59,7 +59,8 @@ def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
     ]
     if actual["max_steps"] != wanted["max_steps"]:
         stop = actual["max_steps"]
-        differ.append(f"stopped after {stop} steps" if stop else f"not stopped after {wanted['max_steps']} steps")
+        steps = counted(stop or wanted["max_steps"], "step")
+        differ.append(f"{'stopped' if stop else 'not stopped'} after {steps}")
     return differ
 
 

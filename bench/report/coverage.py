@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..spec.reported import Reported
 from ..spec.table import Pair, Table, Unreachable
+from ..text import counted
 
 Numbers = Mapping[str, Sequence[Reported]]
 """Reported numbers by file, without the ending."""
@@ -40,7 +41,7 @@ class Coverage:
         """The counts in one line: `reported crd: 188 numbers, 188 reachable`."""
         unreachable, no_table = self.unreachable.total(), self.no_table.total()
         total = self.reachable + unreachable + no_table + len(self.problems)
-        parts = [f"{total} numbers", f"{self.reachable} reachable"]
+        parts = [counted(total, "number"), f"{self.reachable} reachable"]
         if unreachable:
             parts.append(f"{unreachable} unreachable ({_counts(self.unreachable)})")
         if no_table:

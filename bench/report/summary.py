@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from ..records.row import Row
 from ..records.store import InvalidRow
 from ..spec.reported import load_reported
+from ..spec.run import Data
 from ..spec.scale import Scale
 from ..spec.table import Table
+from ..text import counted
 from .blocks import Block
 from .cells import Cell
 from .values import metric_title
@@ -36,7 +38,7 @@ def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
         lines.append(f"scale: {scale}; no run is finished: `make reproduce-{table.dataset.full}` runs it")
         return lines
     sets = {id(row.run.data): row.run.data for row in rows}.values()  # rows read together share these
-    data = sorted({f"{d.name} ({d.train_images} train, {d.val_images} val images, {d.classes} classes)" for d in sets})
+    data = sorted({f"{d.name} ({_size(d)})" for d in sets})
     seeds = sorted({row.run.seed for row in rows})
     machines = sorted({row.environment.machine for row in rows})
     lines.append(
@@ -99,12 +101,18 @@ def _run_of_reported(table: Table, cells: Sequence[Cell]) -> list[str]:
     if not numbers:
         return ["No number is reported."]
     where = "with the small networks named above" if cells and cells[0].scale == "mini" else "with the paper's networks"
-    lines = [f"{len(done)} of the {len(numbers)} reported numbers of distilled students were run, {where}."]
+    of = f"of the {counted(len(numbers), 'reported number')} of distilled students"
+    lines = [f"{counted(len(done), f'{of} was', f'{of} were')} run, {where}."]
     if missing and len(missing) <= LISTED:
         lines.append(f"Without a result: {'; '.join(missing)}.")
     elif missing:
         lines.append(f"Without a result: {len(missing)}, among them {'; '.join(missing[: LISTED // 2])}.")
     return lines
+
+
+def _size(data: Data) -> str:
+    classes = counted(data.classes, "class", "classes")
+    return f"{data.train_images} train, {counted(data.val_images, 'val image')}, {classes}"
 
 
 def _counts(cells: Sequence[Cell]) -> str:
@@ -113,7 +121,7 @@ def _counts(cells: Sequence[Cell]) -> str:
     if not verdicts:
         return "No cell has a reported number."
     words = [f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts)]
-    return f"Of {len(verdicts)} cells with a reported number: {', '.join(words)}."
+    return f"Of {counted(len(verdicts), 'cell')} with a reported number: {', '.join(words)}."
 
 
 def _rule(table: Table) -> str:
@@ -135,8 +143,8 @@ def _spread(cells: Sequence[Cell]) -> str:
     squares = sum((sample.sd or 0.0) ** 2 * (sample.n - 1) for sample in sds.values())
     pooled = math.sqrt(squares / freedom)
     return (
-        f"Seed-to-seed sd {pooled:.2f}, pooled over {len(sds)} cells; ± is the sample sd, (n) the number of seeds. "
-        f"A gain from one seed below about {2 * math.sqrt(2) * pooled:.1f} is no evidence."
+        f"Seed-to-seed sd {pooled:.2f}, pooled over {counted(len(sds), 'cell')}; ± is the sample sd, (n) the number of "
+        f"seeds. A gain from one seed below about {2 * math.sqrt(2) * pooled:.1f} is no evidence."
     )
 
 

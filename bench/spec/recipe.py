@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ..errors import unknown
+from ..text import counted
 from .schema import Spec, current_name, merged, parse, read_yaml
 
 LARGEST = 2**31 - 1  # of a whole number: more than any count of epochs, steps or pixels
@@ -146,7 +147,8 @@ class Recipe(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if any(milestone >= self.epochs for milestone in self.milestones):
-            raise ValueError(f"milestones {list(self.milestones)} must lie before the last of {self.epochs} epochs")
+            epochs = counted(self.epochs, "epoch")
+            raise ValueError(f"milestones {list(self.milestones)} must lie before the last of {epochs}")
         if self.epochs == 0 and self.init != "published":
             raise ValueError("epochs is 0, which takes published weights as they are: set init to published")
         if self.warmup_steps and self.warmup_epochs:

@@ -18,6 +18,7 @@ from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..spec.run import Data
+from ..text import counted
 from . import order
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}
@@ -129,8 +130,8 @@ class Task(ABC):
         self.check_image_kind(recipe)
         if recipe.batch_size > len(data.train):
             raise SpecError(
-                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the {len(data.train)} training images "
-                f"of {data.path}; lower it with --set batch_size=N"
+                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the "
+                f"{counted(len(data.train), 'training image')} of {data.path}; lower it with --set batch_size=N"
             )
         self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
         self.classes: tuple[str, ...] = data.classes

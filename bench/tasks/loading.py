@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from kdbench.datasets.base import DataError
 
 from ..errors import LoaderError
+from ..text import counted
 from .order import Key
 
 Collate = Callable[[list[Any]], Any]
@@ -143,7 +144,8 @@ def _fits(samples: Dataset[Any], groups: list[list[Key]], workers: int, collate:
     free = _free()
     if needed > free:
         print(
-            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and {workers} loader processes may need "
+            f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and "
+            f"{counted(workers, 'loader process', 'loader processes')} may need "
             f"{needed / 2**20:.0f} MiB: batches come through pipes, which is slower; enlarge it "
             "(docker: --shm-size 8g), or use fewer with --workers",
             file=sys.stderr,
@@ -156,8 +158,8 @@ def _processes_failed(error: RuntimeError, workers: int) -> str:
     reason = str(error).splitlines()[0].rstrip(".")
     shared = f"{SHARED_MEMORY} has {_free() / 2**20:.0f} MiB free; " if SHARED_MEMORY.is_dir() else ""
     return (
-        f"the {workers} loader processes failed ({reason}); {shared}--workers 0 prepares batches without them, "
-        "and in a container --shm-size 8g gives them more memory to share"
+        f"the {counted(workers, 'loader process', 'loader processes')} failed ({reason}); {shared}--workers 0 "
+        "prepares batches without them, and in a container --shm-size 8g gives them more memory to share"
     )
 
 

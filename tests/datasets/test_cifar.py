@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -128,7 +129,7 @@ ZEROS = np.zeros((12, 8, 8, 3), dtype=np.uint8)
         (putting(class_names=np.array(["a", "b", "a"])), r"class_names names classes 0 and 2 both 'a'; rename one"),
         (putting(class_names=np.arange(3)), r"class_names is int64 \[3\]"),
         (putting(x_train=ZEROS), r"x_train has one value in all pixels of a channel"),
-        (putting(y_train=np.array([None] * 12)), r"array y_train cannot be read \(it holds Python objects"),
+        (putting(y_train=np.array([None] * 12)), r"array y_train cannot be read: it holds Python objects"),
     ],
 )
 def test_a_fault_names_the_file_and_the_array(tmp_path: Path, damage: Callable[[Arrays], Any], message: str) -> None:
@@ -154,7 +155,7 @@ def test_a_damaged_array_is_named(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[600] ^= 1  # a pixel of the first array, x_train
     file.write_bytes(content)
-    with pytest.raises(DataError, match=r"mine\.npz: array x_train cannot be read \(Bad CRC-32"):
+    with pytest.raises(DataError, match=r"mine\.npz: array x_train cannot be read: it is damaged, truncated"):
         datasets.open_images("", tmp_path, file)
     file.write_bytes(content[:-40])
     with pytest.raises(DataError, match=r"mine\.npz: is not a readable \.npz file"):
@@ -170,7 +171,7 @@ def test_a_header_of_another_size_than_the_array_is_refused_before_it_is_allocat
         for name, content in members.items():
             archive.writestr(name, content)
     with pytest.raises(
-        DataError, match=r"array x_train cannot be read \(its header is of 19199808 bytes, and 2304 follow"
+        DataError, match=r"array x_train cannot be read: its header is of 19199808 bytes, and 2304 follow"
     ):
         datasets.open_images("", tmp_path, file)
 
@@ -179,6 +180,43 @@ def test_arrays_above_the_memory_budget_are_refused_unread(tmp_path: Path, monke
     monkeypatch.setattr(_files, "memory_budget", lambda: 2000)
     with pytest.raises(DataError, match=r"mine\.npz: its arrays take more than .* of memory"):
         open_npz(tmp_path, arrays())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x_train": np.zeros((12, 8, 8, 3), np.float32)}, "x_train is float32 but must be uint8"),
+        ({"x_test": np.zeros((6, 4, 24), np.uint8)}, r"x_test has shape \[6, 4, 24\]"),
+        ({"x_test": np.zeros((6, 8, 9, 3), np.uint8)}, "x_test holds 8x9 images but x_train 8x8"),
+        ({"y_test": np.zeros(7, np.int64)}, "x_test holds 6 images but y_test 7 labels"),
+        ({"y_train": np.zeros(12)}, "y_train is float64"),
+        ({"class_names": np.zeros((3, 4), np.uint8)}, "class_names is uint8"),
+    ],
+)
+def test_what_headers_tell_is_refused_before_any_array_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Arrays, message: str
+) -> None:
+    monkeypatch.delattr(np.lib.format, "read_array")
+    with pytest.raises(DataError, match=message):
+        open_npz(tmp_path, arrays() | changes)
+
+
+def test_a_header_without_end_is_not_read(tmp_path: Path) -> None:
+    file, size = write(tmp_path / "mine.npz", arrays()), 2**26
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members["y_train.npy"] = np.lib.format.magic(2, 0) + size.to_bytes(4, "little") + b" " * size
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    del content, members
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="array y_train cannot be read: it is damaged, truncated or of another"):
+            datasets.open_images("", tmp_path, file)
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("path", "message"), [("no.npz", "does not exist"), ("a.txt", "is neither an .npz file nor")])

@@ -52,10 +52,10 @@ def test_images_without_annotations_stay_in_val_and_leave_train(maker: Maker) ->
     _, boxes, labels, image_id = folder.val.load(1)
     assert boxes.shape == (0, 4) and labels.shape == (0,) and image_id == 12
     assert folder.notices == (
-        "instances_train.json: 1 of 2 images have no annotation; left out of training",
-        "instances_val.json: 1 of 2 images have no annotation; included",
-        "instances_train.json: 1 of 2 classes have no box: 'hat'",
-        "instances_val.json: 1 of 2 classes have no box: 'hat'",
+        "instances_train.json: 1 of 2 images has no annotation; left out of training",
+        "instances_val.json: 1 of 2 images has no annotation; included",
+        "instances_train.json: 1 of 2 classes has no box: 'hat'",
+        "instances_val.json: 1 of 2 classes has no box: 'hat'",
     )
 
 

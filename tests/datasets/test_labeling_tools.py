@@ -62,17 +62,17 @@ def test_an_orientation_tag_is_applied_where_the_annotated_size_is_turned(
     red = np.asarray(image)[:, :, 0] > 125
     upper, left = red[:15].mean(), red[:, :20].mean()
     assert (left > 0.9) if not turned else (upper > 0.9 if orientation == 6 else upper < 0.1)
-    assert any("1 images are turned by their orientation tag" in notice for notice in folder.notices) == turned
+    assert any("1 image is turned by its orientation tag" in notice for notice in folder.notices) == turned
 
 
 def test_a_tag_that_the_size_does_not_tell_of_is_reported_and_follows_the_other_images(maker: Maker) -> None:
     save_halves(maker.image("train", "11.jpg"), (40, 30), 3)
     folder = maker.open()
-    assert "1 images have an orientation tag, which is not applied (first: 11.jpg)" in "".join(folder.notices)
+    assert "1 image has an orientation tag, which is not applied (first: 11.jpg)" in "".join(folder.notices)
     assert np.asarray(folder.train.load(0)[0])[15, 5, 0] > 200
     save_halves(maker.image("train", "12.jpg"), (30, 40), 6)
     folder = maker.open()
-    assert "1 images whose size does not tell are turned by their tag as well" in "".join(folder.notices)
+    assert "1 image whose size does not tell is turned by its tag as well" in "".join(folder.notices)
     assert np.asarray(folder.train.load(0)[0])[15, 5, 0] < 50
 
 
@@ -214,7 +214,7 @@ def test_file_names_of_labeling_tools_are_found_and_reported(maker: Maker, name:
     folder = maker.open()
     assert folder.train.path(0).name == existing and folder.train.load(0)[3] == 11
     assert folder.notices == (
-        f"instances_train.json: 1 file names differ from the files (first: {name!r} is {existing!r})",
+        f"instances_train.json: 1 file name differs from the file (first: {name!r} is {existing!r})",
     )
 
 

@@ -40,7 +40,7 @@ def test_classes_without_a_pixel_are_reported_with_the_share_that_is_ignored(fol
     data.check_classes()
     assert data.empty_classes == ("bus",)
     assert data.notices == tuple(
-        f"{folder}: {split}: 1 of 4 classes have no pixel: 'bus'; 25 % of the pixels are ignored"
+        f"{folder}: {split}: 1 of 4 classes has no pixel: 'bus'; 25 % of the pixels are ignored"
         for split in ("train", "val")
     )
 
@@ -75,7 +75,7 @@ def test_an_image_is_turned_by_its_tag_where_its_mask_is(folder: Path) -> None:
     data = open_at(folder)
     assert data.train.load(0)[0].shape == (3, 4, 3)
     assert data.notices == (
-        f"{folder}: train: 1 images are turned by their orientation tag, as the size of their masks is",
+        f"{folder}: train: 1 image is turned by its orientation tag, as the size of the masks is",
     )
 
 

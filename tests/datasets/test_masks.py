@@ -256,10 +256,10 @@ def test_cityscapes_errors_name_the_missing_file(layout: Path) -> None:
     ):
         datasets.open_masks("cityscapes", layout.parent).val.load(1)
     mask.unlink()
-    with pytest.raises(DataError, match=r"bochum_000000_000019_gtFine_labelIds\.png: missing, one of 1 masks of 2"):
+    with pytest.raises(DataError, match=r"bochum_000000_000019_gtFine_labelIds\.png: missing, one of 1 mask of 2"):
         datasets.open_masks("cityscapes", layout.parent)
     (layout / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png").unlink()
-    with pytest.raises(DataError, match=r"aachen_000000_000019_leftImg8bit\.png: missing, one of 1 images of 2"):
+    with pytest.raises(DataError, match=r"aachen_000000_000019_leftImg8bit\.png: missing, one of 1 image of 2"):
         datasets.open_masks("cityscapes", layout.parent)
     (layout / "gtFine/train").rename(layout / "gtFine/trained")
     with pytest.raises(DataError, match=r"gtFine/train: missing; Cityscapes' layout is"):

@@ -115,7 +115,7 @@ def beside_ema(state: State) -> Any:
 @pytest.mark.parametrize(
     ("form", "words"),
     [
-        (of_lightning, "1 tensors without that prefix are left out, such as criterion.weight"),
+        (of_lightning, "1 tensor without that prefix is left out, such as criterion.weight"),
         (of_mmpretrain, "the prefix backbone. and head."),
         (of_repdistiller, "weights under the key model (the file also has opt, best_acc, top5)"),
         (of_averaged_model, "such as n_averaged"),
@@ -146,7 +146,7 @@ def test_other_floating_point_types_are_converted_and_said(dtype: torch.dtype, s
     cast = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     found, notices = loaded(file, cast)
     assert all(torch.equal(value, cast[name].to(value.dtype)) for name, value in found.items())
-    assert f"tensors are converted from {str(dtype).removeprefix('torch.')}" in notices
+    assert f"converted from {str(dtype).removeprefix('torch.')}" in notices
 
 
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.bool, torch.int8, torch.int64, torch.float8_e4m3fn])
@@ -209,7 +209,7 @@ def assert_refused(file: Path, words: str) -> None:
 
 def test_extra_tensors_without_a_prefix_are_not_left_out(state: State, file: Path) -> None:
     torch.save(state | {"fc2.weight": torch.ones(2)}, file)
-    assert_refused(file, r"1 are unknown, such as fc2\.weight")
+    assert_refused(file, r"1 name is unknown, such as fc2\.weight")
 
 
 def test_a_safetensors_file_and_a_pickle_of_arrays_are_read(state: State, tmp_path: Path) -> None:

@@ -202,9 +202,9 @@ def test_a_state_that_fits_is_loaded_whole() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: s.pop("0.bias"), r"1 names are missing \(such as \['0\.bias'\]\) and 0 are unknown"),
-        (lambda s: s.update(head=torch.zeros(1)), r"0 names are missing .* and 1 are unknown \(such as \['head'\]\)"),
-        (lambda s: s.update(o=s.pop("0.bias")), r"1 names are missing .*0\.bias.* 1 are unknown \(such as \['o'\]\)"),
+        (lambda s: s.pop("0.bias"), r"1 name is missing \(such as \['0\.bias'\]\) and 0 are unknown"),
+        (lambda s: s.update(head=torch.zeros(1)), r"0 names are missing .* and 1 is unknown \(such as \['head'\]\)"),
+        (lambda s: s.update(o=s.pop("0.bias")), r"1 name is missing .*0\.bias.* 1 is unknown \(such as \['o'\]\)"),
         (
             lambda s: s.update({"0.weight": torch.zeros(5, 4)}),
             r"0\.weight is \(5, 4\) there and \(3, 4\) here \(1 such\)",

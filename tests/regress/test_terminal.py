@@ -74,7 +74,7 @@ def test_every_value_of_a_cell_is_printed_in_its_column() -> None:
                       "improved"]  # fmt: skip
     assert line(text, "[1] loss term task was 1 over the first epoch, now 9: something else is computed")
     assert [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")] == [
-        "1 cells; a change counts with p <= 0.05 (Holm, all cells tested) and beyond the noise budget, of speed beyond "
+        "1 cell; a change counts with p <= 0.05 (Holm, all cells tested) and beyond the noise budget, of speed beyond "
         "×1.1 by ranks, of a loss term beyond 15% in the first epoch",
         "accuracy: 1 regressed",
         "losses: 1 unsure",

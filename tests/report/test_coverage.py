@@ -120,7 +120,7 @@ def test_numbers_without_a_table_are_counted_and_are_no_problem() -> None:
     assert uncovered([table_of(DIST)], rows) == []
     assert [one.line for one in coverage([table_of(DIST)], rows)] == [
         "reported dist: 2 numbers, 1 reachable, 1 in no table yet (camvid: 1)",
-        "reported cirkd: 1 numbers, 0 reachable, 1 in no table yet (imagenet: 1)",
+        "reported cirkd: 1 number, 0 reachable, 1 in no table yet (imagenet: 1)",
     ]
 
 
