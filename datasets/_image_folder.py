@@ -1,7 +1,8 @@
 """Image folders in the layout of ImageNet: `train/<class>/<image>` and `val/<class>/<image>`.
 
-Classes are the names of the folders, labels their positions in sorted order, as in torchvision's `ImageFolder`. Hidden
-files and folders, and files without an image suffix, are left out.
+Classes are the names of the folders, labels their positions in sorted order, as in torchvision's `ImageFolder`, and so
+are images in folders below, which belong to the class above them. Images of a class are in the order of their names
+relative to its folder. Hidden files and folders, and files without an image suffix, are left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from . import _files, _images, _layouts
+from ._text import counted
 from .base import DataError, FileSplit, ImageSet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, for every folder: our choice
@@ -34,9 +36,15 @@ class _Scan:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        if not self.ignored:
-            return ()
-        return (f"{self.folder}: {len(self.ignored)} files are not images (first: {min(self.ignored)}); left out",)
+        lines = []
+        nested = [f"{name}/{file}" for name, images in self.images.items() for file, _ in images if "/" in file]
+        if nested:
+            images = counted(len(nested), "image is", "images are")
+            lines.append(f"{self.folder}: {images} in folders below the class folders (first: {nested[0]}); read")
+        if self.ignored:
+            files = counted(len(self.ignored), "file is not an image", "files are not images")
+            lines.append(f"{self.folder}: {files} (first: {min(self.ignored)}); left out")
+        return tuple(lines)
 
 
 def open_folder(path: Path, name: str = "") -> ImageSet:
@@ -93,10 +101,12 @@ def _scan(folder: Path) -> _Scan:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); allow reading it") from error
     if not classes:
         images = sum(entry.suffix.lower() in SUFFIXES for entry in folder.iterdir())
-        content = f"{images} images but no class folder" if images else "no class folder"
+        content = f"{counted(images, 'image')} but no class folder" if images else "no class folder"
         raise DataError(f"{folder}: holds {content}; sort the images into one folder for each class: {LAYOUT}")
     if not any(scan.images.values()):
-        raise DataError(f"{folder}: no image in any of {len(classes)} class folders; an image folder has {LAYOUT}")
+        raise DataError(
+            f"{folder}: no image in any of {counted(len(classes), 'class folder')}; an image folder has {LAYOUT}"
+        )
     return scan
 
 
@@ -110,6 +120,8 @@ def _listed(folder: Path) -> Iterator[tuple[str, int]]:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
+                    if entry.is_symlink() and Path(folder / prefix).resolve().is_relative_to(Path(entry).resolve()):
+                        raise DataError(f"{entry.path}: is a link to a folder above it, without end; remove it")
                     pending.append(f"{prefix}{entry.name}/")
                 elif entry.is_file():
                     yield f"{prefix}{entry.name}", entry.stat().st_size
@@ -128,8 +140,8 @@ def _check_classes(train: _Scan, val: _Scan) -> None:
         missing = sorted(set(reference.images) - set(scan.images))
         if missing:
             raise DataError(
-                f"{scan.folder / missing[0]}: missing, one of {len(missing)} classes that {reference.folder.name}/ "
-                f"has; add it, or remove the class from {reference.folder}"
+                f"{scan.folder / missing[0]}: missing, one of {counted(len(missing), 'class', 'classes')} that "
+                f"{reference.folder.name}/ has; add it, or remove the class from {reference.folder}"
             )
     if len(train.images) < 2:
         raise DataError(f"{train.folder}: holds a single class; at least two are needed")

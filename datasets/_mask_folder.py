@@ -7,6 +7,7 @@ line i of `classes.txt`, counted from 0, and one gray level is ignored.
 from __future__ import annotations
 
 import colorsys
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import _files, _layouts, _masks
@@ -57,7 +58,7 @@ def open_folder(
         pairs={"train": _pairs(path, "train"), "val": _pairs(path, val)},
         fix=f"add it to {path / 'classes.txt'}, which ends at {len(classes) - 1}, or give the ignored gray level with "
         f"--ignore-index (now {ignore_index})",
-        notices=_layouts.validation_notices(path / "images", val),
+        notices=(*_layouts.validation_notices(path / "images", val), *_nested(path, {"train", val})),
     )
 
 
@@ -96,6 +97,15 @@ def _pairs(path: Path, split: str) -> list[tuple[Path, Path]]:
                 f"of the same name into {path / folder / split} ({', '.join(suffixes)}), or remove it"
             )
     return [(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def _nested(path: Path, splits: set[str]) -> Iterator[str]:
+    """That images in folders below those of the splits are not read."""
+    for folder in (path / kind / split for kind in ("images", "masks") for split in sorted(splits)):
+        below = [file for file in sorted(folder.glob("[!.]*/**/*")) if file.suffix.lower() in IMAGES]
+        if below:
+            first = below[0].relative_to(folder)
+            yield f"{folder}: {counted(len(below), 'image')} in folders below (first: {first}); not read"
 
 
 def _stems(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

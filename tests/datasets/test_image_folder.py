@@ -95,10 +95,32 @@ def test_nested_images_count_and_hidden_ones_do_not(folder: Path) -> None:
     ant = folder / "train" / "Ant"
     (ant / "more").mkdir()
     (ant / "a.png").rename(ant / "more" / "a.png")
-    (folder / "train" / ".cache").mkdir()
     (ant / "._b.JPEG").write_bytes(b"no image")
-    train = open_at(folder).train
-    assert isinstance(train, FileSplit) and len(train) == 10 and ant / "more" / "a.png" in train.files
+    (ant / "more" / "deeper").mkdir()
+    (ant / "c.webp").rename(ant / "more" / "deeper" / "c.webp")
+    theirs = sorted(file for file, _ in ImageFolder(folder / "train").samples if "._b" not in file)
+    (folder / "train" / ".cache").mkdir()
+    data = open_at(folder)
+    assert isinstance(data.train, FileSplit) and len(data.train) == 10
+    names = ["b.JPEG", "d.bmp", "e.jpg", "more/a.png", "more/deeper/c.webp"]
+    assert data.train.files[:5] == tuple(ant / name for name in names)
+    assert sorted(map(str, data.train.files)) == theirs
+    below = "2 images are in folders below the class folders (first: Ant/more/a.png); read"
+    assert data.notices == (f"{folder / 'train'}: {below}",)
+
+
+def test_a_link_to_a_folder_above_is_refused_at_once(folder: Path) -> None:
+    for name in ("again", "and_again"):  # two would be followed on 2^40 paths
+        (folder / "train" / "cat" / name).symlink_to(folder / "train" / "cat")
+    with pytest.raises(DataError, match=r"cat/(and_)?again: is a link to a folder above it"):
+        open_at(folder)
+
+
+def test_links_to_other_folders_are_followed(folder: Path) -> None:
+    (folder / "train" / "cat").rename(folder.parent / "cats")
+    (folder / "train" / "cat").symlink_to(folder.parent / "cats")
+    (folder.parent / "cats" / "more").symlink_to(folder / "val" / "cat")
+    assert len(open_at(folder).train) == 11
 
 
 def test_files_that_are_no_images_are_left_out_and_said(folder: Path) -> None:
@@ -106,6 +128,8 @@ def test_files_that_are_no_images_are_left_out_and_said(folder: Path) -> None:
     for name in ("b.txt", "a.csv"):
         (folder / "val" / "cat" / name).write_text("")
     assert open_at(folder).notices == (f"{folder / 'val'}: 2 files are not images (first: cat/a.csv); left out",)
+    (folder / "val" / "cat" / "a.csv").unlink()
+    assert open_at(folder).notices == (f"{folder / 'val'}: 1 file is not an image (first: cat/b.txt); left out",)
 
 
 def test_the_fingerprint_knows_names_and_sizes_but_not_the_place(folder: Path) -> None:
@@ -168,8 +192,8 @@ def coco(path: Path) -> None:
     ("damage", "message"),
     [
         (empty_class, r"train/bee: class without images"),
-        (no_val_class, r"val/cat: missing, one of 1 classes that train/ has"),
-        (no_train_class, r"train/cat: missing, one of 1 classes that val/ has"),
+        (no_val_class, r"val/cat: missing, one of 1 class that train/ has"),
+        (no_train_class, r"train/cat: missing, one of 1 class that val/ has"),
         (no_train, r"mine/train: missing; an image folder has train/<class>/"),
         (no_val, r"mine/val: missing; an image folder has"),
         (flat, r"mine/val: holds 2 images but no class folder; sort"),

@@ -74,9 +74,7 @@ def test_an_image_is_turned_by_its_tag_where_its_mask_is(folder: Path) -> None:
     Image.new("RGB", (3, 4), (200, 30, 60)).save(folder / "images/train/a.png", exif=tag)
     data = open_at(folder)
     assert data.train.load(0)[0].shape == (3, 4, 3)
-    assert data.notices == (
-        f"{folder}: train: 1 image is turned by its orientation tag, as the size of the masks is",
-    )
+    assert data.notices == (f"{folder}: train: 1 image is turned by its orientation tag, as the size of the masks is",)
 
 
 @pytest.mark.parametrize("name", ["masks/train/a.png", "images/train/a.png", "classes.txt"])
@@ -91,3 +89,16 @@ def test_a_folder_called_valid_is_used_for_validation(folder: Path) -> None:
     for kind in ("images", "masks"):
         (folder / kind / "val").rename(folder / kind / "valid")
     assert open_at(folder).notices == (f"{folder / 'images' / 'valid'} is used for validation",)
+
+
+def test_images_in_folders_below_are_not_read_and_reported(folder: Path) -> None:
+    (folder / "masks" / "train" / "color" / "old").mkdir(parents=True)
+    (folder / "images" / "val" / ".cache").mkdir()
+    for place in ("masks/train/color/old", "images/val/.cache"):
+        Image.new("L", (4, 3)).save(folder / place / "c.png")
+    data = open_at(folder)
+    assert len(data.train) == 2
+    assert (
+        data.notices[0] == f"{folder / 'masks' / 'train'}: 1 image in folders below (first: color/old/c.png); not read"
+    )
+    assert not any(".cache" in notice for notice in data.notices)
