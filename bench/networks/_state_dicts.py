@@ -303,9 +303,11 @@ def _refusal(network: nn.Module, content: Mapping[str, Any], source: Path, conve
         return f"{source} holds no state dict of tensors ({contents(content)}); give the file of a network's weights"
     if expected.keys() == state.keys():
         name = wrong[0]
+        rows = all(state[each].shape[1:] == expected[each].shape[1:] for each in wrong)
+        other = "number of classes" if rows else "width or version of the network"
         return (
             f"{source} does not fit: {name} is {tuple(state[name].shape)} there and {tuple(expected[name].shape)} here "
-            f"({len(wrong)} such); it was made for another number of classes or another width"
+            f"({len(wrong)} such); it was made for another {other}"
         )
     missing, surplus = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     parts = [f"{counted(len(missing), 'name is', 'names are')} missing, such as {missing[0]}"] if missing else []

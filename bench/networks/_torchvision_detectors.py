@@ -7,8 +7,10 @@ students.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -29,6 +31,8 @@ from ._backbones import Pyramid
 from ._initialization import he_init
 from .base import Detector, Target
 
+PYRAMID = re.compile(r"^backbone\.(?=body\.|fpn\.)")
+
 
 class TorchvisionDetector(Detector):
     """A detector of torchvision in `model`, under its state-dict names."""
@@ -39,6 +43,15 @@ class TorchvisionDetector(Detector):
         super().__init__()
         self.num_classes = num_classes
         self.info = NetworkInfo(channels=(pyramid.out_channels,) * len(pyramid.strides), strides=pyramid.strides)
+
+    def convert_state_dict(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """From the names of torchvision's own models, today's and those of its published files, to those of this one.
+
+        A torchvision backbone is in `pyramid` here, and blocks of convolution and norm were bare convolutions once.
+        """
+        names = self.state_dict().keys()
+        renamed = {name: renamed_as(name, names) for name in state}
+        return {renamed[name]: value for name, value in state.items()}
 
     def forward(self, x: Tensor, targets: list[Target] | None = None) -> Outputs:
         return self.forward_head(tuple(self.model.backbone(x).values()), x, targets)
@@ -256,6 +269,16 @@ class FasterRCNNDetector(TorchvisionDetector):
         levels = OrderedDict((str(i), level.float()) for i, level in enumerate(features))
         logits, boxes = heads.box_predictor(heads.box_head(heads.box_roi_pool(levels, proposals, sizes)))
         return {"proposals": tuple(proposals), "roi_logits": logits, "roi_boxes": boxes}
+
+
+def renamed_as(name: str, names: Collection[str]) -> str:
+    """The name in `names` of a tensor that torchvision calls `name`; `name` itself if there is none."""
+    moved = f"model.{re.sub(PYRAMID, 'backbone.pyramid.', name)}"
+    bare = re.sub(r"(inner_blocks|layer_blocks)\.(\d+)\.(\w+)$", r"\1.\2.0.\3", moved)
+    bare = re.sub(r"rpn\.head\.conv\.(\w+)$", r"rpn.head.conv.0.0.\1", bare)
+    if found := re.search(r"_head\.conv\.(\d+)\.(\w+)$", bare):  # convolution, ReLU, convolution, ...
+        bare = f"{bare[: found.start()]}_head.conv.{int(found[1]) // 2}.0.{found[2]}"
+    return next((each for each in (name, f"model.{name}", moved, bare) if each in names), name)
 
 
 def flatten(level: Tensor, columns: int) -> Tensor:

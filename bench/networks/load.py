@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ..errors import CheckpointError
 from ..records import checkpoint as checkpoints
 from ..text import counted
 from . import build, names, task, unavailable
-from ._state_dicts import MisfitError, check_values, closest, fit, load_weights
+from ._state_dicts import MisfitError, check_values, closest, fit, load_weights, misfit
 from .base import Network
 
 
@@ -105,6 +106,25 @@ def _shapes(name: str, num_classes: int) -> Network:
         return build(name, num_classes)
 
 
+def _classes(name: str, state: Mapping[str, Tensor], wrong: str, num_classes: int) -> int | None:
+    """The number of classes with which a network has the shapes of a state dict; None if there is none.
+
+    Args:
+        name: of the network.
+        state: under its names.
+        wrong: a tensor that has another shape in the network for `num_classes`.
+        num_classes: of which a head may have several rows each, or one more for the background.
+    """
+    sizes = [_shapes(name, count).state_dict()[wrong].shape for count in (num_classes, num_classes + 1)]
+    here, step = sizes[0][0], sizes[1][0] - sizes[0][0]
+    if not step or (state[wrong].shape[0] - here) % step:
+        return None
+    classes = num_classes + (state[wrong].shape[0] - here) // step
+    if classes < 1 or misfit(dict(state), _shapes(name, classes).state_dict()):
+        return None
+    return classes
+
+
 def suggestion(content: Mapping[str, Any], task_name: str, num_classes: int) -> str:
     """The networks of a task that the weights in a file do fit, as the end of a message; empty where there are none."""
     fitting = []
@@ -116,6 +136,6 @@ def suggestion(content: Mapping[str, Any], task_name: str, num_classes: int) -> 
         expected = network.state_dict()
         if not wrong:
             fitting.append(name)
-        elif state.keys() == expected.keys() and all(state[n].shape[1:] == expected[n].shape[1:] for n in wrong):
-            fitting.append(f"{name} with {state[wrong[-1]].shape[0]} classes")
+        elif state.keys() == expected.keys() and (classes := _classes(name, state, wrong[0], num_classes)):
+            fitting.append(f"{name} with {counted(classes, 'class', 'classes')}")
     return f". It fits {' and '.join(fitting[:3])}" if fitting else ""
