@@ -175,6 +175,8 @@ class CocoFolder:
         val: validation images.
         identity: fingerprint of a generated set; empty for other sets.
         preparation: notices from generating the folder.
+        mean: mean per channel for normalization, RGB in 0..1; ImageNet's, which detectors' backbones were trained with.
+        std: standard deviation per channel for normalization, likewise.
     """
 
     name: str
@@ -185,6 +187,8 @@ class CocoFolder:
     val: CocoSplit
     identity: str = ""
     preparation: tuple[str, ...] = field(default=())
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -311,8 +315,9 @@ def open_files(
         classes=tuple(name for _, name in categories),
         category_ids=tuple(category for category, _ in categories),
         identity=identity,
+        train=splits["train"],
+        val=splits["val"],
         preparation=preparation,
-        **splits,
     )
 
 

@@ -167,12 +167,12 @@ def _add_fitting(
         if not trial.notices and folder:
             notices.append(f"not used: {file} fits no teacher of these tables")
         elif not trial.notices:
-            raise CheckpointError(_fits_none(file, trial.refusals, classes))
+            raise CheckpointError(misfit_message(file, trial.refusals, classes))
     if folder and not files.keys() & set(needed):
         raise CheckpointError(f"no file in {path} fits a teacher of these tables ({', '.join(needed)})")
 
 
-def _fits_none(file: Path, refusals: Mapping[str, str], classes: tuple[str, ...]) -> str:
+def misfit_message(file: Path, refusals: Mapping[str, str], classes: tuple[str, ...]) -> str:
     """Why a file fits no teacher; of several refusals the most specific one."""
     nearest = min(refusals, key=lambda name: (" does not fit: " not in refusals[name], name))
     reason = refusals[nearest] + explain_misfit(file, nearest, classes)

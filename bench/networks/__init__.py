@@ -12,12 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
-from ._family import Family
+from ._family import Family, PublishedFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .base import Network
 
-__all__ = ["Family", "build", "check_init", "family", "library", "names", "reports", "task", "unavailable"]
+__all__ = ["Family", "PublishedFile", "build", "check_init", "family", "library", "names", "published", "reports"]
+__all__ += ["task", "unavailable"]
 
 NOT_FAMILIES = ("base", "load")
 
@@ -52,6 +55,15 @@ def library(name: str) -> str:
         SpecError: an unknown name; the nearest is suggested.
     """
     return _family_of(name).library
+
+
+def published(name: str, file: Path, sha256: str) -> PublishedFile | None:
+    """What a network's library states of a file of weights; None where it is none of the library's.
+
+    Raises:
+        SpecError: an unknown name; the nearest is suggested.
+    """
+    return _family_of(name).published(name, file, sha256)
 
 
 def unavailable(name: str) -> str:

@@ -7,7 +7,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .base import Network
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """What a library states of one of its files of weights.
+
+    Attributes:
+        metrics: percent on the validation images that the library evaluates on; empty where it states none.
+        mean: of the images' normalisation, RGB in 0..1.
+        std: likewise.
+        size: side of the images, pixels.
+        val_resize: length to which the shorter side is resized before the center crop, pixels.
+        interpolation: of that resize.
+        source: where it is stated.
+        licence: of the weights.
+    """
+
+    metrics: dict[str, float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    size: int
+    val_resize: int
+    interpolation: str
+    source: str
+    licence: str
+
+
+def _unknown_file(_name: str, _file: Path, _sha256: str) -> PublishedFile | None:
+    return None
 
 
 def _random(_name: str) -> Collection[str]:
@@ -40,6 +71,8 @@ class Family:
         library: whose detectors these are; teacher and student must share it, because libraries order anchors
             differently.
         unavailable: name -> what is missing on this machine to build a network; empty where nothing is.
+        published: name, file and its sha256 -> what the network's library states of this file; None where it is none
+            of the library's.
         report: the line that `kdbench check` prints about an optional library, and whether it is a problem.
     """
 
@@ -52,4 +85,5 @@ class Family:
     prefix: str = ""
     library: str = "torchvision"
     unavailable: Callable[[str], str] = _always_available
+    published: Callable[[str, Path, str], PublishedFile | None] = _unknown_file
     report: Callable[[], tuple[str, bool]] | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ..errors import CheckpointError
 from ..records.checkpoint import read
+from ._family import PublishedFile
 from ._state_dicts import load_weights
 from ._torchvision_weights import folder
 
@@ -41,3 +43,30 @@ def find(model_id: str) -> Path:
         f"it under that name (or its pickled state dict as {candidates[1].name}), set KDBENCH_DATA to the folder that "
         "holds weights/, or choose a recipe that starts from random weights"
     )
+
+
+def published(architecture: str, file: Path, sha256: str) -> PublishedFile | None:
+    """What timm states of one of its ImageNet files, without metrics, which the library does not hold.
+
+    A file is known by its name, `<architecture>.<tag>`, by a folder of that name, as Hugging Face's hub has it
+    (`models--timm--<architecture>.<tag>`), or by its sha256 where timm's link ends in the beginning of it.
+    """
+    import timm
+
+    names = {file.stem, *(part.removeprefix("models--timm--") for part in file.absolute().parts)}
+    for model_id in timm.list_pretrained(f"{architecture}.*"):
+        config: Any = timm.get_pretrained_cfg(model_id)
+        link = Path(config.url or "").stem.rsplit("-", 1)[-1]
+        if config.num_classes == 1000 and (model_id in names or (len(link) == 8 and sha256.startswith(link))):
+            size = config.input_size[-1]
+            return PublishedFile(
+                metrics={},
+                mean=config.mean,
+                std=config.std,
+                size=size,
+                val_resize=int(size / config.crop_pct),
+                interpolation=config.interpolation,
+                source=f"timm {model_id}",
+                licence=config.license or "",
+            )
+    return None

@@ -12,6 +12,7 @@ from torchvision.models import get_model_weights
 
 from ..errors import CheckpointError
 from ..records.checkpoint import read
+from ._family import PublishedFile
 from ._state_dicts import load_weights
 
 IMAGENET = "IMAGENET1K_V1"  # of the ResNets, the weights that the papers started from
@@ -59,3 +60,21 @@ def find(url: str) -> Path:
             "set KDBENCH_DATA to the folder that holds weights/, or start from random weights with --set init=random"
         ) from error
     return path
+
+
+def published(architecture: str, sha256: str) -> PublishedFile | None:
+    """What torchvision states of one of its ImageNet files, whose names end in the beginning of their sha256."""
+    for weights in get_model_weights(architecture):
+        if sha256.startswith(Path(weights.url).stem.rsplit("-", 1)[-1]):
+            stated, images = weights.meta["_metrics"]["ImageNet-1K"], weights.transforms()
+            return PublishedFile(
+                metrics={"top1": stated["acc@1"], "top5": stated["acc@5"]},
+                mean=tuple(images.mean),
+                std=tuple(images.std),
+                size=images.crop_size[0],
+                val_resize=images.resize_size[0],
+                interpolation=images.interpolation.value,
+                source=f"torchvision {architecture} {weights.name}",
+                licence="BSD-3-Clause",
+            )
+    return None

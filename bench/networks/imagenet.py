@@ -7,12 +7,15 @@ torchdistill use the same ResNets and MobileNetV1. The `features` of each are th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SpecError
-from ._family import Family
+from ._family import Family, PublishedFile
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .base import Network
 
 NAMES: tuple[str, ...] = (
@@ -73,6 +76,11 @@ PUBLISHED: dict[str, Published] = {
 }
 """By network; the papers used none for MobileNetV1."""
 
+CLAIMED = PUBLISHED | {
+    "resnet50_sb": Published("timm", "resnet50.a1_in1k", 80.382, 0.95, "bicubic", _TIMM),
+}
+"""By network, the accuracy that the library itself states."""
+
 PUBLISHED_CLASSES = 1000
 
 OPTIONS = {"swin_t": ("drop_path",), "swin_l": ("drop_path",)}
@@ -126,6 +134,30 @@ def load_published(network: Network, name: str) -> None:
         _timm_weights.load(body, PUBLISHED[name].weights)
 
 
+def published(name: str, file: Path, sha256: str) -> PublishedFile | None:
+    """What torchvision or timm states of one of its files for a network; the accuracy of timm's is that of `CLAIMED`.
+
+    Where `CLAIMED` has the file, its images are prepared as its accuracy was measured.
+    """
+    from . import _imagenet_networks, _timm_weights, _torchvision_weights
+
+    if name == "mobilenet_v1":
+        return None
+    stated = None if name in _imagenet_networks.TIMM else _torchvision_weights.published(name, sha256)
+    if stated is None:
+        stated = _timm_weights.published(_imagenet_networks.TIMM.get(name, name), file, sha256)
+    known = CLAIMED[name]
+    if stated is None or stated.source != f"timm {known.weights}":
+        return stated
+    return replace(
+        stated,
+        metrics={"top1": known.top1},
+        val_resize=int(stated.size / known.crop),
+        interpolation=known.interpolation,
+        source=f"{stated.source}; {known.source}",
+    )
+
+
 def _check_published(name: str, num_classes: int) -> None:
     if name not in PUBLISHED:
         raise SpecError(f"{name} has no published weights; set init to random, or give a checkpoint of yours")
@@ -143,4 +175,5 @@ FAMILY = Family(
     build=build,
     inits=lambda _name: ("random", "published"),
     options=lambda name: OPTIONS.get(name, ()),
+    published=published,
 )

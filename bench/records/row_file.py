@@ -91,9 +91,9 @@ class RowReader:
         try:
             row, expected = self._parse(path, content, body + b"}" if end else body, checksum)
         except ValidationError as error:
-            return _invalid(path, content, error)
+            return invalid_row(path, content, error)
         if row.schema_version != SCHEMA:
-            return _other_version(path, row.schema_version)
+            return other_version(path, row.schema_version)
         if expected != row.id:
             return InvalidRow(path, f"id {row.id} is not the hash of its spec ({expected}); edited by hand?")
         if end and (int(end[1], 16) != checksum or end.end() != len(content)):
@@ -156,7 +156,11 @@ def encode(row: Row) -> bytes:
     head = row.model_dump_json(indent=1, exclude={"history"}).removesuffix("\n}")
     epochs = ",\n".join(f"  {epoch.model_dump_json()}" for epoch in row.history)
     content = f'{head},\n "history": [\n{epochs}\n ]' if epochs else f'{head},\n "history": []'
-    body = content.encode()
+    return with_checksum(content.encode())
+
+
+def with_checksum(body: bytes) -> bytes:
+    """The content of a JSON file with a checksum at its end; `body` is an object without its closing bracket."""
     return body + b',\n "checksum": "crc32:%08x"\n}' % zlib.crc32(body)
 
 
@@ -175,13 +179,13 @@ def _history_span(content: bytes) -> tuple[int, int] | None:
     return (begin, end + 1) if end - begin >= EAGER else None
 
 
-def _invalid(path: Path, content: bytes, error: ValidationError) -> InvalidRow:
+def invalid_row(path: Path, content: bytes, error: ValidationError) -> InvalidRow:
     try:
         found = from_json(content)
     except ValueError:
         found = None
     if isinstance(found, dict) and found.get("schema_version", SCHEMA) != SCHEMA:
-        return _other_version(path, found["schema_version"])
+        return other_version(path, found["schema_version"])
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if where == "checksum":
@@ -189,7 +193,7 @@ def _invalid(path: Path, content: bytes, error: ValidationError) -> InvalidRow:
     return InvalidRow(path, f"{where}: {first['msg']}" if where else str(first["msg"]))
 
 
-def _other_version(path: Path, version: Any) -> InvalidRow:
+def other_version(path: Path, version: Any) -> InvalidRow:
     reason = f"schema_version: {str(version)[:20]} is not {SCHEMA}, which this version reads"
     return InvalidRow(path, reason, damaged=False)
 

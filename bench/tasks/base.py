@@ -77,6 +77,10 @@ class OpenedData(Protocol):
     @property
     def fingerprint(self) -> str: ...
     @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
+    @property
     def notices(self) -> tuple[str, ...]: ...
     @property
     def empty_classes(self) -> tuple[str, ...]: ...
@@ -198,12 +202,18 @@ class Task(ABC):
 
     @classmethod
     def guesses(cls, network: str, score: float, data: Data) -> str:
-        """What to say of a teacher whose headline metric, in percent, is no better than guessing; empty if it is."""
+        """What to say of a network whose headline metric, in percent, is no better than guessing; empty if it is.
+
+        Args:
+            network: in the words of the message, such as "the teacher resnet56".
+            score: the headline metric.
+            data: that it was measured on.
+        """
         chance = cls.chance(data)
         if score > chance:
             return ""
         return (
-            f"the teacher {network} scores {score:.1f} {cls.metrics[0].key}, no better than guessing (up to "
+            f"{network} scores {score:.1f} {cls.metrics[0].key}, no better than guessing (up to "
             f"{chance:.1f}): its classes may be in another order, or its images prepared in another way"
         )
 

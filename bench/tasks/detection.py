@@ -16,7 +16,7 @@ from kdbench.datasets.base import DataError
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
 from ..errors import SpecError
-from ..networks.base import MEAN, STD, Detector, Network, Target
+from ..networks.base import Detector, Network, Target
 from ..spec.recipe import Recipe, Resize
 from . import coco_eval
 from .base import DataFormat, Metric, Shapes, Task
@@ -144,7 +144,7 @@ class DetectionTask(Task):
         width = _padded(max(image.shape[2] for image in images))
         inputs = torch.zeros(len(images), 3, height, width, device=device)
         for padded, image in zip(inputs, images, strict=True):
-            normalized = functional.normalize(image.to(device).float() / 255, list(MEAN), list(STD))
+            normalized = functional.normalize(image.to(device).float() / 255, list(self.data.mean), list(self.data.std))
             padded[:, : image.shape[1], : image.shape[2]] = normalized
         if self.recipe.channels_last:
             inputs = inputs.to(memory_format=torch.channels_last)

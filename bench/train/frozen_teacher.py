@@ -81,7 +81,7 @@ def measure_teacher(
     Raises:
         TeacherError: its outputs are not finite, or its score is off its record.
     """
-    with _finite_logits(spec.student, file, network):
+    with finite_logits(f"teacher {spec.student}", file, network):
         metrics, predictions = teacher_task.evaluate_teacher(network, device)
     measured = metrics[task.headline]
     if recorded is not None and abs(measured - recorded) > TOLERANCE:
@@ -93,15 +93,15 @@ def measure_teacher(
         _, predictions = task.evaluate_teacher(network, device)
     sha256 = checkpoint.sha256(file)
     record = TeacherRecord(network=spec.student, sha256=sha256, recorded=recorded, measured=measured)
-    return MeasuredTeacher(record, predictions, task.guesses(spec.student, measured, spec.data))
+    return MeasuredTeacher(record, predictions, task.guesses(f"the teacher {spec.student}", measured, spec.data))
 
 
 @contextmanager
-def _finite_logits(name: str, file: Path, network: Network) -> Iterator[None]:
-    """Refuse a teacher whose logits inside are not finite, before a student learns from them.
+def finite_logits(name: str, file: Path, network: Network) -> Iterator[None]:
+    """Refuse a network whose logits inside are not finite, before a student learns from them.
 
     Raises:
-        TeacherError: names the teacher and its file.
+        TeacherError: begins with `name`, such as "teacher resnet56", and names the file.
     """
     finite: list[Tensor] = []
 
@@ -116,7 +116,7 @@ def _finite_logits(name: str, file: Path, network: Network) -> Iterator[None]:
         hook.remove()
     if not all(torch.stack(finite).tolist() if finite else ()):
         raise TeacherError(
-            f"teacher {name}: its outputs are NaN or infinite on the validation images, though the weights in {file} "
+            f"{name}: its outputs are NaN or infinite on the validation images, though the weights in {file} "
             "are finite; give a checkpoint from before the training diverged"
         )
 
