@@ -12,6 +12,7 @@ from .. import networks, tasks
 from ..errors import USER_ERRORS
 from ..grid.validate import validate
 from ..records.store import read_rows
+from ..records.weights import COMMITTED, read_weights, weights_folder
 from ..report.coverage import coverage, unused
 from ..spec.recipe import load_recipe, recipe_names
 from ..spec.reported import load_reported, reported_names
@@ -42,7 +43,9 @@ def problems(
         yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, options))  # type: ignore[misc]
     rows, invalid = read_rows(results)
     yield f"results: {counted(len(rows), 'row')}", False
-    for invalid_row in invalid:
+    weights, invalid_weights = read_weights([*map(weights_folder, results), COMMITTED])
+    yield f"weights: {counted(len(weights), 'row')}", False
+    for invalid_row in (*invalid, *invalid_weights):
         yield f"{invalid_row.path}: {invalid_row.reason}", True
 
 
