@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..records.row import Row, Status
-from ..records.stale import is_stale
+from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store, Version, write_atomically
 from ..spec.run import Run
 from ..spec.schema import digest
@@ -292,11 +292,15 @@ class _Grid:
     def _is_settled(self, run: Run) -> bool:
         """Whether another command has left a row since the plan was made."""
         row = self.store.row(run.id)
-        current = row is not None and row.status in FINISHED and not is_stale(row)
+        current = row is not None and row.status in FINISHED and not is_stale(row) and not self._has_old_teacher(row)
         if row is None or (not current and self.store.version(run.id) == self.before[run.id]):
             return False
         self.display.finished(run, {"status": row.status, "reason": row.reason, "metrics": _last(row)})
         return True
+
+    def _has_old_teacher(self, row: Row) -> bool:
+        teacher = self.engine.store.row(row.run.teacher.id) if row.run.teacher else None
+        return teacher is not None and has_old_teacher(row, trained_weights([teacher]))
 
     def _set_aside(self, run: Run) -> None:
         """Keep a damaged row under another name; its run is done again."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..grid.plan import Plan
 from ..records.row import Row
-from ..records.stale import is_stale
+from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..spec.run import Run
 from ..text import counted
 from .cost import duration, operations, seconds
@@ -56,8 +56,16 @@ def _log_rerun(schedule: Schedule, log: Log) -> None:
             f"  stale: {counted(len(schedule.stale), 'run')} of {names}, whose code has changed since; done again "
             "(--keep-stale keeps the rows)"
         )
+    if again := len(schedule.of_old_teachers):
+        log(
+            f"  stale: {counted(again, 'run')} whose teacher was trained again since, or is now; done again "
+            "(--keep-stale keeps the rows)"
+        )
     if kept := sum(is_stale(row) for row in schedule.finished.values()):
         log(f"  stale and kept: {counted(kept, 'row')} of methods whose code has changed since")
+    weights = trained_weights(schedule.finished.values())
+    if kept := sum(has_old_teacher(row, weights) for row in schedule.finished.values()):
+        log(f"  stale and kept: {counted(kept, 'row')} whose teacher was trained again since")
     if unknown := sum(row.code is None for row in schedule.finished.values()):
         log(f"  kept: {counted(unknown, 'row')} of earlier versions; whether the method's code changed is not known")
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..engines.base import FINISHED, PlannedJob
 from ..errors import StoreError
 from ..grid.plan import Plan
 from ..records.row import Row
-from ..records.stale import is_stale
+from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store
 from ..spec.run import Run
 from .devices import cores
@@ -44,6 +44,7 @@ class Schedule:
         finished: rows of finished runs, by id.
         stale: rows of finished runs that are done again, because the code of their method has changed since.
         damaged: files in place of rows, whose runs are done again.
+        of_old_teachers: rows of finished runs that are done again, because their teacher was trained again, or is.
     """
 
     runs: tuple[Run, ...]
@@ -52,6 +53,7 @@ class Schedule:
     finished: Mapping[str, Row]
     stale: tuple[Row, ...] = ()
     damaged: tuple[InvalidRow, ...] = ()
+    of_old_teachers: tuple[Row, ...] = ()
 
 
 def make_schedule(
@@ -65,7 +67,7 @@ def make_schedule(
         memory: what a job has.
         slots: the device of each job that runs at a time.
         exact: estimate the memory of every cohort, which takes seconds, and not only where it may be too much.
-        keep_stale: finished rows count though the code of their method has changed since.
+        keep_stale: finished rows count though the code of their method or their teacher has changed since.
 
     Raises:
         StoreError: a file in place of a row cannot be read, or is of another version of kdbench.
@@ -73,6 +75,10 @@ def make_schedule(
     finished, damaged = _finished(plan, store)
     stale = () if keep_stale else tuple(row for row in finished.values() if is_stale(row))
     for row in stale:
+        del finished[row.run.id]
+    retrained = {row.run.id for row in stale}
+    of_old_teachers = () if keep_stale else tuple(_of_old_teachers(finished, retrained))
+    for row in of_old_teachers:
         del finished[row.run.id]
     threads = threads_of(plan, slots)
     cohorts: list[ScheduledCohort] = []
@@ -83,7 +89,16 @@ def make_schedule(
             split = memory.split(unfinished, exact) if unfinished else Split((), "")
             jobs += [PlannedJob(part, len(cohorts), threads[part[0].id]) for part in split.parts]
             cohorts.append(ScheduledCohort(stage, runs, unfinished, split))
-    return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished, stale, damaged)
+    return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished, stale, damaged, of_old_teachers)
+
+
+def _of_old_teachers(finished: Mapping[str, Row], retrained: Collection[str]) -> Iterator[Row]:
+    """The rows whose teacher was trained again since, or is in this plan."""
+    weights = trained_weights(finished.values())
+    for row in finished.values():
+        again = row.teacher and row.run.teacher and not row.run.teacher_file and row.run.teacher.id in retrained
+        if again or has_old_teacher(row, weights):
+            yield row
 
 
 def threads_of(plan: Plan, slots: Sequence[str]) -> dict[str, int]:

@@ -119,7 +119,7 @@ def _classes(name: str, state: Mapping[str, Tensor], wrong: str, num_classes: in
     here, step = sizes[0][0], sizes[1][0] - sizes[0][0]
     if not step or (state[wrong].shape[0] - here) % step:
         return None
-    classes = num_classes + (state[wrong].shape[0] - here) // step
+    classes: int = num_classes + (state[wrong].shape[0] - here) // step
     if classes < 1 or misfit(dict(state), _shapes(name, classes).state_dict()):
         return None
     return classes

@@ -1,6 +1,8 @@
-"""Rows whose method computes something else by now."""
+"""Rows that another training would replace: of a method that has changed, or of a teacher that was trained again."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 
 from kdbench import methods
 
@@ -10,3 +12,21 @@ from .row import Row
 def is_stale(row: Row) -> bool:
     """Whether the code of a row's method has changed since; False where that is not known."""
     return row.code is not None and methods.code(row.run.method) not in (row.code, None)
+
+
+def trained_weights(rows: Iterable[Row]) -> dict[str, str]:
+    """The sha256 of what was trained, by run."""
+    return {row.id: row.student.sha256 for row in rows if row.student}
+
+
+def has_old_teacher(row: Row, weights: Mapping[str, str]) -> bool:
+    """Whether a row's teacher has other weights by now; False where it has no row.
+
+    Args:
+        row: of any run; a teacher that was given as a file is part of the run.
+        weights: `trained_weights` of the rows now.
+    """
+    run = row.run
+    if run.teacher is None or run.teacher_file or row.teacher is None:
+        return False
+    return weights.get(run.teacher.id, row.teacher.sha256) != row.teacher.sha256

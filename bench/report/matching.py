@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from ..grid.cells import CellKey, CellSpec
 from ..records.row import Row
+from ..records.stale import has_old_teacher
 from ..spec.recipe import Recipe
 from ..spec.run import Run
 
@@ -25,8 +26,11 @@ class RowIndex:
         keys = {cell.key for cell in cells if cell.key}
         coarse = {key[:4] for key in keys}  # options are turned into JSON only where all else matches
         self._groups: dict[CellKey, dict[Conditions, list[Row]]] = defaultdict(lambda: defaultdict(list))
+        self._weights: dict[str, str] = {}
         for row in rows:
             run = row.run
+            if row.student is not None:
+                self._weights[row.id] = row.student.sha256
             if (run.scale, run.teacher_network, run.student, run.method) in coarse and (key := CellKey.of(run)) in keys:
                 self._groups[key][_conditions(run, run.recipe)].append(row)
 
@@ -34,6 +38,10 @@ class RowIndex:
         """A cell's rows, one list for each set of conditions; those under `other_recipes` are other cells'."""
         groups = self._groups.get(cell.key, {}) if cell.key else {}
         return [rows for rows in groups.values() if rows[0].run.recipe not in other_recipes]
+
+    def has_old_teacher(self, row: Row) -> bool:
+        """Whether a row's teacher has been trained again since."""
+        return has_old_teacher(row, self._weights)
 
     def under(self, recipe: Recipe, cell: CellSpec, run: Run) -> list[Row]:
         """A cell's rows under `recipe` and otherwise the conditions of `run`."""

@@ -228,7 +228,7 @@ class RunRequest:
     )
     equal_cost: bool = option("Also train `none` for as long as each method takes.", default=False, name="--equal-cost")
     keep_stale: bool = option(
-        "Keep finished runs whose method's code has changed since.", default=False, name="--keep-stale"
+        "Keep finished runs whose method's code or teacher has changed since.", default=False, name="--keep-stale"
     )
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")

@@ -31,6 +31,7 @@ def save(student: Student) -> None:
         "format": FORMAT,
         "run": student.run.id,
         "code": student.code,
+        "teacher_sha256": student.teacher_sha256,
         "optimizer": student.optimizer.state_dict(),
         "random": student.random_state.state_dict(),
         "epoch": student.epoch,
@@ -92,6 +93,8 @@ def _outdated(content: dict[str, Any], student: Student) -> str:
         return f"it is of format {content.get('format')}, not {FORMAT}"
     if content.get("code", student.code) != student.code:
         return f"the code of {student.run.method} has changed since it was written"
+    if content.get("teacher_sha256", student.teacher_sha256) != student.teacher_sha256:
+        return "its teacher has been trained again since it was written"
     return ""
 
 

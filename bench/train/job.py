@@ -108,7 +108,7 @@ def execute(job: Job, report: Report) -> list[Row]:
     students: list[Student] = []
     for run in runs:
         try:
-            students.append(_student(run, task, teacher, store, device, report))
+            students.append(_student(run, task, teacher, measured, store, device, report))
         except Exception as error:  # noqa: BLE001 - it becomes the run's status
             failed.append(_failure(run, error, store, device, report))
     if students:
@@ -123,11 +123,19 @@ def execute(job: Job, report: Report) -> list[Row]:
 
 
 def _student(
-    run: Run, task: Task, teacher: Network | None, store: Store, device: torch.device, report: Report
+    run: Run,
+    task: Task,
+    teacher: Network | None,
+    measured: MeasuredTeacher | None,
+    store: Store,
+    device: torch.device,
+    report: Report,
 ) -> Student:
     """The student of a run, resumed where it was saved."""
     info = teacher.info if teacher is not None and run.teacher is not None else None
     student = Student(run, task, info, store.folder(run.id), device)
+    if measured is not None and run.teacher is not None:
+        student.teacher_sha256 = measured.record.sha256
     if checkpointing.resume(student, lambda text: report({"event": "notice", "run": run.id, "text": text})):
         report({"event": "resumed", "run": run.id, "epoch": student.epoch, "step": student.steps})
     return student

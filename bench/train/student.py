@@ -61,6 +61,7 @@ class Student:
 
     Attributes:
         code: hash of the method's source.
+        teacher_sha256: of the frozen teacher's file; None without one.
         network: the student network.
         online_teachers: the teachers that train with it, if any.
         method: the distillation method with its modules.
@@ -82,6 +83,7 @@ class Student:
     def __init__(self, run: Run, task: Task, teacher: NetworkInfo | None, folder: Path, device: torch.device) -> None:
         self.run, self.task, self.folder, self.device = run, task, folder, device
         self.code = methods.code(run.method)
+        self.teacher_sha256: str | None = None
         torch.manual_seed(run.init_seed)
         self.network: Network = networks.build(run.student, len(task.classes), run.recipe.init)
         steps = total_steps(run.recipe, task.steps_per_epoch)

@@ -75,7 +75,7 @@ def make_row(
             reason=reason or ("" if done else "of no matter here"),
             metrics=_metrics(table.metric, value, value if best is None else best, recipe.epochs) if done else None,
             history=_history(table.metric, value, recipe, data) if done else (),
-            teacher=TeacherRecord(network=run.teacher.student, sha256="ab" * 32, recorded=measured, measured=measured)
+            teacher=TeacherRecord(network=run.teacher.student, sha256="cd" * 32, recorded=measured, measured=measured)
             if run.teacher
             else None,
             student=StudentRecord(file=f"{run.id}/student.pt", sha256="cd" * 32) if done else None,

@@ -284,6 +284,31 @@ def test_latex_specials_are_literal(text: str, expected: str) -> None:
     assert files.escape([text, text]) == [expected] * 2
 
 
+def test_stale_rows_are_marked(akd: Table, mini: list[Row]) -> None:
+    method = next(row.run.method for row in mini if row.run.teacher)
+    note = f"stale: the code of {method} has changed since 1 of 1 row; `kdbench run` does them again"
+    assert "stale:" not in text_of(mini, TABLES, width=400)
+    changed = [row.model_copy(update={"code": "0" * 16}) if row.run.method == method else row for row in mini]
+    text = text_of(changed, TABLES, width=400)
+    mark = re.search(rf"(\[\d+\]) {re.escape(note)}", text)
+    assert mark is not None
+    marked = [line for line in text.splitlines() if mark[1] in line and note not in line]
+    assert marked and all(re.search(rf"\b{method}\b", line) for line in marked)
+
+
+def test_rows_of_a_teacher_that_was_trained_again_are_marked(akd: Table, mini: list[Row]) -> None:
+    students = [row for row in mini if row.run.teacher]
+    teachers = {row.run.teacher.id: row.run.teacher for row in students if row.run.teacher}
+    student = students[0].student
+    assert student is not None
+    for sha256, expected in ((student.sha256, False), ("ef" * 32, True)):
+        weights = {"student": student.model_copy(update={"sha256": sha256}), "teacher": None}
+        rows = [students[0].model_copy(update={"run": run, "id": run.id} | weights) for run in teachers.values()]
+        text = text_of([*mini, *rows], TABLES, width=400)
+        note = "stale: the teacher was trained again since 1 of 1 row; `kdbench run` does them again"
+        assert (note in text) == expected
+
+
 def test_footnotes_are_numbered_once_in_order() -> None:
     notes = Footnotes()
     assert notes.mark(["b"]) == " [1]"

@@ -105,6 +105,23 @@ def test_a_checkpoint_of_an_earlier_code_of_the_method_is_not_resumed(pictures: 
     assert not [event for event in events if event["event"] == "resumed"]
 
 
+def test_a_checkpoint_of_a_teacher_that_was_trained_again_since_is_not_resumed(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    run = pictures.run("kd", recipe=short(epochs=2))
+    path = killed(pictures, tmp_path, run, 2 * STEPS) / "checkpoint.pt"
+    content = checkpoints.read(path)
+    assert content["teacher_sha256"] == checkpoints.sha256(tmp_path / pictures.teacher.id / "student.pt")
+    for file in (path, path.with_name("checkpoint.previous.pt")):
+        if file.exists():
+            checkpoints.write(file, checkpoints.read(file) | {"teacher_sha256": "0" * 64})
+    events: list[dict[str, Any]] = []
+    done(execute(pictures.job(tmp_path, run), events.append))
+    notices = [event["text"] for event in events if event["event"] == "notice"]
+    assert notices[0] == f"{path} is not used: its teacher has been trained again since it was written"
+    assert not [event for event in events if event["event"] == "resumed"]
+
+
 def test_a_checkpoint_of_another_run_is_refused(pictures: Pictures, tmp_path: Path) -> None:
     run, other = pictures.run(recipe=short(epochs=2)), pictures.run(recipe=short(epochs=3))
     path = killed(pictures, tmp_path, run, 2 * STEPS) / "checkpoint.pt"
