@@ -191,6 +191,9 @@ def _filled(empty: Cell, groups: Sequence[list[Row]], context: _Context) -> Cell
     if stale := sum(map(is_stale, chosen)):
         note = f"stale: the code of {spec.entry.method} has changed since {stale} of {len(chosen)} {_rows(len(chosen))}"
         cell = replace(cell, notes=(*cell.notes, f"{note}; `kdbench run` does them again"))
+    if stale := sum(map(index.has_old_teacher, chosen)):
+        note = f"stale: the teacher was trained again since {stale} of {len(chosen)} {_rows(len(chosen))}"
+        cell = replace(cell, notes=(*cell.notes, f"{note}; `kdbench run` does them again"))
     if not counted:
         return replace(cell, verdict=_failure(unfinished))
     cell = _with_verdict(cell, table)
