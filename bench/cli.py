@@ -216,7 +216,8 @@ def guard(
     for key in sorted(computed.losses.keys() - before.keys()) if not update else ():
         typer.echo(f"{key} is new: `kdbench guard --update` keeps its losses")
     terms = len({(key, name) for key, steps in computed.losses.items() for step in steps for name in step})
-    typer.echo(f"{len(computed.losses)} methods, {terms} loss terms: {'kept' if update else 'unchanged'}")
+    counts = f"{counted(len(computed.losses), 'method')}, {counted(terms, 'loss term')}"
+    typer.echo(f"{counts}: {'kept' if update else 'unchanged'}")
 
 
 @app.command()
