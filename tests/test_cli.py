@@ -166,7 +166,7 @@ def test_a_zero_area_box_is_dropped_and_said(kdbench: Command, tmp_path: Path) -
     damage_annotations(lambda c: c["annotations"][0].update(bbox=[5, 5, 0, 9], area=0))(folder)
     done = kdbench("run", "table.yaml", "--data", str(folder), *SHORT, "--explain")
     assert done.returncode == 0
-    assert re.search(r"1 boxes dropped.*annotation 1\b", done.stdout)
+    assert re.search(r"1 box dropped.*annotation 1\b", done.stdout)
 
 
 BAD_WORDS = {

@@ -79,7 +79,7 @@ def test_a_method_that_fails_is_named_and_the_others_are_computed(monkeypatch: p
         (BEFORE, []),
         ({}, ["classification/kd is missing: it was there before"]),
         (BEFORE | {"detection/kd": []}, []),
-        ({"classification/kd": BEFORE["classification/kd"][:1]}, ["classification/kd has 1 steps, not 2"]),
+        ({"classification/kd": BEFORE["classification/kd"][:1]}, ["classification/kd has 1 step, not 2"]),
         (
             {"classification/kd": [{"task": 2.0}, {"task": 1.5, "more": 1.0}]},
             [
@@ -138,8 +138,8 @@ def test_the_command_says_what_moved_and_keeps_what_it_is_asked_to(
         done = CliRunner().invoke(cli.app, ["guard", *words])
         return done.exit_code, done.stdout
 
-    assert guard(BEFORE, "--update") == (0, "1 methods, 2 loss terms: kept\n")
-    assert guard(BEFORE) == (0, "1 methods, 2 loss terms: unchanged\n")
+    assert guard(BEFORE, "--update") == (0, "1 method, 2 loss terms: kept\n")
+    assert guard(BEFORE) == (0, "1 method, 2 loss terms: unchanged\n")
     new = "detection/kd is new: `kdbench guard --update` keeps its losses\n2 methods, 2 loss terms: unchanged\n"
     assert guard(BEFORE | {"detection/kd": []}) == (0, new)
     assert guard({}) == (1, "classification/kd is missing: it was there before\n")
