@@ -9,20 +9,22 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import tasks
-from ..grid.cells import CellSpec, expand
+from ..grid.cells import CellSpec, canonical, expand
 from ..records.row import Row
 from ..records.stale import is_stale
 from ..spec.recipe import stretched
 from ..spec.reported import Reported, find, load_reported, student_alone
+from ..spec.reruns import tuning
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Selection, Table
 from ..text import one_line
 from .comparability import data_differences, incompatibilities, recipe_differences
+from .evidence import NOTHING, Claim, Evidence, Kind, Published, Subject, gather
 from .gains import CellCost, cost, equal_cost_factor, gain
 from .matching import RowIndex, other_recipes, references
 from .verdicts import MINI, Sample, Verdict, make_verdict, noise_budget
@@ -51,6 +53,8 @@ class Cell:
         gain_base: over the entry that `gain_over` names.
         gain_equal: over our `none` trained for as long as this method takes.
         cost: medians over rows.
+        evidence: for the reported number, beside what was trained here; at full scale only.
+        settings: whether the authors tuned the method's options pair by pair; empty where that is not known.
         notes: about the measurement; notes about the reported number are in `reported`.
     """
 
@@ -69,6 +73,8 @@ class Cell:
     gain_base: Sample | None = None
     gain_equal: Sample | None = None
     cost: CellCost | None = None
+    evidence: Mapping[Kind, Evidence] = field(default_factory=dict)
+    settings: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -126,8 +132,14 @@ class Cell:
         return headline(row, self.metric, self.selection)
 
 
-def collect(table: Table, rows: Iterable[Row], scale: Scale) -> list[Cell]:
+def collect(table: Table, rows: Iterable[Row], scale: Scale, published: Published = NOTHING) -> list[Cell]:
     """The table's cells in its own order, in time linear in the number of rows; rows of other data sets are left out.
+
+    Args:
+        table: validated.
+        rows: what was trained here.
+        scale: "full" or "mini".
+        published: what others published.
 
     Raises:
         SpecError: a recipe or a file of reported numbers that the table names is missing or broken.
@@ -137,7 +149,7 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale) -> list[Cell]:
     rows = [row for row in rows if row.run.data.name == getattr(table.dataset, row.run.scale)]
     measured = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
     specs = expand(table, scale, measured=measured)
-    context = _Context(table, reported, specs, RowIndex(rows, specs))
+    context = _Context(table, reported, specs, RowIndex(rows, specs), published)
     return [_cell(spec, context) for spec in specs]
 
 
@@ -158,6 +170,7 @@ class _Context:
     reported: ReportedTables
     specs: Sequence[CellSpec]
     index: RowIndex
+    published: Published
 
 
 def _cell(spec: CellSpec, context: _Context) -> Cell:
@@ -171,10 +184,37 @@ def _cell(spec: CellSpec, context: _Context) -> Cell:
         teacher_reported=_teacher_reported(table, spec.pair, context.reported),
         selection=selection,
         verdict=Verdict("skipped", spec.skip) if spec.skip else Verdict("not run"),
+        evidence=_evidence(spec, reported, selection, context),
+        settings=_settings(spec, context),
         notes=_standing_notes(table, spec, selection),
     )
     groups = context.index.groups(spec, other_recipes(spec, context.specs))
     return _filled(empty, groups, context) if groups else empty
+
+
+def _evidence(
+    spec: CellSpec, reported: Reported | None, selection: Selection, context: _Context
+) -> dict[Kind, Evidence]:
+    """What others measured of a cell; nothing at mini scale, or of a variant of the data."""
+    if spec.scale == "mini" or spec.data:
+        return {}
+    table, method = context.table, spec.entry.reported or spec.entry.method
+    subject = Subject(table.dataset.full, spec.pair.teacher, spec.pair.student, method, table.metric)
+    budget = noise_budget(table.dataset.full, table.task)
+    return gather(Claim(subject, reported, selection, budget), context.published)
+
+
+def _settings(spec: CellSpec, context: _Context) -> str:
+    """Whether a method's options differ between pairs: in the authors' files, else in the table."""
+    if spec.scale == "mini" or spec.entry.method == "none":
+        return ""
+    method = spec.entry.reported or spec.entry.method
+    if published := [setting for setting in context.published.settings if setting.method == method]:
+        return tuning(published)
+    same = [each for each in context.specs if each.entry.display_name == spec.entry.display_name and each.options]
+    if len({id(each.pair) for each in same}) < 2:
+        return ""
+    return "one setting" if len({canonical(each.options or {}) for each in same}) == 1 else "tuned per pair"
 
 
 def _filled(empty: Cell, groups: Sequence[list[Row]], context: _Context) -> Cell:
@@ -230,7 +270,7 @@ def _with_verdict(cell: Cell, table: Table) -> Cell:
 def _guessing_teachers(rows: Sequence[Row]) -> list[str]:
     """What to say of the teachers of rows that are no better than guessing."""
     said = (
-        tasks.get(row.run.task).guesses(row.teacher.network, row.teacher.measured, row.run.data)
+        tasks.get(row.run.task).guesses(f"the teacher {row.teacher.network}", row.teacher.measured, row.run.data)
         for row in rows
         if row.teacher
     )

@@ -15,6 +15,7 @@ from ..text import markdown as cleaned
 from ..text import markdown_cell, one_line, printable, spreadsheet_cell
 from . import values
 from .cells import Cell
+from .evidence import KINDS, Kind
 from .table_view import HEADERS, TableView
 
 
@@ -112,10 +113,12 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "method": cell.entry.method,
         "label": cell.label,
         "options": None if cell.options is None else json.dumps(cell.options, sort_keys=True),
+        "settings": cell.settings or None,
         "metric": cell.metric,
         "selection": cell.selection,
         "reported": cell.reported_value,
         "reported_std": reported.std if reported else None,
+        **{name: value for kind in KINDS for name, value in _evidence(cell, kind).items()},
         "measured": measured.mean if measured else None,
         "sd": measured.sd if measured else None,
         "n": measured.n if measured else 0,
@@ -144,4 +147,22 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "reported_by": reported.paper if reported else None,
         "reported_note": reported.note if reported else None,
         "notes": "; ".join(cell.notes),
+    }
+
+
+def _evidence(cell: Cell, kind: Kind) -> dict[str, Any]:
+    """One kind of evidence as columns that begin with its name; `_found` counts the runs that are left out, too."""
+    found = cell.evidence.get(kind)
+    return {
+        kind: found.sample.mean if found else None,
+        f"{kind}_sd": found.sample.sd if found else None,
+        f"{kind}_n": found.sample.n if found else 0,
+        f"{kind}_found": found.found if found else 0,
+        f"{kind}_selection": found.selection if found else None,
+        f"{kind}_verdict": found.verdict.word if found else None,
+        f"{kind}_reason": found.verdict.reason if found else None,
+        f"{kind}_difference": found.verdict.difference if found else None,
+        f"{kind}_tolerance": found.verdict.tolerance if found else None,
+        f"{kind}_source": "; ".join(found.sources) if found else None,
+        f"{kind}_notes": "; ".join(found.notes) if found else None,
     }

@@ -9,25 +9,36 @@ from ..spec.run import Data
 from ..spec.scale import Scale
 from ..spec.table import ByScale, DataSize, Table, load_table, table_names
 from .cells import Cell, collect
+from .evidence import NOTHING, Published
 
 
-def with_results(table: Table, rows: Sequence[Row], scale: Scale | None) -> list[tuple[Table, Scale, list[Cell]]]:
+def with_results(
+    table: Table, rows: Sequence[Row], scale: Scale | None, published: Published = NOTHING
+) -> list[tuple[Table, Scale, list[Cell]]]:
     """The table and those of a user's data that have results, each with its scale and cells.
 
     The table itself is left out where it has no result and another has.
     """
-    views = [(each, *collect_at(each, rows, scale)) for each in (table, *own_tables(table, rows))]
+    views = [(each, *collect_at(each, rows, scale, published)) for each in (table, *own_tables(table, rows))]
     return [view for view in views if has_results(view[2])] or views[:1]
 
 
-def collect_at(table: Table, rows: Sequence[Row], scale: Scale | None) -> tuple[Scale, list[Cell]]:
-    """The table's cells at `scale`; without one, at full scale where it has any full-scale row, else at mini."""
+def collect_at(
+    table: Table, rows: Sequence[Row], scale: Scale | None, published: Published = NOTHING
+) -> tuple[Scale, list[Cell]]:
+    """The table's cells at `scale`; without one, at full scale if it has full-scale rows, else at mini if it has such.
+
+    Without any row, at full scale if there is other evidence.
+    """
     if scale is not None:
-        return scale, collect(table, rows, scale)
-    full = collect(table, rows, "full")
+        return scale, collect(table, rows, scale, published)
+    full = collect(table, rows, "full", published)
     if has_results(full):
         return "full", full
-    return "mini", collect(table, rows, "mini")
+    mini = collect(table, rows, "mini")
+    if has_results(mini) or not any(cell.evidence for cell in full):
+        return "mini", mini
+    return "full", full
 
 
 def has_results(cells: Iterable[Cell]) -> bool:

@@ -55,7 +55,9 @@ def footer(table: Table, cells: Sequence[Cell], blocks: Sequence[Block], scale: 
     rows = _rows(cells)
     run = _run_of_reported(table, cells)
     if not rows:
-        return ["No run is finished; only the reported numbers are listed.", *run[1:]]
+        evident = [cell for cell in cells if cell.evidence]
+        what = "reported numbers and others' evidence are" if evident else "the reported numbers are"
+        return [f"No run is finished; only {what} listed.", *([_rule(table)] if evident else run[1:])]
     printed = {cell.label for cell in cells if not cell.entry.skipped_at(scale)}
     if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.label not in printed)):
         run.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")

@@ -10,11 +10,16 @@ from ..spec.table import Table
 from . import values
 from .blocks import Block, Line, blocks
 from .cells import Cell
+from .evidence import KINDS
 from .summary import footer, header
 
 HEADERS = {
     "method": "method",
+    "settings": "authors'\noptions",
     "reported": "reported",
+    "reruns": "others' runs ± sd (n)\ndifference, verdict",
+    "logs": "authors' logs ± sd (n)\ndifference, verdict",
+    "weights": "published weights (n)\ndifference, verdict",
     "measured": "measured\n± sd (n)",
     "difference": "diff /\ntolerance",
     "verdict": "verdict",
@@ -100,8 +105,14 @@ def _columns(table: Table, cells: Sequence[Cell], views: Sequence[BlockView], sc
     if not table.reported:
         empty |= {"reported", "difference"}
     empty |= {name for name in ("gain_kd", "gain_base", "gain_equal") if all(getattr(c, name) is None for c in cells)}
-    if all(record["agreement"] == values.BLANK for view in views for record in view.records):
-        empty.add("agreement")
+    records = [record for view in views for record in view.records]
+    optional = (
+        "settings",
+        "agreement",
+        *KINDS,
+        *(() if any(cell.rows for cell in cells) else ("difference", "gain", *COSTS)),
+    )
+    empty |= {name for name in optional if all(record[name] == values.BLANK for record in records)}
     return tuple(name for name in HEADERS if name not in empty)
 
 
@@ -147,7 +158,9 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
     remarks = list(dict.fromkeys(note for same in line.cells for note in same.notes)) + values.learned_note(cell)
     return {
         "method": line.label + notes.mark(remarks),
+        "settings": cell.settings or values.BLANK,
         "reported": values.reported(table, block, line) + notes.mark(_about_reported(table, line)),
+        **{kind: values.evidence(cell, kind) + notes.mark(values.evidence_notes(cell, kind)) for kind in KINDS},
         "measured": values.sample(cell.measured),
         "difference": values.difference(cell),
         "verdict": _verdict(cell, notes),

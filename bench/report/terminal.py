@@ -14,10 +14,13 @@ from rich.text import Text
 
 from ..records.row import Row
 from ..records.store import InvalidRow
+from ..spec.reported import load_reported, reported_names
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table
 from ..text import printable
-from . import files
+from . import files, overview_text
+from .evidence import NOTHING, Published
+from .overview import summarize
 from .own_data import with_results
 from .summary import invalid_row_lines
 from .table_view import COSTS, HEADERS, BlockView, TableView, table_view
@@ -36,6 +39,7 @@ def print_tables(
     rows: Sequence[Row],
     invalid: Iterable[InvalidRow] = (),
     scale: Scale | None = None,
+    published: Published = NOTHING,
     out: Path | None = TABLES,
     console: Console | None = None,
 ) -> str:
@@ -52,17 +56,14 @@ def print_tables(
     console.record = True
     for name in tables:
         table = name if isinstance(name, Table) else load_table(name)
-        for each, chosen, cells in with_results(table, rows, scale):
+        for each, chosen, cells in with_results(table, rows, scale, published):
             view = table_view(each, cells, chosen)
             print_view(console, view)
             if out is not None:
                 written = files.write(view, out)
                 console.print(_text(f"written: {', '.join(map(str, written))}", style="dim"))
                 console.print()
-    if lines := invalid_row_lines(invalid):
-        console.print(Text("Files that are no result rows and were left out:", style="bold"))
-        for line in lines:
-            console.print(list_item(line))
+    _print_invalid(console, invalid)
     return console.export_text()
 
 
@@ -152,3 +153,65 @@ def _grid(block: BlockView, columns: Sequence[str], widths: dict[str, int]) -> G
         style = STYLES.get(record["verdict"].split(" ")[0], "yellow")
         grid.add_row(*(_text(record[name], style=style if name == "verdict" else "") for name in columns))
     return grid
+
+
+def print_overview(
+    tables: Sequence[Table],
+    rows: Sequence[Row],
+    invalid: Iterable[InvalidRow] = (),
+    published: Published = NOTHING,
+    out: Path | None = TABLES,
+    console: Console | None = None,
+) -> str:
+    """Print one line a paper with its evidence, and write it as CSV and Markdown; returns what it printed.
+
+    Raises:
+        SpecError, MethodError: a table, recipe or file of numbers is missing or wrong.
+        StoreError: the folder cannot be written.
+    """
+    console = console or default_console()
+    console.record = True
+    papers = summarize(tables, {name: load_reported(name) for name in reported_names()}, rows, published)
+    console.print(_text(overview_text.headline(papers), style="bold"))
+    console.print()
+    records = overview_text.records(papers)
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+    shown = _fitting(records, console.width)
+    for name in shown:
+        justify: Literal["left", "right"] = "left" if name == "paper" else "right"
+        grid.add_column(_text(overview_text.HEADERS[name]), justify=justify, no_wrap=True)
+    for record in records:
+        grid.add_row(*(_text(record[name]) for name in shown))
+    console.print(grid)
+    console.print()
+    for note in overview_text.notes(papers):
+        console.print(list_item(note))
+    for line in overview_text.own_rows(tables, rows):
+        console.print(list_item(line))
+    console.print(list_item("`kdbench table dist/cifar100` prints a table, `kdbench table --all` every one"))
+    if out is not None:
+        written = overview_text.write(papers, out)
+        console.print(_text(f"written: {', '.join(map(str, written))}", style="dim"))
+    _print_invalid(console, invalid)
+    return console.export_text()
+
+
+def _fitting(records: Sequence[dict[str, str]], page: int) -> list[str]:
+    """The columns of the overview that fit the page: the counts of each kind of evidence give way to the verdicts."""
+    headers = overview_text.HEADERS
+    widths = {
+        name: max(len(line) for text in (headers[name], *(each[name] for each in records)) for line in text.split("\n"))
+        for name in headers
+    }
+    shown = list(headers)
+    for name in ("runnable", "logs", "weights", "measured", "reruns"):
+        if _total_width(shown, widths) > page:
+            shown.remove(name)
+    return shown
+
+
+def _print_invalid(console: Console, invalid: Iterable[InvalidRow]) -> None:
+    if lines := invalid_row_lines(invalid):
+        console.print(Text("Files that are no result rows and were left out:", style="bold"))
+        for line in lines:
+            console.print(list_item(line))

@@ -6,6 +6,7 @@ from .. import tasks
 from ..spec.table import Table
 from .blocks import Block, Line
 from .cells import Cell
+from .evidence import Evidence, Kind
 from .verdicts import Sample
 
 BLANK = "-"
@@ -66,6 +67,34 @@ def reported(table: Table, block: Block, line: Line) -> str:
         return " / ".join(texts)
     known = [value for value in values if value is not None]
     return f"{min(known):.{digits}f} to {max(known):.{digits}f}"
+
+
+def evidence(cell: Cell, kind: Kind) -> str:
+    """Mean, number of runs, difference to the reported number and verdict: `75.80 (n=1 of 6) -0.52 reproduced`."""
+    found = cell.evidence.get(kind)
+    if found is None:
+        return BLANK
+    parts = [_counted_sample(found)]
+    if found.verdict.difference is not None:
+        parts += [f"{found.verdict.difference:+.2f}", found.verdict.word]
+    return " ".join(parts)
+
+
+def _counted_sample(found: Evidence) -> str:
+    """A sample, and of how many runs those are that are compared."""
+    text, n = sample(found.sample), found.sample.n
+    return text if found.found == n else text.replace("(n=1)", "(1)").replace(f"({n})", f"({n} of {found.found})")
+
+
+def evidence_notes(cell: Cell, kind: Kind) -> list[str]:
+    """Why the evidence is not compared, and what else there is, in one line."""
+    found = cell.evidence.get(kind)
+    parts = [] if found is None else [reason for reason in (_reason(found), *found.notes) if reason]
+    return ["; ".join(parts)] if parts else []
+
+
+def _reason(found: Evidence) -> str:
+    return found.verdict.reason if found.verdict.word == "not comparable" else ""
 
 
 def difference(cell: Cell) -> str:

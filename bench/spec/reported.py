@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from kdbench.datasets._files import read_bytes
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import SpecError, unknown
-from .schema import MAX_BYTES
+from . import csv_file
 
 REPORTED = Path(str(files("kdbench.results"))) / "reported"
 
@@ -67,31 +63,7 @@ def load_reported(file: str | Path) -> list[Reported]:
     path = Path(file) if str(file).endswith(".csv") else REPORTED / f"{file}.csv"
     if not path.exists():
         raise unknown("file of reported numbers", str(file), reported_names())
-    lines = list(_lines(path))
-    first: dict[tuple[str, ...], int] = {}
-    for line, row in lines:
-        if row.key in first:
-            raise SpecError(f"{path}:{line}: repeats line {first[row.key]}: {' '.join(filter(None, row.key))}")
-        first[row.key] = line
-    return [row for _, row in lines]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Reported]]:
-    """The file's numbers, each with its line."""
-    try:
-        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        if reader.fieldnames is None or list(reader.fieldnames) != list(Reported.model_fields):
-            raise SpecError(f"{path}:1: the columns must be {','.join(Reported.model_fields)}")
-        for values in reader:
-            yield reader.line_num, _parse(values, path, reader.line_num)
-    except csv.Error as error:
-        raise SpecError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
+    return csv_file.read(path, Reported, NUMBERS, lambda row: row.key)
 
 
 def find(
@@ -137,14 +109,3 @@ def student_alone(
             update = {"method": "none", "value": row.student_value, "std": None, "note": note}
             return row.model_copy(update=update)
     return None
-
-
-def _parse(values: dict[str | Any, Any], path: Path, line: int) -> Reported:
-    if None in values or None in values.values():
-        raise SpecError(f"{path}:{line}: expected {len(Reported.model_fields)} fields; is a comma not quoted?")
-    blank = {name: None for name in NUMBERS if values[name] == ""}
-    try:
-        return Reported.model_validate(values | blank)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
-        raise SpecError(f"{path}:{line}: {problems}") from error

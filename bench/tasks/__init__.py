@@ -48,6 +48,11 @@ def metric(task: str, key: str) -> Metric:
     return known[key]
 
 
+def with_metric(key: str) -> str | None:
+    """The task that has this metric; None where it is none of ours."""
+    return next((name for name in names() if any(each.key == key for each in get(name).metrics)), None)
+
+
 def headline(task: str) -> Metric:
     """The metric by which networks of a task are compared.
 
