@@ -34,10 +34,9 @@ def pictures(seed: tuple[int, ...], source: Strokes, count: int) -> tuple[NDArra
     """
     labels = np.arange(count, dtype=np.int64) % 10
     images = np.empty((count, SIDE, SIDE, 3), dtype=np.uint8)
-    rows = [np.flatnonzero(source.labels == label) for label in range(10)]
     for i, label in enumerate(labels):
         rng = np.random.default_rng((*seed, i))
-        images[i] = picture(rng, source, source.levels[rng.choice(rows[label])])
+        images[i] = picture(rng, source, source.draw_of(int(label), rng))
     return images, labels
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import colorsys
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator
@@ -45,6 +46,7 @@ TONE = (25.0, 85.0)  # mean gray level of the background; up to about 215, ink i
 TEXTURE = 14.0  # gray levels of the background's uneven tone
 NOISE = (1.0, 6.0)  # gray levels, standard deviation
 
+LUMA = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in a color's gray level
 INK = (0.42, 0.72)  # interpolated stroke levels at which ink is 0 and 1
 BLANK = 2  # empty cells around the 8x8 strokes, for interpolation
 
@@ -72,7 +74,17 @@ class Strokes:
     def draw(self, rng: Generator) -> tuple[NDArray[np.uint8], int]:
         """A random digit of a uniformly drawn class, and its label."""
         label = int(rng.integers(10))
-        return self.levels[rng.choice(np.flatnonzero(self.labels == label))], label
+        return self.draw_of(label, rng), label
+
+    def draw_of(self, label: int, rng: Generator) -> NDArray[np.uint8]:
+        """A random digit of this class, [8, 8]."""
+        rows = self._rows[label]
+        levels: NDArray[np.uint8] = self.levels[rows[rng.integers(len(rows))]]
+        return levels
+
+    @cached_property
+    def _rows(self) -> list[NDArray[np.int64]]:
+        return [np.flatnonzero(self.labels == label) for label in range(10)]
 
 
 def strokes(split: str) -> Strokes:
@@ -166,7 +178,8 @@ def scrambled_digit(rng: Generator, source: Strokes) -> NDArray[np.uint8]:
 
 def glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: float = ANGLE) -> Pixels:
     """Opacity 0 to 1 of a digit scaled to `height` pixels, randomly rotated and sheared; cropped to its ink."""
-    padded = np.pad(levels, BLANK)
+    padded = np.zeros((8 + 2 * BLANK, 8 + 2 * BLANK), dtype=np.uint8)
+    padded[BLANK:-BLANK, BLANK:-BLANK] = levels
     written = _extent(levels > 255 * INK[0], 0)
     scale = height / max(1, written.stop - written.start)
     turn = math.radians(rng.uniform(-angle, angle))
@@ -183,13 +196,15 @@ def glyph(levels: NDArray[np.uint8], height: float, rng: Generator, angle: float
         (side, side), Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC
     )
     level = np.asarray(drawn, dtype=np.float32) / np.float32(255)
-    alpha: Pixels = np.clip((level - np.float32(INK[0])) / np.float32(INK[1] - INK[0]), 0, 1)
-    return alpha[_extent(alpha > 0.5, 0), _extent(alpha > 0.5, 1)]
+    level = (level - np.float32(INK[0])) / np.float32(INK[1] - INK[0])
+    alpha: Pixels = np.minimum(np.maximum(level, 0), 1)  # as np.clip, which takes longer on small arrays
+    ink = alpha > 0.5
+    return alpha[_extent(ink, 0), _extent(ink, 1)]
 
 
 def _extent(present: NDArray[np.bool_], axis: int) -> slice:
     """The range of rows (axis 0) or columns (axis 1) with any true value in `present`, [h, w]."""
-    indices = np.flatnonzero(present.any(axis=1 - axis))
+    (indices,) = np.nonzero(present.any(axis=1 - axis))
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)
 
 
@@ -226,8 +241,7 @@ def paint(
     if not alpha.size:
         return
     here = canvas[y : y + alpha.shape[0], x : x + alpha.shape[1]]
-    weights = np.array([0.299, 0.587, 0.114])
-    beneath = float(here.mean(axis=(0, 1), dtype=np.float64) @ weights)
+    beneath = float(here.mean(axis=(0, 1), dtype=np.float64) @ LUMA)
     bright = beneath < 110 or (beneath < 145 and rng.random() < 0.5)
     color = 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*SATURATION), 1.0))
     if bright:
@@ -236,7 +250,7 @@ def paint(
         goal = rng.uniform(DARKEST, max(DARKEST, beneath - contrast))
     # Shifting the brightness to the goal can exceed the range of a channel; iterations correct for the clipping.
     for _ in range(3):
-        color = np.clip(color + (goal - float(color @ weights)), 0, 255)
+        color = np.minimum(np.maximum(color + (goal - float(color @ LUMA)), 0), 255)
     here += alpha[..., None] * (color.astype(np.float32) - here)
 
 
