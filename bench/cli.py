@@ -223,8 +223,10 @@ def guard(
 @app.command()
 def baseline(results: ResultsOption = RESULTS) -> None:
     """Keep the rows of a folder of runs in results/baselines, for `compare` and for the history that `plots` draws."""
-    from .regress.baselines import keep
+    from .regress.baselines import keep, load
 
+    for row in load(results)[1]:
+        _say(f"left out: {row.path}: {row.reason}")
     for folder, count in keep(results, BASELINES).items():
         _say(f"{folder}: {counted(count, 'row')}")
 
