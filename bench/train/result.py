@@ -82,8 +82,8 @@ def keep(store: Store, row: Row, report: Report) -> Row:
 
 def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohort: int, device: torch.device) -> Row:
     student.check_finite()
-    sha256 = checkpointing.save_student(student)
     begin = time.perf_counter()
+    sha256 = checkpointing.save_student(student)
     if student.run.online_teacher is not None:
         teacher = _online_record(student, student.run.online_teacher, task, device)
     saved = load_network(student.folder / STUDENT, student.run.student, task.classes, device)

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from kdbench.cli import app
 from kdbench.errors import SpecError
 from kdbench.records.row import Row
 from kdbench.records.store import Store, read_row
@@ -36,6 +38,24 @@ def test_rows_are_kept_by_commit_and_machine_byte_for_byte(tmp_path: Path) -> No
     assert (root / "000000000000-2-core-x86" / "rows" / f"{one.id}.json").read_bytes() == written
     assert sorted(row.id for row in load(root)[0]) == sorted([one.id, two.id])
     assert load(root / "3f2ad11a0b1c-modified-amd-epyc-7763-x2") == ([two], [])
+
+
+@pytest.mark.parametrize("commit", ["../x", "../../../x", "/tmp/x", "", "..", "abc\n", "abc/../../x", "abc\0", "C:\\x"])
+def test_a_commit_that_is_no_name_keeps_nothing_outside_the_folder(
+    commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "here")
+    good, bad = a_row(0), altered(a_row(1), machine="other")
+    bad = bad.model_copy(update={"environment": bad.environment.model_copy(update={"commit": commit})})
+    Store(Path("runs")).write(good)
+    Store(Path("runs")).write(bad)  # with a checksum of what it says
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    done = CliRunner().invoke(app, ["baseline", "--results", "runs"])
+    assert done.exit_code == 0 and f"left out: runs/{bad.id}/row.json: environment.commit: " in done.output
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    kept = Path("results/baselines").absolute() / "000000000000-2-core-x86" / "rows" / f"{good.id}.json"
+    assert new == {kept}
 
 
 def test_a_row_of_every_commit_stays(tmp_path: Path) -> None:

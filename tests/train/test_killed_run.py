@@ -14,7 +14,7 @@ from kdbench.methods._granularity import Granularity
 from kdbench.networks.base import Network
 from kdbench.records import checkpoint as checkpoints
 from kdbench.tasks.classification import ClassificationTask
-from kdbench.train import checkpointing, preparation
+from kdbench.train import checkpointing, preparation, result
 from kdbench.train import loop as training
 from kdbench.train.job import execute
 from kdbench.train.student import Student
@@ -162,6 +162,35 @@ def test_a_long_epoch_is_saved_within_and_its_time_counted_once(
     assert saved == [(4, 4.0), (8, 12.0)]  # at the end of an epoch too, with the first saving's four seconds
     done(execute(pictures.job(tmp_path, run), quiet))
     assert saved[2:] == [(12, 16.0), (16, 24.0)]
+
+
+def test_the_time_of_all_saving_is_in_the_rows(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = SimpleNamespace(seconds=0.0, perf_counter=lambda: clock.seconds)
+    batches = ClassificationTask.batches
+
+    def slow(self: Any, *given: Any, **named: Any) -> Any:
+        for batch in batches(self, *given, **named):
+            clock.seconds += 1
+            yield batch
+
+    def taking(seconds: float, function: Callable[[Student], Any]) -> Callable[[Student], Any]:
+        def call(student: Student) -> Any:
+            clock.seconds += seconds
+            return function(student)
+
+        return call
+
+    monkeypatch.setattr(ClassificationTask, "batches", slow)
+    monkeypatch.setattr(checkpointing, "save", taking(4, checkpointing.save))
+    monkeypatch.setattr(checkpointing, "save_student", taking(3, checkpointing.save_student))
+    for module in (training, result):
+        monkeypatch.setattr(module, "time", clock)
+    runs = [pictures.run(method, recipe=short(epochs=2)) for method in ("kd", "dist")]
+    rows = done(execute(pictures.job(tmp_path, *runs), quiet))
+    saving = 2 * 2 * 4 + 3  # of both students after both epochs, and of the row's own student
+    assert [row.cost.wall_seconds for row in rows if row.cost] == [2 * STEPS + saving] * 2
 
 
 def test_data_that_ends_before_its_epoch_fails_the_run(
