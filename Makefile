@@ -22,7 +22,7 @@ OPTIONS := $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)
 	$(if $(DATA),--data "$(DATA)") $(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table plots compare guard bench check docs docs-venv types mypy clean
+.PHONY: help setup test lint reproduce-coco reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots compare guard bench check docs docs-venv types mypy clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
@@ -58,8 +58,11 @@ reproduce-cityscapes: $(READY) ## the same for Cityscapes
 reproduce-camvid: $(READY) ## the same for CamVid
 	$(call reproduce,cirkd/camvid)
 
-table: $(READY) ## every reported number beside the measured one, with a verdict
-	$(RUN) kdbench table $(if $(SCALE),--scale $(SCALE))
+table: $(READY) ## what reproduces: the verdicts of every paper's numbers, counted
+	$(RUN) kdbench table
+
+readme: $(READY) ## write that into README
+	$(RUN) python -m kdbench.report.readme README.md
 
 plots: $(READY) ## measured against reported, gains, learning curves, history over commits (PNG and SVG)
 	$(RUN) kdbench plots $(if $(SCALE),--scale $(SCALE))

@@ -14,8 +14,10 @@ from ..grid.validate import validate
 from ..records.store import read_rows
 from ..records.weights import COMMITTED, read_weights, weights_folder
 from ..report.coverage import coverage, unused
+from ..report.evidence import Subject
 from ..spec.recipe import load_recipe, recipe_names
 from ..spec.reported import load_reported, reported_names
+from ..spec.reruns import RERUNS, all_settings, load_reruns, rerun_names
 from ..spec.table import load_table, table_names
 from ..text import counted
 from .user_data import detect_format
@@ -38,6 +40,9 @@ def problems(
     for name in table_names():
         yield _attempt(f"table {name}", lambda name=name: _table(name))  # type: ignore[misc]
     yield from _reported()
+    for name in rerun_names():
+        yield _attempt(f"reruns {name}", lambda name=name: _reruns(name))  # type: ignore[misc]
+    yield _attempt("settings", lambda: counted(len(all_settings()), "setting"))
     yield from networks.reports()
     for task, name, path in _sets(data_root, data):
         yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, options))  # type: ignore[misc]
@@ -61,6 +66,14 @@ def _reported() -> Iterator[tuple[str, bool]]:
         yield file.line, bool(file.problems)
     for text in unused(tables, numbers):
         yield text, True
+
+
+def _reruns(name: str) -> str:
+    """How many values a file has, and how many of them are beside a reported number."""
+    subjects = {Subject.of(row) for file in reported_names() for row in load_reported(file) if row.value is not None}
+    runs = load_reruns(RERUNS / f"{name}.csv")
+    beside = sum((run.dataset, run.teacher, run.student, run.method, run.metric) in subjects for run in runs)
+    return f"{counted(len(runs), 'value')}, {beside} beside a reported number"
 
 
 def _attempt(what: str, check: Callable[[], str]) -> tuple[str, bool]:

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kdbench import methods
+
 from ..spec.reported import Reported
 from ..spec.table import Pair, Table, Unreachable
 from ..text import counted
@@ -26,7 +28,8 @@ class Coverage:
         file: of `results/reported`, without the ending.
         reachable: numbers that a run of ours reproduces.
         unreachable: numbers that a table declares unsupported, by its reason.
-        no_table: numbers of tables without a YAML file yet, by table.
+        no_table: numbers of methods that are there, in tables without a YAML file yet, by table.
+        no_method: numbers of such tables that wait for a method, by method.
         problems: a message for each number of our tables that is none of these.
     """
 
@@ -34,18 +37,22 @@ class Coverage:
     reachable: int = 0
     unreachable: Counter[str] = field(default_factory=Counter)
     no_table: Counter[str] = field(default_factory=Counter)
+    no_method: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     @property
     def line(self) -> str:
         """The counts in one line: `reported crd: 188 numbers, 188 reachable`."""
-        unreachable, no_table = self.unreachable.total(), self.no_table.total()
-        total = self.reachable + unreachable + no_table + len(self.problems)
+        unreachable, no_table, no_method = (c.total() for c in (self.unreachable, self.no_table, self.no_method))
+        total = self.reachable + unreachable + no_table + no_method + len(self.problems)
         parts = [counted(total, "number"), f"{self.reachable} reachable"]
         if unreachable:
             parts.append(f"{unreachable} unreachable ({_counts(self.unreachable)})")
         if no_table:
             parts.append(f"{no_table} in no table yet ({_counts(self.no_table)})")
+        if no_method:
+            verb = "waits" if no_method == 1 else "wait"
+            parts.append(f"{no_method} {verb} for a method ({_counts(self.no_method)})")
         if self.problems:
             parts.append(f"{len(self.problems)} uncovered: {'; '.join(self.problems)}")
         return f"reported {self.file}: {', '.join(parts)}"
@@ -75,13 +82,14 @@ def unused(tables: Iterable[Table], reported: Numbers) -> list[str]:
 
 
 def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table]) -> Coverage:
-    counts = Coverage(file)
+    counts, known_methods = Coverage(file), set(methods.names())
     for row in rows:
         if row.value is None:
             continue
         named = [t for t in tables if any((s.file, s.table) == (file, row.table) for s in t.reported)]
         if not named:
-            counts.no_table[row.table] += 1
+            known = row.method == "teacher" or known_methods.issuperset(row.method.split("+"))
+            (counts.no_table if known else counts.no_method)[row.table if known else row.method] += 1
         else:
             _count(row, named, counts)
     return counts

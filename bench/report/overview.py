@@ -123,13 +123,16 @@ def summarize(
 def total(papers: Iterable[Summary]) -> Summary:
     """All papers' numbers, one that a paper quotes from another counted once."""
     distinct: dict[tuple[Subject, str, float | None], Entry] = {}
-    for paper in papers:
-        for entry in paper.entries:
-            row = entry.reported
-            key = (Subject.of(row), row.strategy, row.value)
-            if key not in distinct or (distinct[key].verdict is None and entry.verdict is not None):
-                distinct[key] = entry
+    for entry in (entry for paper in papers for entry in paper.entries):
+        row = entry.reported
+        key = (Subject.of(row), row.strategy, row.value)
+        distinct[key] = max(distinct.get(key, entry), entry, key=_strength)
     return Summary("all, quoted numbers once", list(distinct.values()))
+
+
+def _strength(entry: Entry) -> tuple[bool, bool, bool]:
+    cell = entry.cell
+    return entry.verdict is not None, cell is not None and cell.measured is not None, cell is not None
 
 
 def interval(sample: Sample) -> tuple[float, float] | None:

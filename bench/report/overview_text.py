@@ -38,17 +38,15 @@ READING = (
 )
 
 
-def records(papers: Sequence[Summary], *, methods: bool = True) -> list[dict[str, str]]:
+def records(papers: Sequence[Summary]) -> list[dict[str, str]]:
     """One record a paper that has a table or evidence, by the keys of `HEADERS`; then all together.
 
-    Args:
-        papers: every paper.
-        methods: whether the methods of papers with a table have records of their own.
+    The methods with evidence of papers that have a table have records of their own.
     """
     lines = []
     for paper in _listed(papers):
         lines.append(_record(paper))
-        if methods and paper.runnable:
+        if paper.runnable:
             lines += [_record(method, "  ") for method in paper.by_method()]
     return [*lines, _record(total(papers))]
 
@@ -102,11 +100,12 @@ def write(papers: Sequence[Summary], folder: Path) -> list[Path]:
     return paths
 
 
-def markdown(papers: Sequence[Summary], *, methods: bool = True) -> str:
-    """Headline, table and notes."""
-    frame = pd.DataFrame(records(papers, methods=methods)).rename(columns={k: _flat(v) for k, v in HEADERS.items()})
+def markdown(papers: Sequence[Summary], *, short: bool = False) -> str:
+    """Headline, table and notes; `short` is without the methods, the papers that have no table, and the notes."""
+    lines = [_record(paper) for paper in papers if paper.runnable] if short else records(papers)
+    frame = pd.DataFrame(lines).rename(columns={name: _flat(heading) for name, heading in HEADERS.items()})
     table = frame.map(markdown_cell).to_markdown(index=False, disable_numparse=True)
-    return "\n\n".join([headline(papers), table, *notes(papers)])
+    return "\n\n".join([headline(papers), table, *([] if short else notes(papers))])
 
 
 def _listed(papers: Sequence[Summary]) -> list[Summary]:

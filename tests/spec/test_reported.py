@@ -23,13 +23,18 @@ def write(folder: Path, *lines: str, columns: str = COLUMNS) -> Path:
     return path
 
 
+QUOTED = {"nkd": ["vitkd"], "ofakd": ["catkd"]}
+"""Papers beside its own whose numbers a file has."""
+
+
 @pytest.mark.parametrize("name", reported_names())
 def test_every_committed_file_fits_the_schema(name: str) -> None:
     rows = load_reported(name)
     assert rows, "a file of reported numbers holds at least one"
     assert len({row.key for row in rows}) == len(rows)
+    named = (name, name.split("_")[0], *QUOTED.get(name, ()))
     for row in rows:
-        assert row.paper == name
+        assert row.paper in named
         assert row.source.strip()
         assert row.selection in ("", "last", "best")
         assert row.value is None or 0 <= row.value <= 100
