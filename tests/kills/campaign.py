@@ -26,6 +26,7 @@ from typing import Any
 
 from kdbench.records.row import Row
 from kdbench.records.store import read_rows
+from kdbench.text import counted
 
 COMMON = ["--scale", "mini", "--seeds", "1", "--device", "cpu", "--jobs", "2"]
 SHORT = ["batch_size=4", "epoch_steps=3", "epochs=8", "eval_every=4", "warmup_steps=2"]
@@ -73,8 +74,12 @@ def run_killed(grid: str, results: Path, kills: int, draw: random.Random) -> Out
             ended = _attempt(grid, folder, delay, draw, outcome)
         span = min(span, ended) if ended > 1 else span
         outcome.problems += [f"{grid} {number}: {problem}" for problem in differences(whole, folder)]
-        print(f"{grid} {number}: {outcome.kills} kills, {len(outcome.problems)} problems", flush=True)
+        print(f"{grid} {number}: {_summary(outcome.kills, len(outcome.problems))}", flush=True)
     return outcome
+
+
+def _summary(kills: int, problems: int) -> str:
+    return f"{counted(kills, 'kill')}, {counted(problems, 'problem')}"
 
 
 def _attempt(grid: str, folder: Path, delay: float | None, draw: random.Random, outcome: Outcome) -> float | None:
@@ -146,8 +151,8 @@ def differences(whole: Path, parts: Path) -> list[str]:
 
 
 def comparable(row: Row) -> dict[str, Any]:
-    """A row without times, memory and the size of cohorts, which depend on when it was killed."""
-    content: dict[str, Any] = json.loads(row.model_dump_json(exclude={"finished"}))
+    """A row without times, memory and the size of cohorts, which depend on when it was killed, and without the commit."""
+    content: dict[str, Any] = json.loads(row.model_dump_json(exclude={"finished": True, "environment": {"commit"}}))
     assert content["cost"] is not None
     kept = ("params", "flops", "image_size")
     return content | {"cost": {name: content["cost"][name] for name in kept}}
@@ -166,10 +171,10 @@ def main() -> None:
             share = given.kills * (i + 1) // len(grids) - given.kills * i // len(grids)
             outcome = run_killed(grid, Path(folder) / grid, share, draw)
             total, problems = total + outcome.kills, problems + outcome.problems
-            print(f"{grid}: {outcome.kills} kills: {dict(outcome.phases)}", flush=True)
+            print(f"{grid}: {counted(outcome.kills, 'kill')}: {dict(outcome.phases)}", flush=True)
             for problem in outcome.problems:
                 print(f"  {problem}", flush=True)
-        print(f"{total} kills, {len(problems)} problems")
+        print(_summary(total, len(problems)))
         sys.exit(bool(problems))
 
 
