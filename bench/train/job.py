@@ -186,7 +186,9 @@ def _end_with_parent() -> None:
     """End this process with the one that started it, which holds the other end of standard input."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin, whose lock would be held for ever in the loader processes that are forked from this one.
+        while os.read(0, 4096):
+            pass
         os._exit(1)  # each run is resumed from where it was saved
 
     threading.Thread(target=watch, daemon=True).start()

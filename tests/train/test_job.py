@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from kdbench.records.store import Store, read_rows
 from kdbench.spec.recipe import load_recipe
 from kdbench.train import job as run
 from kdbench.train import loop as training
-from kdbench.train.job import Job, execute
+from kdbench.train.job import WITH_PARENT, Job, execute
 from tests.conftest import SHORT
 from tests.helpers.tensors import equal
 
@@ -316,9 +318,6 @@ def test_a_broken_image_ends_the_run_as_failed_and_names_the_file(
 
 
 def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     job = tmp_path / "job.json"
     one = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
     job.write_text(make_job(one).model_dump_json())
@@ -326,6 +325,24 @@ def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events] == ["phase", "step", "epoch", "row", "finished"]
     assert events[3]["status"] == "done"
+
+
+def test_a_job_that_ends_with_its_command_loads_in_processes_of_its_own(
+    make_run: Any, make_job: Any, tmp_path: Path
+) -> None:
+    """Loader processes are forked while the job waits for its command's end."""
+    one = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
+    file = tmp_path / "job.json"
+    file.write_text(make_job(one, workers=1).model_dump_json())
+    command = [sys.executable, "-m", run.__name__, str(file), WITH_PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+        try:
+            job.wait(timeout=120)
+        finally:
+            job.kill()
+        assert job.stdout is not None
+        assert "done" in job.stdout.read()
+    assert Store(tmp_path / "runs").row(one.id) is not None
 
 
 @pytest.mark.parametrize("field", ["seed", "recipe", "data", "teacher"])
