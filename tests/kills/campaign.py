@@ -151,7 +151,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
 
 
 def comparable(row: Row) -> dict[str, Any]:
-    """A row without times, memory and the size of cohorts, which depend on when it was killed, and without the commit."""
+    """A row without the commit, times, memory and the size of cohorts, which depend on when it was killed."""
     content: dict[str, Any] = json.loads(row.model_dump_json(exclude={"finished": True, "environment": {"commit"}}))
     assert content["cost"] is not None
     kept = ("params", "flops", "image_size")
