@@ -1,7 +1,6 @@
 """Images of single handwritten digits: the embedded classification set and the constants of its difficulty.
 
-They are drawn with the strokes, colors and backgrounds of `_scenes.py`; any change of the images needs a new
-`VERSION` there.
+They are drawn with the strokes, colors and backgrounds of `_scenes.py`; any change of the images needs a new `VERSION`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 from . import _scenes
 from ._scenes import Pixels, Strokes
 
+VERSION = 3
 SIDE = 32  # pixels
 MARGIN = 20  # pixels around the image that are drawn and cropped, so that digits are cut off at the border
 
 HEIGHTS = (11.0, 25.0)  # pixels of the upright digit, log-uniform
 ANGLE = 30.0  # degrees to either side
-CONTRAST = 45.0  # least difference between the gray levels of ink and background
+PALETTE = _scenes.Palette(contrast=45.0)
 SHIFT = 5.0  # largest offset from the center in pixels, in both directions
 NEIGHBORS = (3, 5)  # number of further digits, cut off at the border
 RING = (14.0, 21.0)  # distance of their centers from the center of the image, in pixels
@@ -59,4 +59,4 @@ def _put(canvas: Pixels, rng: Generator, levels: NDArray[np.uint8], right: float
     alpha = _scenes.glyph(levels, _scenes.log_uniform(rng, *HEIGHTS), rng, ANGLE)
     limit = np.array(canvas.shape[:2]) - alpha.shape
     y, x = np.clip(np.rint(limit / 2 + (down, right)).astype(np.int64), 0, limit).tolist()
-    _scenes.paint(canvas, alpha, x, y, rng.random(), rng, CONTRAST)
+    _scenes.paint(canvas, alpha, x, y, rng.random(), rng, PALETTE)

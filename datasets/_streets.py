@@ -1,7 +1,6 @@
 """Wide scenes of handwritten digits with pixel labels: the embedded segmentation set and its difficulty constants.
 
-They are drawn with the strokes, colors and backgrounds of `_scenes.py`; any change of the images needs a new
-`VERSION` there.
+They are drawn with the strokes, colors and backgrounds of `_scenes.py`; any change of the images needs a new `VERSION`.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from ._scenes import Pixels, Strokes
 from .base import IGNORE_INDEX
 from .cityscapes import Label
 
+VERSION = 3
 HEIGHT, WIDTH = 128, 256  # pixels
 
 OBJECTS = (4, 8)  # number of digits for which a position is searched

@@ -18,11 +18,11 @@ from PIL import Image
 
 from . import _arrays, _pictures, _preparation, _scenes, _streets, cityscapes
 from ._arrays import Channels
-from ._scenes import VERSION, Box
+from ._scenes import Box
 from .base import DataError, ImageSet, MaskSet
 from .coco import CocoFolder, open_folder
 
-TRAIN, VAL = 2_000, 250  # images
+TRAIN, VAL = 1_000, 150  # images
 SPLITS = ("train", "val")
 TRAIN_PICTURES, VAL_PICTURES = 3_584, 1_000
 TRAIN_STREETS, VAL_STREETS = 400, 100
@@ -40,7 +40,8 @@ def open_coco(root: Path, *, seed: int = 0, train: int = TRAIN, val: int = VAL, 
     """
     expected = identity(seed, train, val, size)
     default = expected == identity()
-    folder = root / (f"digits-v{VERSION}-coco" if default else f"digits-v{VERSION}-coco-{expected['identity']}")
+    stem = f"digits-v{_scenes.VERSION}-coco"
+    folder = root / (stem if default else f"{stem}-{expected['identity']}")
     notices = prepare(folder, seed, train, val, size)
     return open_folder(folder, "digits", "train2017", "val2017", identity=expected["identity"], preparation=notices)
 
@@ -58,7 +59,7 @@ def open_images(root: Path, *, seed: int = 0, train: int = TRAIN_PICTURES, val: 
         DataError: an argument is out of range, or the folder cannot be written.
     """
     _check({"seed": (seed, 0), "train": (train, 10), "val": (val, 1)})
-    folder, facts = _view(root, "arrays", seed, train, val, (TRAIN_PICTURES, VAL_PICTURES))
+    folder, facts = _view(root, "arrays", _pictures.VERSION, seed, train, val, (TRAIN_PICTURES, VAL_PICTURES))
     notices = _preparation.prepare(folder, facts, lambda new: write_arrays(new, seed, train, val))
     return _arrays.open_npz(folder / "arrays.npz", "digits", tuple("0123456789"), MEAN, STD, notices)
 
@@ -76,7 +77,7 @@ def open_masks(root: Path, *, seed: int = 0, train: int = TRAIN_STREETS, val: in
         DataError: an argument is out of range, or the folder cannot be written.
     """
     _check({"seed": (seed, 0), "train": (train, 1), "val": (val, 1)})
-    folder, facts = _view(root, "streets", seed, train, val, (TRAIN_STREETS, VAL_STREETS))
+    folder, facts = _view(root, "streets", _streets.VERSION, seed, train, val, (TRAIN_STREETS, VAL_STREETS))
     notices = _preparation.prepare(folder, facts, lambda new: write_streets(new, seed, train, val))
     return cityscapes.open_layout(folder, "digits", _streets.LABELS, notices, _hash(facts))
 
@@ -88,13 +89,13 @@ def _check(options: dict[str, tuple[Any, int]]) -> None:
 
 
 def _view(
-    root: Path, view: str, seed: int, train: int, val: int, sizes: tuple[int, int]
+    root: Path, view: str, version: int, seed: int, train: int, val: int, sizes: tuple[int, int]
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a view and the expected manifest; default data of these `sizes` has a name without hash."""
-    facts = {"dataset": "digits", "view": view, "version": VERSION, "seed": seed, "train": train, "val": val}
+    facts = {"dataset": "digits", "view": view, "version": version, "seed": seed, "train": train, "val": val}
     default = (seed, train, val) == (0, *sizes)
     suffix = "" if default else f"-{_hash(facts)}"
-    return root / f"digits-v{VERSION}-{view}{suffix}", facts
+    return root / f"digits-v{version}-{view}{suffix}", facts
 
 
 def _hash(facts: dict[str, Any]) -> str:
@@ -114,7 +115,7 @@ def write_streets(folder: Path, seed: int = 0, train: int = TRAIN_STREETS, val: 
         masks.mkdir(parents=True)
         source = _scenes.strokes(split)
         for index in range(count):
-            rng = np.random.default_rng((seed, VERSION, STREET_STREAM + SPLITS.index(split), index))
+            rng = np.random.default_rng((seed, _streets.VERSION, STREET_STREAM + SPLITS.index(split), index))
             pixels, ids = _streets.street(rng, source)
             digest.update(pixels.tobytes() + ids.tobytes())
             stem = f"digits_{index:06d}_000000"
@@ -134,7 +135,7 @@ def write_arrays(folder: Path, seed: int = 0, train: int = TRAIN_PICTURES, val: 
     digest = hashlib.sha256()
     arrays = {"class_names": np.array(list("0123456789"))}
     for split, stored, count in zip(SPLITS, ("train", "test"), (train, val), strict=True):
-        key = (seed, VERSION, PICTURE_STREAM + SPLITS.index(split))
+        key = (seed, _pictures.VERSION, PICTURE_STREAM + SPLITS.index(split))
         images, labels = _pictures.pictures(key, _scenes.strokes(split), count)
         digest.update(images.tobytes() + labels.astype("<i8").tobytes())
         arrays |= {f"x_{stored}": images, f"y_{stored}": labels.astype(np.uint8)}
@@ -147,7 +148,7 @@ def write_arrays(folder: Path, seed: int = 0, train: int = TRAIN_PICTURES, val: 
 
 def identity(seed: int = 0, train: int = TRAIN, val: int = VAL, size: int = _scenes.SIZE) -> dict[str, Any]:
     """The parameters of the data, and under "identity" 16 hex digits of their hash; nothing is drawn."""
-    facts = {"dataset": "digits", "version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
+    facts = {"dataset": "digits", "version": _scenes.VERSION, "seed": seed, "train": train, "val": val, "size": size}
     return {**facts, "identity": _hash(facts)}
 
 
@@ -194,7 +195,7 @@ def _write_split(folder: Path, seed: int, split: str, count: int, size: int, dig
     objects: list[dict[str, Any]] = []
     for index in range(count):
         # One generator per image, so that an image does not depend on the number of images.
-        rng = np.random.default_rng((seed, VERSION, SPLITS.index(split), index))
+        rng = np.random.default_rng((seed, _scenes.VERSION, SPLITS.index(split), index))
         pixels, boxes = _scenes.scene(rng, source, size)
         digest.update(pixels.tobytes())
         name = f"{index + 1:012d}.png"
@@ -202,7 +203,12 @@ def _write_split(folder: Path, seed: int, split: str, count: int, size: int, dig
         images.append({"id": index + 1, "file_name": name, "width": size, "height": size})
         objects += [_annotation(len(objects) + i, index + 1, box) for i, box in enumerate(boxes, start=1)]
     return {
-        "info": {"description": "scenes of handwritten digits", "version": VERSION, "seed": seed, "split": split},
+        "info": {
+            "description": "scenes of handwritten digits",
+            "version": _scenes.VERSION,
+            "seed": seed,
+            "split": split,
+        },
         "images": images,
         "annotations": objects,
         "categories": [{"id": digit + 1, "name": str(digit), "supercategory": "digit"} for digit in range(10)],

@@ -36,12 +36,12 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) 
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_content_of_version_3(tmp_path: Path) -> None:
-    assert _scenes.VERSION == 3
+def test_content_of_version_4(tmp_path: Path) -> None:
+    assert _scenes.VERSION == 4
     assert digits.write_coco(tmp_path, train=4, val=2) == CONTENT, "what is drawn has changed: raise VERSION"
 
 
-CONTENT = "ed33988ad2c913fe39b246d2f44bde51ea112c199c19d3f8ad073a076c4e989d"
+CONTENT = "8d22411e7176f07a41bbcc1a4d524182cceab2304140736ccddd681bac94e803"
 
 
 def test_an_image_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def images(split: Any) -> Any:
 
 
 def test_content_of_version_3(tmp_path: Path) -> None:
-    assert _scenes.VERSION == 3
+    assert _pictures.VERSION == 3
     assert digits.write_arrays(tmp_path, **FEW) == CONTENT, "what is drawn has changed: raise VERSION"
 
 

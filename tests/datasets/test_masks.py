@@ -16,7 +16,7 @@ from torchvision.datasets import Cityscapes
 
 from kdbench import datasets
 from kdbench.datasets import DataError, cityscapes, digits
-from kdbench.datasets._scenes import VERSION
+from kdbench.datasets._streets import VERSION
 from kdbench.datasets.base import IGNORE_INDEX, MaskSet
 from kdbench.methods.base import IGNORE_INDEX as METHODS_IGNORE_INDEX
 
