@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from ..engines.local import LocalEngine
@@ -10,6 +9,7 @@ from ..grid.plan import Plan
 from ..records.row import Row
 from ..records.store import Store
 from ..spec.request import RESULTS
+from ..spec.table import table_names
 from ..text import counted
 from .equal_cost import equal_cost_plan
 from .planning import FinalPlan, Log
@@ -43,14 +43,21 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
 def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outcome:
     timeout = 60 * final.request.timeout if final.request.timeout else None
     rows = LocalEngine(final.settings, final.slots, timeout).execute(schedule.jobs, schedule.runs)
-    return Outcome(rows, _summarize(plan, rows, final.settings.results, log))
+    return Outcome(rows, _summarize(plan, rows, _command(final), log))
 
 
-def _summarize(plan: Plan, rows: list[Row], results: Path, log: Log) -> bool:
+def _command(final: FinalPlan) -> str:
+    """What prints the tables of a plan."""
+    shipped = table_names()
+    names = [table.name if table.name in shipped else f"{table.name}.yaml" for table in final.tables]
+    results = final.settings.results
+    return " ".join(["kdbench table", *names, *([] if results == RESULTS else ["--results", str(results)])])
+
+
+def _summarize(plan: Plan, rows: list[Row], command: str, log: Log) -> bool:
     """Log counts by status; whether every run is done."""
     bad = [row for row in rows if row.status != "done"]
     missing = len(plan.runs) - len(rows)
-    command = "kdbench table" if results == RESULTS else f"kdbench table --results {results}"
     log(f"{len(rows) - len(bad)} of {counted(len(plan.runs), 'run')} done; `{command}` prints them")
     for row in bad:
         log(f"  {row.status}: {row.run.display_name}: {row.reason}")
