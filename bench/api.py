@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .launch.planning import FinalPlan
     from .records.row import Row
     from .regress.compare import CellChange
-    from .spec.recipe import Recipe
     from .spec.request import RunRequest
     from .spec.table import Table
 
@@ -144,11 +143,11 @@ def evaluate(
     """The metrics of a checkpoint on the validation images of a data set, by the evaluator of final numbers.
 
     Args:
-        network: a name of `kdbench list networks`.
+        network: a name of `kdbench list networks`, or a paper's.
         weights: checkpoint of kdbench, or weights under the names of the network's library; loaded strictly.
         data: a data set of `kdbench list datasets`.
         path: the user's data, in place of `data`.
-        recipe: prepares the images; by default the recipe of the first shipped table of this task and data set.
+        recipe: prepares the images; by default that of a shipped table of this task and data set.
         device: such as "cuda".
         root: folder that holds data sets; by default `KDBENCH_DATA`, else "data".
 
@@ -160,20 +159,18 @@ def evaluate(
         CheckpointError: the file is damaged, another network's, or was trained on other classes.
         DataError: the data is missing or broken.
     """
-    import torch
-
-    from . import networks, tasks
-    from .networks.load import load_network
-    from .spec.recipe import load_recipe
+    from .launch.evaluator import EvaluationRequest, Evaluator
     from .spec.request import data_root
+    from .spec.weights import parse_weights
 
-    task = tasks.get(networks.task(network))
-    chosen = load_recipe(recipe) if recipe else _recipe_for(task.name, data)
-    opened = task.open(data, Path(root) if root else data_root(), Path(path) if path else None)
-    prepared = task(opened, chosen, data_seed=0)
-    target = torch.device(device)
-    loaded = load_network(Path(weights), network, opened.classes, target)
-    return prepared.evaluate(loaded.eval(), target, reference=True)
+    request = EvaluationRequest(
+        data=data if path is None else str(Path(path).absolute()) if Path(path).exists() else str(path),
+        recipe=recipe,
+        device=device,
+        data_root=Path(root) if root else data_root(),
+    )
+    described = parse_weights({"file": str(weights), "network": network})
+    return Evaluator(request).measure(Path(weights), described).row.metrics
 
 
 def _loaded(tables: Tables) -> list[Table]:
@@ -210,22 +207,6 @@ def _request(options: dict[str, Any]) -> RunRequest:
         elif isinstance(value, list):
             values[name] = tuple(value)
     return RunRequest(**values)
-
-
-def _recipe_for(task: str, data: str) -> Recipe:
-    """The recipe of the first shipped table of a task and data set.
-
-    Raises:
-        SpecError: no table has this data set.
-    """
-    from .errors import SpecError
-    from .spec.recipe import load_recipe
-    from .spec.table import table_names
-
-    for table in map(load_table, table_names()):
-        if table.task == task and data in (table.dataset.full, table.dataset.mini):
-            return load_recipe(table.recipe.full if data == table.dataset.full else table.recipe.mini)
-    raise SpecError(f"no table evaluates {task} on {data}; give a recipe (`kdbench list recipes`)")
 
 
 def _frame(found: Sequence[Row]) -> pd.DataFrame:

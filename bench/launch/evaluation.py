@@ -1,64 +1,20 @@
-"""`kdbench evaluate`: checkpoints of any program, measured by the evaluator that teachers are measured by."""
+"""`kdbench evaluate`: published weights, one file or all of a manifest, measured and kept as rows."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
-from kdbench import datasets
-from kdbench.datasets._files import open_regular
-from kdbench.datasets.base import DataError
-
 from .. import networks, tasks
-from ..errors import USER_ERRORS, CheckpointError, SpecError, StoreError
-from ..networks.load import load_network, try_networks
-from ..records import environment
+from ..errors import USER_ERRORS, SpecError, StoreError
 from ..records.weights import WeightsRow, weights_folder, write_weights
-from ..spec.normalisation import Normalisation
-from ..spec.recipe import Recipe, load_recipe
-from ..spec.request import RESULTS, data_root
-from ..spec.weights import Listed, WeightsFile, load_manifest, parse_weights
-from ..tasks.base import OpenedData, Task
-from ..text import counted, printable, shortened
-from ..train.frozen_teacher import TOLERANCE, finite_logits
-from .devices import cores
-from .table_lookup import default_dataset, find_network, for_evaluation, image_recipe
-from .teachers import misfit_message
-from .user_data import detect_format
+from ..spec.weights import Listed, load_manifest, parse_weights
+from ..text import counted
+from .evaluator import EvaluationRequest, Evaluator, Log
+from .table_lookup import find_network
 
-Log = Callable[[str], None]
-OF_DATA = "of the data set"
-SMALL, MOST_WORKERS = 1000, 8
-"""Validation images that need no loader processes, and most of these."""
-
-
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """Options of an evaluation.
-
-    Attributes:
-        data: a data set of kdbench, or the path of the user's own; None for that of each file.
-        ignore_index: of the user's masks.
-        recipe: prepares the images; None for that of a table.
-        device: where networks run.
-        workers: loader processes; None for none where the data is small.
-        results: folder of runs, beside which rows are written.
-        data_root: folder that holds data sets.
-    """
-
-    data: str | None = None
-    ignore_index: int | None = None
-    recipe: str | None = None
-    device: str = "cpu"
-    workers: int | None = None
-    results: Path = RESULTS
-    data_root: Path = field(default_factory=data_root)
+__all__ = ["EvaluationRequest", "Outcome", "evaluate", "files_to_evaluate", "scores"]
 
 
 class Outcome(NamedTuple):
@@ -66,21 +22,6 @@ class Outcome(NamedTuple):
 
     rows: list[WeightsRow]
     failed: int
-
-
-class Measured(NamedTuple):
-    """The row of a file, and what to say of it."""
-
-    row: WeightsRow
-    remarks: list[str]
-
-
-class _Set(NamedTuple):
-    """An opened data set, by name or the user's own."""
-
-    name: str | None  # None for the user's own
-    opened: OpenedData
-    image_kind: str
 
 
 def files_to_evaluate(manifest: Path | None, path: Path | None, fields: dict[str, Any]) -> list[Listed]:
@@ -151,225 +92,5 @@ def scores(row: WeightsRow) -> str:
     return "  ".join([*parts, f"recorded {row.recorded[metrics[0]]:.2f}", f"difference {difference:+.2f}"])
 
 
-class Evaluator:
-    """Measures checkpoints; a data set is opened once for all of them.
-
-    Args:
-        request: data, recipe and device.
-        log: receives what there is to say of the data.
-    """
-
-    def __init__(self, request: EvaluationRequest, log: Log = lambda _: None) -> None:
-        self.request, self.log, self.device = request, log, torch.device(request.device)
-        self._sets: dict[tuple[str, str], _Set | DataError | SpecError] = {}
-
-    def measure(self, path: Path, weights: WeightsFile) -> Measured:
-        """The row of a file.
-
-        Args:
-            path: of the file.
-            weights: what it is.
-
-        Raises:
-            SpecError: an unknown network, data set, recipe or metric.
-            CheckpointError: the file is missing, not the one that `weights` says, damaged, or does not fit the network.
-            DataError: the data is missing or broken.
-            TeacherError: the network's outputs are not finite.
-        """
-        sha256, size = _identify(path, weights)
-        where = self._where(weights)
-        network = find_network(weights.network, where if where in datasets.names() else None)
-        task = tasks.get(networks.task(network.candidates[0]))
-        for key in weights.recorded:
-            tasks.metric(task.name, key)
-        data = self._set(task, where, network.candidates[0])
-        architecture, notices = _fitting(path, network.candidates, data.opened.classes)
-        stated = networks.published(architecture, path, sha256)
-        images = _normalisation(weights, stated, data.opened)
-        _check_normalisation(architecture, images)
-        recipe = for_evaluation(self._recipe(task, architecture, data, stated), len(data.opened.train))
-        opened: Any = data.opened
-        workers = self.request.workers
-        if workers is None:
-            workers = min(MOST_WORKERS, cores()) if len(opened.val) > SMALL else 0
-        prepared = task(replace(opened, mean=images.mean, std=images.std), recipe, 0, workers)
-        metrics = self._metrics(path, architecture, prepared)
-        row = WeightsRow(
-            file=shortened(printable(path.name), 900),
-            sha256=sha256,
-            bytes=size,
-            source=weights.source or (stated.source if stated else ""),
-            licence=weights.licence or (stated.licence if stated else ""),
-            task=task.name,
-            data=task.describe(opened),
-            network=network.name,
-            architecture=architecture,
-            teacher=_teacher_name(weights.teacher, data.name),
-            method=weights.method,
-            fills=weights.fills,
-            metrics=metrics,
-            evaluator=prepared.evaluator(True),
-            recorded=(stated.metrics if stated else {}) | weights.recorded,
-            selection=weights.selection,
-            normalisation=images,
-            image=recipe.image,
-            note=weights.note,
-            notices=notices,
-            environment=environment.describe(self.device),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        return Measured(row, _remarks(row, data.opened, task))
-
-    def is_own(self, weights: WeightsFile) -> bool:
-        """Whether a file is measured on the user's own data."""
-        return self._where(weights) not in datasets.names()
-
-    def _where(self, weights: WeightsFile) -> str:
-        return self.request.data or weights.dataset or default_dataset(weights.network)
-
-    def _set(self, task: type[Task], where: str, network: str) -> _Set:
-        key = task.name, where
-        if key not in self._sets:
-            try:
-                self._sets[key] = self._open(task, where, network)
-            except (DataError, SpecError) as error:
-                self._sets[key] = error
-        found = self._sets[key]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _open(self, task: type[Task], where: str, network: str) -> _Set:
-        root, options = self.request.data_root, {}
-        if where in datasets.names():
-            if self.request.recipe is None:
-                image_recipe(task.name, network, where)  # refuses a data set of another task before it is prepared
-            name, kind, path = where, "", None
-        else:
-            name, path = None, Path(where)
-            if not path.exists() and not where.startswith("detectron2:") and "/" not in where:
-                raise SpecError(f"--data {where}: neither a data set ({', '.join(datasets.names())}) nor a path")
-            form = detect_format(path)
-            if form.task != task.name:
-                raise SpecError(f"--data {where} looks like {form.description}, and {network} is for {task.name}")
-            kind = form.image_kind
-            options = {} if self.request.ignore_index is None else {"ignore_index": self.request.ignore_index}
-        opened = task.open(where, root, path, options)
-        task.verify(opened)
-        counts = f"{counted(len(opened.val), 'validation image')}, {counted(len(opened.classes), 'class', 'classes')}"
-        self.log(f"data {where}: {counts} ({opened.fingerprint})")
-        for notice in opened.notices:
-            self.log(f"  {notice}")
-        return _Set(name, opened, kind)
-
-    def _recipe(self, task: type[Task], network: str, data: _Set, stated: networks.PublishedFile | None) -> Recipe:
-        if self.request.recipe is not None:
-            return load_recipe(self.request.recipe)
-        recipe = image_recipe(task.name, network, data.name, data.image_kind)
-        if stated is None or recipe.image.kind != "resized_crop":
-            return recipe
-        update = {name: getattr(stated, name) for name in ("size", "val_resize", "interpolation")}
-        return recipe.model_copy(update={"image": recipe.image.model_copy(update=update)})
-
-    def _metrics(self, path: Path, architecture: str, task: Task) -> dict[str, float]:
-        network = load_network(path, architecture, task.classes, self.device).eval().requires_grad_(False)
-        if task.recipe.channels_last:
-            network.to(memory_format=torch.channels_last)
-        with finite_logits(architecture, path, network):
-            metrics, _ = task.evaluate_teacher(network, self.device)
-        if task.headline not in metrics:
-            raise DataError(f"{task.data.path}: its validation set has nothing that {task.headline} could count")
-        return metrics
-
-
 def _names(listed: Listed) -> tuple[str, str]:
     return listed.path.name, listed.weights.network
-
-
-def _identify(path: Path, weights: WeightsFile) -> tuple[str, int]:
-    """sha256 and size of a file, which are those of `weights` where it has them.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is another one.
-    """
-    try:
-        with open_regular(path) as stream:
-            sha256, size = hashlib.file_digest(stream, "sha256").hexdigest(), stream.tell()  # type: ignore[arg-type]
-    except OSError as error:
-        raise CheckpointError(f"file: {path} cannot be read: {error.strerror}; give the path of the weights") from error
-    for name, found in (("bytes", size), ("sha256", sha256)):
-        if getattr(weights, name) not in (None, found):
-            raise CheckpointError(
-                f"{name}: is {found} of {path} and {getattr(weights, name)} is stated; get the file again from its "
-                "source, or correct the manifest"
-            )
-    return sha256, size
-
-
-def _fitting(path: Path, candidates: list[str], classes: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The first of some networks that the weights fit, and what differs from its own state dict.
-
-    Raises:
-        SpecError: no network can be built here.
-        CheckpointError: they fit none; says what was found.
-    """
-    missing = [reason for reason in map(networks.unavailable, candidates) if reason]
-    available = [name for name in candidates if not networks.unavailable(name)]
-    if not available:
-        raise SpecError(f"network: {candidates[0]} cannot be built: {missing[0]}")
-    trial = try_networks(path, available, classes)
-    if not trial.notices:
-        raise CheckpointError(misfit_message(path, trial.refusals, classes))
-    name = next(name for name in available if name in trial.notices)
-    return name, trial.notices[name]
-
-
-def _teacher_name(name: str, dataset: str | None) -> str:
-    """A teacher's name as the tables have it; one that no table has stays."""
-    try:
-        return find_network(name, dataset).name if name else ""
-    except SpecError:
-        return name
-
-
-def _normalisation(weights: WeightsFile, stated: networks.PublishedFile | None, data: OpenedData) -> Normalisation:
-    """What the weights state, else their library, else the data set."""
-    if weights.normalisation is not None:
-        return weights.normalisation
-    if stated is not None:
-        return Normalisation(mean=stated.mean, std=stated.std, stated=f"of {stated.source}")
-    return Normalisation(mean=data.mean, std=data.std, stated=OF_DATA)
-
-
-def _check_normalisation(network: str, images: Normalisation) -> None:
-    """Refuse constants for a network that brings its own.
-
-    Raises:
-        SpecError: names the network.
-    """
-    if (
-        images.stated != OF_DATA
-        and networks.task(network) == "detection"
-        and networks.library(network) != "torchvision"
-    ):
-        raise SpecError(f"normalisation: {network} normalises as its config says; leave it empty")
-
-
-def _remarks(row: WeightsRow, data: OpenedData, task: type[Task]) -> list[str]:
-    """What differs from what one would expect."""
-    remarks = list(row.notices)
-    if row.architecture != row.network:
-        remarks.append(f"{row.network} is the network {row.architecture}")
-    images, headline = row.normalisation, task.metrics[0].key
-    if (images.mean, images.std) != (data.mean, data.std):
-        mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (images.mean, images.std))
-        remarks.append(f"normalised with the weights' own constants: mean {mean}, sd {std}")
-    difference = row.difference(headline)
-    if difference is not None and abs(difference) > TOLERANCE:
-        remarks.append(
-            f"{abs(difference):.2f} points off its recorded {headline}: other weights or another validation set, or "
-            "its images were prepared in another way"
-        )
-    if guess := task.guesses(row.architecture, row.metrics[headline], row.data):
-        remarks.append(guess)
-    return remarks

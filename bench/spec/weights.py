@@ -99,10 +99,10 @@ def load_manifest(path: Path, metrics: Collection[str]) -> list[Listed]:
             field.
     """
     listed: list[Listed] = []
-    first: dict[tuple[str, str | None], int] = {}
+    first: dict[tuple[str, str, str | None], int] = {}
     for number, values in _lines(path, metrics):
         weights = parse_weights(values, f"{path}:{number}: ")
-        key = weights.file, weights.dataset
+        key = weights.file, weights.network, weights.dataset
         if key in first:
             raise SpecError(f"{path}:{number}: file: repeats line {first[key]}: {weights.file}")
         first[key] = number
