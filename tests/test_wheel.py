@@ -22,7 +22,13 @@ for opened in (datasets.open_coco, datasets.open_images, datasets.open_masks):
     data = opened("digits", Path("data"), train=10, val=2)
     print(data.name, len(data.train), len(data.val))
 """
-DATA = ("bench/tables/**/*.yaml", "bench/recipes/*.yaml", "results/reported/*.csv", "results/reruns/*.csv", "results/weights/*.json")
+DATA = (
+    "bench/tables/**/*.yaml",
+    "bench/recipes/*.yaml",
+    "results/reported/*.csv",
+    "results/reruns/*.csv",
+    "results/weights/*.json",
+)
 
 needs_setuptools = pytest.mark.skipif(
     importlib.util.find_spec("setuptools") is None or importlib.util.find_spec("pip") is None,

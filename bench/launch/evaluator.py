@@ -16,7 +16,7 @@ from kdbench.datasets._files import open_regular
 from kdbench.datasets.base import DataError
 
 from .. import networks, tasks
-from ..errors import CheckpointError, SpecError
+from ..errors import CheckpointError, SpecError, unknown
 from ..networks.load import load_network, try_networks
 from ..records import environment
 from ..records.weights import WeightsRow
@@ -82,10 +82,16 @@ class Evaluator:
     Args:
         request: data, recipe and device.
         log: receives what there is to say of the data.
+
+    Raises:
+        SpecError: an unknown recipe, or data that is neither a data set nor a path.
     """
 
     def __init__(self, request: EvaluationRequest, log: Log = lambda _: None) -> None:
         self.request, self.log, self.device = request, log, torch.device(request.device)
+        self._given_recipe = load_recipe(request.recipe) if request.recipe else None
+        if request.data is not None:
+            _check_data(request.data)
         self._sets: dict[tuple[str, str], _Set | DataError | SpecError] = {}
 
     def measure(self, path: Path, weights: WeightsFile) -> Measured:
@@ -157,13 +163,12 @@ class Evaluator:
     def _open(self, task: type[Task], where: str, network: str) -> _Set:
         root, options = self.request.data_root, {}
         if where in datasets.names():
-            if self.request.recipe is None:
+            if self._given_recipe is None:
                 image_recipe(task.name, network, where)  # refuses a data set of another task before it is prepared
             name, kind, path = where, "", None
         else:
             name, path = None, Path(where)
-            if not path.exists() and not where.startswith("detectron2:") and "/" not in where:
-                raise SpecError(f"--data {where}: neither a data set ({', '.join(datasets.names())}) nor a path")
+            _check_data(where)
             form = detect_format(path)
             if form.task != task.name:
                 raise SpecError(f"--data {where} looks like {form.description}, and {network} is for {task.name}")
@@ -178,8 +183,8 @@ class Evaluator:
         return _Set(name, opened, kind)
 
     def _recipe(self, task: type[Task], network: str, data: _Set, stated: networks.PublishedFile | None) -> Recipe:
-        if self.request.recipe is not None:
-            return load_recipe(self.request.recipe)
+        if self._given_recipe is not None:
+            return self._given_recipe
         recipe = image_recipe(task.name, network, data.name, data.image_kind)
         if stated is None or recipe.image.kind != "resized_crop":
             return recipe
@@ -214,6 +219,20 @@ def _described(weights: WeightsFile, stated: networks.PublishedFile | None, data
         "selection": weights.selection,
         "note": weights.note,
     }
+
+
+def _check_data(where: str) -> None:
+    """Refuse data that is neither a data set of kdbench nor there.
+
+    Raises:
+        SpecError: suggests the nearest data set.
+        DataError: the system cannot say whether it exists.
+    """
+    if where in datasets.names() or where.startswith("detectron2:"):
+        return
+    datasets.check_path(Path(where))
+    if not Path(where).exists():
+        raise unknown("data set, and no path that exists", where, datasets.names())
 
 
 def _identify(path: Path, weights: WeightsFile) -> tuple[str, int]:

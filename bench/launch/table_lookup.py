@@ -60,14 +60,20 @@ def find_network(name: str, dataset: str | None) -> NamedNetwork:
 def default_dataset(network: str) -> str:
     """The data set of the first table that has a network, by the network's own name rather than a paper's.
 
+    Other classifiers are for CIFAR-100.
+
     Raises:
         SpecError: no table has it.
     """
-    for scale in SCALES:
-        for own_name in (True, False):
-            for table in _tables():
-                if network in _networks_of(table, scale, own_name):
-                    return str(getattr(table.dataset, scale))
+    for own_name in (True, False):
+        for table in _tables():
+            if network in _networks_of(table, "full", own_name):
+                return table.dataset.full
+    if networks.task(network) == "classification":
+        return "cifar100"
+    for table in _tables():
+        if network in _networks_of(table, "mini"):
+            return table.dataset.mini
     raise SpecError(f"no table has the network {network}, so its data set is not known; give --data")
 
 

@@ -129,7 +129,7 @@ def parse_weights(values: dict[str, Any], place: str = "", names: str = "") -> W
     try:
         weights = WeightsFile.model_validate(given | {"recorded": scores}, strict=False)
     except ValidationError as error:
-        problems = "; ".join(f"{names}{_field(p['loc'])}: {_reason(p)}" for p in error.errors())
+        problems = "; ".join(f"{names}{_field(p['loc'], names)}: {_reason(p)}" for p in error.errors())
         raise SpecError(f"{place}{problems}") from error
     if weights.teacher and "method" not in given:
         raise SpecError(
@@ -192,8 +192,9 @@ def _decimal(value: Any, place: str, name: str) -> float:
         raise SpecError(f"{place}{name}: {shortened(str(value), 60)!r} is no number; give percent") from error
 
 
-def _field(location: tuple[int | str, ...]) -> str:
-    return f"{RECORDED}{location[1]}" if location[0] == "recorded" else str(location[0])
+def _field(location: tuple[int | str, ...], names: str) -> str:
+    """The column of a manifest, or the option."""
+    return f"{RECORDED}{location[1]}" if location[0] == "recorded" and not names else str(location[0])
 
 
 def _reason(problem: Any) -> str:
