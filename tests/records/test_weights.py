@@ -31,10 +31,10 @@ DATA = Data(name="cifar100", fingerprint="c1fa", train_images=50_000, val_images
 
 def a_row(**changes: Any) -> WeightsRow:
     values: dict[str, Any] = {
-        "file": "r.pth", "sha256": "ab" * 32, "bytes": 3, "source": "x/y (MIT)", "licence": "MIT",
-        "task": "classification", "data": DATA, "network": "resnet20", "architecture": "resnet20",
-        "teacher": "resnet56", "method": "kd", "fills": "", "metrics": {"top1": 70.5, "top5": 92.0},
-        "evaluator": "torch", "recorded": {"top1": 70.77}, "selection": "best", "image": PaddedCrop(), "note": "", "notices": (),
+        "file": "r.pth", "sha256": "ab" * 32, "bytes": 3, "source": "x/y (MIT)", "licence": "MIT", "note": "",
+        "task": "classification", "data": DATA, "network": "resnet20", "architecture": "resnet20", "fills": "",
+        "teacher": "resnet56", "method": "kd", "metrics": {"top1": 70.5, "top5": 92.0}, "evaluator": "torch",
+        "recorded": {"top1": 70.77}, "selection": "best", "image": PaddedCrop(), "notices": (),
         "normalisation": Normalisation(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2), stated="of CRD"),
         "environment": ENVIRONMENT, "finished": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
