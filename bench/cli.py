@@ -111,7 +111,7 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="A checkpoint of any program, as a state dict.")] = None,
     network: Annotated[str | None, typer.Option(help="Its network (kdbench list networks, or a paper's name).")] = None,
     manifest: Annotated[Path | None, typer.Option(help="A CSV that lists files, in place of --weights.")] = None,
-    data: Annotated[str | None, typer.Option(help="A data set's name, or your own data's path.")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set's name, or your own data. Default: of the network.")] = None,
     recorded: Annotated[float | None, typer.Option(help="What its source states, percent.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher of a distilled network.")] = None,
     method: Annotated[str | None, typer.Option(help="By which it was distilled.")] = None,
@@ -126,7 +126,7 @@ def evaluate(
     recipe: Annotated[str | None, typer.Option(help="Prepares the images. Default: the network's table's.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda:0. Default: a CUDA device if there is one.")] = None,
     workers: Annotated[int | None, option_of("workers")] = None,
-    results: ResultsOption = RESULTS,
+    results: Annotated[Path, typer.Option(help="Folder of runs; rows go to weights/ beside it.")] = RESULTS,
 ) -> None:
     """Measure published weights on the validation images, and keep a row of each file for the tables.
 
