@@ -111,7 +111,7 @@ def evaluate(
     weights: Annotated[Path | None, typer.Option(help="A checkpoint of any program, as a state dict.")] = None,
     network: Annotated[str | None, typer.Option(help="Its network (kdbench list networks, or a paper's name).")] = None,
     manifest: Annotated[Path | None, typer.Option(help="A CSV that lists files, in place of --weights.")] = None,
-    data: Annotated[str | None, typer.Option(help="A data set's name, or your own data. Default: of the network.")] = None,
+    data: Annotated[str | None, typer.Option(help="A data set's name, or your own. Default: the network's.")] = None,
     recorded: Annotated[float | None, typer.Option(help="What its source states, percent.")] = None,
     teacher: Annotated[str | None, typer.Option(help="Teacher of a distilled network.")] = None,
     method: Annotated[str | None, typer.Option(help="By which it was distilled.")] = None,
