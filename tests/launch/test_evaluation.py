@@ -17,6 +17,7 @@ from PIL import Image
 
 from kdbench import networks
 from kdbench.launch import evaluator as module
+from kdbench.launch.check import problems
 from kdbench.launch.evaluator import EvaluationRequest, Evaluator
 from kdbench.launch.table_lookup import default_dataset, find_network, image_recipe
 from kdbench.networks import PublishedFile
@@ -186,6 +187,18 @@ def test_a_wrong_option_is_one_error(words: list[str], message: str, tmp_path: P
     done = kdbench("evaluate", *words, "--device", "cpu", folder=tmp_path, environment={"KDBENCH_DATA": str(tmp_path)})
     assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
     assert not (tmp_path / "results").exists()
+
+
+def test_check_names_a_damaged_row(tmp_path: Path, npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for names in ("table_names", "recipe_names", "reported_names"):
+        monkeypatch.setattr(f"kdbench.launch.check.{names}", list)
+    save(tmp_path / "r8.pt", "resnet8", K)
+    evaluate(tmp_path, "--network", "resnet8", "--weights", "r8.pt", data=npz)
+    [path] = (tmp_path / "out" / "weights").iterdir()
+    assert not [line for line, wrong in problems(tmp_path, npz, [tmp_path / "out"]) if wrong and path.name in line]
+    path.write_bytes(path.read_bytes().replace(b'"bytes": ', b'"bytes": 1'))
+    [line] = [line for line, wrong in problems(tmp_path, npz, [tmp_path / "out"]) if wrong and path.name in line]
+    assert line == f"{path}: checksum: differs from the file's content, which is damaged or was edited by hand"
 
 
 def test_weights_whose_outputs_are_not_finite_are_refused(tmp_path: Path, npz: Path) -> None:
