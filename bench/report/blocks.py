@@ -26,10 +26,6 @@ class Line:
         """The cell whose measurements are printed; the others hold the same."""
         return self.cells[0]
 
-    def reported(self, pair: Pair) -> float | None:
-        """The number that is reported for the pair."""
-        return next((cell.reported_value for cell in self.cells if cell.pair is pair), None)
-
 
 @dataclass(frozen=True)
 class Block:
@@ -77,6 +73,16 @@ def blocks(cells: Sequence[Cell]) -> list[Block]:
         block = grouped.get(key) or Block((), cell.teacher, cell.student, ())
         grouped[key] = _with_cell(block, cell)
     return list(grouped.values())
+
+
+def with_runs(grouped: Sequence[Block]) -> list[Block]:
+    """The blocks without the methods that have no finished run, and without blocks that have none at all."""
+    kept = [replace(block, lines=tuple(line for line in block.lines if _has_result(line.cell))) for block in grouped]
+    return [block for block in kept if block.lines]
+
+
+def _has_result(cell: Cell) -> bool:
+    return bool(cell.rows or cell.unfinished)
 
 
 def _with_cell(block: Block, cell: Cell) -> Block:

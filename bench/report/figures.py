@@ -1,7 +1,7 @@
 """The three figures of a table: measured against reported, gains over our `none`, learning curves.
 
-Figures are 1200 pixels wide at 150 dpi. Colors are those of Okabe and Ito, which differ in any color vision. No meaning
-rests on color alone: methods also differ in marker and dash, and are labeled.
+Figures are 1200 pixels wide at 150 dpi. The first colors are those of Okabe and Ito, which differ in any color vision.
+No meaning rests on color alone: methods also differ in marker and dash, and are labeled.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Annotation
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from ..spec.scale import Scale
 from ..spec.table import Table
@@ -29,9 +30,13 @@ WIDTH = 8.0  # inches
 LINE = 0.27  # height of a method, inches
 SMALL = 8.5  # points
 TITLE = 84  # characters of a line of a title
+TICKS = 10  # epochs that are all marked, at most
 
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#6E6E6E"
-COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = (
+    *(BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),  # Okabe and Ito
+    *("#332288", "#882255", "#999933", "#AA4499", "#44AA99", "#7F4A1E"),  # after Tol's qualitative schemes
+)
 MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "*", "h", "d")  # `none` has a circle
 DASHES = ("-", "--", "-.", ":")
 
@@ -106,11 +111,12 @@ def curves_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure
     figure, axes = stacked_panels(title, [max(len(lines) + 2, 7) for _, lines in drawn])
     order = list(dict.fromkeys(line.label for _, lines in drawn for line in lines if line.cell.entry.method != "none"))
     for axis, (block, lines) in zip(axes, drawn, strict=True):
-        labels = [_curve(axis, line, order) for line in lines]
+        for line in lines:
+            _curve(axis, line, order)
         if block.teacher_measured is not None:
             axis.axhline(block.teacher_measured, color=GREY, linestyle=(0, (6, 3)), linewidth=1.2)
-            labels.append(label_curve(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY))
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            label_curve(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY)
+        _epoch_ticks(axis, [epoch for line in lines for epoch in curve(line.cell)])
         axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
         axis.margins(x=0.01)
         title_panel(axis, block)
@@ -214,6 +220,21 @@ def _measured_point(axis: Axes, y: int, cell: Cell, scale: Scale) -> None:
     _right_text(axis, y, words)
 
 
+def _epoch_ticks(axis: Axes, epochs: Sequence[int]) -> None:
+    """Ticks at the evaluated epochs where they are few, else at whole numbers."""
+    few = sorted(set(epochs))
+    whole = MaxNLocator(integer=True, min_n_ticks=1)
+    axis.xaxis.set_major_locator(FixedLocator(few) if len(few) <= TICKS else whole)
+
+
+def method_color(i: int, count: int) -> str:
+    """The color of the i-th of `count` methods; no two of them have the same."""
+    if count <= len(COLORS):
+        return COLORS[i]
+    saturation, value = ((0.95, 0.62), (0.65, 0.85), (0.9, 0.42))[i % 3]
+    return to_hex(hsv_to_rgb((i / count, saturation, value)).tolist())
+
+
 def _curve(axis: Axes, line: Line, order: Sequence[str]) -> Annotation:
     points = curve(line.cell)
     epochs, scores = list(points), list(points.values())
@@ -221,8 +242,8 @@ def _curve(axis: Axes, line: Line, order: Sequence[str]) -> Annotation:
         color, marker, dash, width = BLACK, "o", "-", 2.2
     else:
         i = order.index(line.label)
-        color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
-        dash, width = DASHES[i // len(COLORS) % len(DASHES)], 1.4
+        color, marker = method_color(i, len(order)), MARKERS[i % len(MARKERS)]
+        dash, width = DASHES[i % len(DASHES)], 1.4
     axis.plot(epochs, scores, color=color, marker=marker, linestyle=dash, linewidth=width, markersize=4)
     return label_curve(axis, epochs[-1], scores[-1], line.label, color)
 

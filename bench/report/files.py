@@ -100,7 +100,8 @@ def _arrows(text: str) -> str:
 
 
 def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
-    reported, measured, gain, cost = cell.reported, cell.measured, cell.gain, cell.cost
+    measured, gain, cost = cell.measured, cell.gain, cell.cost
+    reported, teacher_reported = (cell.reported, cell.teacher_reported) if cell.scale == "full" else (None, None)
     agreement = {name: values.last(cell, name) for name in ("agreement", "agreement5")}
     learned = {name: sample.mean for name, sample in values.learned(cell).items()}
     return {
@@ -116,7 +117,7 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "settings": cell.settings or None,
         "metric": cell.metric,
         "selection": cell.selection,
-        "reported": cell.reported_value,
+        "reported": reported.value if reported else None,
         "reported_std": reported.std if reported else None,
         **{name: value for kind in KINDS for name, value in _evidence(cell, kind).items()},
         "measured": measured.mean if measured else None,
@@ -133,7 +134,7 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         **{name: sample.mean if sample else None for name, sample in agreement.items()},
         "agreement_n": sample.n if (sample := agreement["agreement"]) else 0,
         "learned": json.dumps(learned) if learned else None,
-        "teacher_reported": cell.teacher_reported,
+        "teacher_reported": teacher_reported,
         "teacher_measured": cell.teacher_measured,
         "params": cost.params if cost else None,
         "flops": cost.flops if cost else None,

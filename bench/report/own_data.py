@@ -26,9 +26,9 @@ def with_results(
 def collect_at(
     table: Table, rows: Sequence[Row], scale: Scale | None, published: Published = NOTHING
 ) -> tuple[Scale, list[Cell]]:
-    """The table's cells at `scale`; without one, at full scale if it has full-scale rows, else at mini if it has such.
+    """The table's cells at `scale`; without one, at mini scale if it has rows of that scale alone, else at full scale.
 
-    Without any row, at full scale if there is other evidence.
+    So a table without rows shows its reported numbers, which mini scale does not.
     """
     if scale is not None:
         return scale, collect(table, rows, scale, published)
@@ -36,9 +36,7 @@ def collect_at(
     if has_results(full):
         return "full", full
     mini = collect(table, rows, "mini")
-    if has_results(mini) or not any(cell.evidence for cell in full):
-        return "mini", mini
-    return "full", full
+    return ("mini", mini) if has_results(mini) else ("full", full)
 
 
 def has_results(cells: Iterable[Cell]) -> bool:

@@ -18,8 +18,9 @@ from .values import metric_title
 from .verdicts import noise_budget
 
 GAINS = (
-    "Gains are over our `none` at equal optimizer steps, paired by seed; `time` is training time over that of `none`, "
-    "a method's earlier phase included; `gain per extra training time` is in units of the time of `none`."
+    "Gains are over our `none` at equal optimizer steps, paired by seed; ± is half of the 95 % interval of the mean. "
+    "`time` is training time over that of `none`, a method's earlier phase included; `gain per extra training time` is "
+    "in units of the time of `none`."
 )
 
 PROXY = (
@@ -53,6 +54,8 @@ def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
 def footer(table: Table, cells: Sequence[Cell], blocks: Sequence[Block], scale: Scale) -> list[str]:
     """How many cells have which verdict, what was and was not run, and how to read the numbers."""
     rows = _rows(cells)
+    if not rows and scale == "mini":
+        return ["No run is finished, and reported numbers are not shown at mini scale."]
     run = _run_of_reported(table, cells)
     if not rows:
         evident = [cell for cell in cells if cell.evidence]
@@ -61,11 +64,16 @@ def footer(table: Table, cells: Sequence[Cell], blocks: Sequence[Block], scale: 
     printed = {cell.label for cell in cells if not cell.entry.skipped_at(scale)}
     if left_out := list(dict.fromkeys(cell.label for cell in cells if cell.label not in printed)):
         run.append(f"Left out at mini scale, to keep it short: {', '.join(left_out)}.")
-    reading = [GAINS, _spread(cells), *(text for block in blocks if (text := _gap(block, metric_title(table))))]
+    reading = [
+        GAINS,
+        *_clear_gains(cells),
+        _spread(cells),
+        *(text for block in blocks if (text := _gap(block, metric_title(table)))),
+    ]
     if not table.reported:
         return [*run, *reading]
     if scale == "mini":
-        return [*run, PROXY, *reading]
+        return [*run, PROXY, *_proxies(blocks), *reading]
     return [_counts(cells), _rule(table), *run, *reading]
 
 
@@ -145,9 +153,28 @@ def _spread(cells: Sequence[Cell]) -> str:
     squares = sum((sample.sd or 0.0) ** 2 * (sample.n - 1) for sample in sds.values())
     pooled = math.sqrt(squares / freedom)
     return (
-        f"Seed-to-seed sd {pooled:.2f}, pooled over {counted(len(sds), 'cell')}; ± is the sample sd, (n) the number of "
-        f"seeds. A gain from one seed below about {2 * math.sqrt(2) * pooled:.1f} is no evidence."
+        f"Seed-to-seed sd {pooled:.2f}, pooled over {counted(len(sds), 'cell')}; ± of a measurement is its sample sd, "
+        f"(n) the number of seeds. A gain from one seed below about {2 * math.sqrt(2) * pooled:.1f} is no evidence."
     )
+
+
+def _clear_gains(cells: Sequence[Cell]) -> list[str]:
+    """How many gains over `none` differ from zero, where some have an interval."""
+    gains = {cell.rows[0].id: cell.gain for cell in cells if cell.gain and cell.gain.half_width is not None}
+    if not gains:
+        return []
+    clear = [gain.mean for gain in gains.values() if abs(gain.mean) > (gain.half_width or 0.0)]
+    above = sum(mean > 0 for mean in clear)
+    return [f"95 % intervals of gains over `none`: {above} of {len(gains)} above zero, {len(clear) - above} below."]
+
+
+def _proxies(blocks: Sequence[Block]) -> list[str]:
+    """Which of the paper's pairs the small networks stand for."""
+    return [
+        f"{block.title} is a proxy for {', '.join(block.paper_pairs)}."
+        for block in blocks
+        if block.paper_pairs and any(line.cell.rows for line in block.lines)
+    ]
 
 
 def _gap(block: Block, metric: str) -> str:

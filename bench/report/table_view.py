@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from ..spec.scale import Scale
 from ..spec.table import Table
 from . import values
-from .blocks import Block, Line, blocks
+from .blocks import Block, Line, blocks, with_runs
 from .cells import Cell
 from .evidence import KINDS
+from .own_data import has_results
 from .summary import footer, header
 
 HEADERS = {
@@ -24,10 +25,10 @@ HEADERS = {
     "difference": "diff /\ntolerance",
     "verdict": "verdict",
     "agreement": "agreement\nwith teacher",
-    "gain": "gain over\nnone",
-    "gain_kd": "gain over\nkd",
-    "gain_base": "gain over\nits base",
-    "gain_equal": "gain at\nequal cost",
+    "gain": "gain over none\n± 95 % (n)",
+    "gain_kd": "gain over kd\n± 95 % (n)",
+    "gain_base": "gain over its base\n± 95 % (n)",
+    "gain_equal": "gain at equal cost\n± 95 % (n)",
     "gain_per_time": "gain per extra\ntraining time",
     "time": "time",
     "params": "params\nM",
@@ -85,9 +86,15 @@ class TableView:
 
 
 def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
-    """The table with its cells at a scale, as strings; columns without any value are left out."""
+    """The table with its cells at a scale, as strings; columns without any value are left out.
+
+    At mini scale no reported number is shown, so a method without a run has nothing to print and is left out, if any
+    has one.
+    """
     notes = Footnotes()
     grouped = blocks(cells)
+    if scale == "mini" and has_results(cells):
+        grouped = with_runs(grouped)
     views = tuple(_block_view(table, block, notes) for block in grouped)
     columns = _columns(table, cells, views, scale)
     top, bottom = header(table, cells, scale), footer(table, cells, grouped, scale)
@@ -100,10 +107,8 @@ def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
 
 
 def _columns(table: Table, cells: Sequence[Cell], views: Sequence[BlockView], scale: Scale) -> tuple[str, ...]:
-    """The columns in which some line has a value; at mini scale none is compared with a reported number."""
-    empty = {"difference"} if scale == "mini" else set()
-    if not table.reported:
-        empty |= {"reported", "difference"}
+    """The columns in which some line has a value; at mini scale no reported number is shown beside a measured one."""
+    empty = {"reported", "settings", "difference"} if scale == "mini" or not table.reported else set()
     empty |= {name for name in ("gain_kd", "gain_base", "gain_equal") if all(getattr(c, name) is None for c in cells)}
     records = [record for view in views for record in view.records]
     optional = (
@@ -140,17 +145,11 @@ def _heading(table: Table, block: Block) -> list[str]:
     lines = [f"proxy for {pair}" for pair in block.paper_pairs]
     if len(lines) > 3:
         lines = [f"proxy for {len(lines)} pairs: {', '.join(block.paper_pairs)}"]
-    elif len(lines) > 1:
-        lines[-1] += " (reported numbers in this order)"
-    teachers = [cell.teacher_reported for cell in _first_of_each_pair(block)]
-    known = list(dict.fromkeys(values.number(value, 1) for value in teachers))
-    reported = " / ".join(known) if len(known) <= 3 else f"{len(known)} values"
+    cell = block.lines[0].cell
+    if cell.scale == "mini":
+        return [*lines, f"teacher: {measured}", *notes]
+    reported = values.number(cell.teacher_reported, 1)
     return [*lines, f"teacher: reported {reported}, re-measured {measured}", *notes]
-
-
-def _first_of_each_pair(block: Block) -> list[Cell]:
-    cells = [cell for line in block.lines for cell in line.cells]
-    return [next(cell for cell in cells if cell.pair is pair) for pair in block.pairs]
 
 
 def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[str, str]:
@@ -159,16 +158,16 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
     return {
         "method": line.label + notes.mark(remarks),
         "settings": cell.settings or values.BLANK,
-        "reported": values.reported(table, block, line) + notes.mark(_about_reported(table, line)),
+        "reported": values.reported(table, cell) + notes.mark(_about_reported(table, line)),
         **{kind: values.evidence(cell, kind) + notes.mark(values.evidence_notes(cell, kind)) for kind in KINDS},
         "measured": values.sample(cell.measured),
         "difference": values.difference(cell),
         "verdict": _verdict(cell, notes),
         "agreement": values.sample(values.last(cell, "agreement")),
-        "gain": values.sample(cell.gain, signed=True),
-        "gain_kd": values.sample(cell.gain_kd, signed=True),
-        "gain_base": values.sample(cell.gain_base, signed=True),
-        "gain_equal": values.sample(cell.gain_equal, signed=True),
+        "gain": values.gain(cell.gain),
+        "gain_kd": values.gain(cell.gain_kd),
+        "gain_base": values.gain(cell.gain_base),
+        "gain_equal": values.gain(cell.gain_equal),
         "gain_per_time": values.gain_per_time(cell),
         "time": values.time_factor(cell),
         "params": values.params(cell),
@@ -189,7 +188,7 @@ def _verdict(cell: Cell, notes: Footnotes) -> str:
 
 
 def _about_reported(table: Table, line: Line) -> list[str]:
-    """What the sources say about a reported number; left out at mini scale, where no number is compared with it."""
+    """What the sources say about a reported number; nothing at mini scale, where it is not shown."""
     reported = line.cell.reported
     if reported is None or line.cell.scale == "mini":
         return []

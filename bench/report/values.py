@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .. import tasks
 from ..spec.table import Table
-from .blocks import Block, Line
 from .cells import Cell
 from .evidence import Evidence, Kind
 from .verdicts import Sample
@@ -22,12 +21,20 @@ def number(value: float | None, digits: int = 2) -> str:
     return BLANK if value is None else f"{value:.{digits}f}"
 
 
-def sample(measured: Sample | None, *, signed: bool = False) -> str:
+def sample(measured: Sample | None) -> str:
     """Mean, sd and number of seeds: `40.15 ± 0.10 (3)`, `24.64 (n=1)`."""
     if measured is None:
         return BLANK
-    mean = f"{measured.mean:+.2f}" if signed else f"{measured.mean:.2f}"
+    mean = f"{measured.mean:.2f}"
     return f"{mean} (n=1)" if measured.sd is None else f"{mean} ± {measured.sd:.2f} ({measured.n})"
+
+
+def gain(difference: Sample | None) -> str:
+    """Mean, half of its 95 % interval and number of seeds: `+1.20 ± 0.35 (3)`, `-0.40 (n=1)`."""
+    if difference is None:
+        return BLANK
+    half = difference.half_width
+    return f"{difference.mean:+.2f} (n=1)" if half is None else f"{difference.mean:+.2f} ± {half:.2f} ({difference.n})"
 
 
 def last(cell: Cell, metric: str) -> Sample | None:
@@ -55,18 +62,11 @@ def learned_note(cell: Cell) -> list[str]:
     return [f"learned: {', '.join(parts)} ({n if n > 1 else 'n=1'})"]
 
 
-def reported(table: Table, block: Block, line: Line) -> str:
-    """The reported number of each of the block's pairs, in their order; equal numbers once."""
-    digits = tasks.metric(table.task, line.cell.metric).digits
-    values = [line.reported(pair) for pair in block.pairs]
-    texts = [number(value, digits) for value in values]
-    if len(set(texts)) == 1:
-        std = line.cell.reported.std if line.cell.reported else None
-        return texts[0] if std is None else f"{texts[0]} ± {std:.2f}"
-    if len(texts) <= 3:
-        return " / ".join(texts)
-    known = [value for value in values if value is not None]
-    return f"{min(known):.{digits}f} to {max(known):.{digits}f}"
+def reported(table: Table, cell: Cell) -> str:
+    """The reported number, with its sd where one is given."""
+    text = number(cell.reported_value, tasks.metric(table.task, cell.metric).digits)
+    std = cell.reported.std if cell.reported else None
+    return text if std is None else f"{text} ± {std:.2f}"
 
 
 def evidence(cell: Cell, kind: Kind) -> str:

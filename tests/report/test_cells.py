@@ -350,7 +350,7 @@ def test_mini_rows_under_another_recipe_are_noted(dist: Table) -> None:
     recipe = load_recipe("coco_mini", {"epochs": 1})
     found = cell(dist, [make_row(dist, pair, entry, "mini", recipe=recipe)], "dist", "mini")
     assert found.verdict.text == "not comparable (mini)"
-    assert found.notes == ("recipe: epochs 1, not 2",)
+    assert found.notes == ("recipe: epochs 1, not 5",)
 
 
 def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from matplotlib.patches import ConnectionStyle
+from matplotlib.text import Annotation, Text
 
 from kdbench.records.row import Row
 from kdbench.report.cells import collect
-from kdbench.report.figures import spread
+from kdbench.report.figures import BLACK, GREY, method_color, spread
 from kdbench.report.plots import Drawing, draw_all, figures
+from kdbench.spec.recipe import load_recipe
 from kdbench.spec.scale import Scale
 from kdbench.spec.table import Table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth
@@ -146,7 +148,40 @@ def test_methods_differ_in_more_than_colour() -> None:
     axis = drawn(AKD, "mini", (0,))["curves"].axes[0]
     curves = [line for line in axis.lines if line.get_marker() not in (None, "None", "")]
     assert len({(line.get_marker(), line.get_linestyle()) for line in curves}) == len(curves) == 10
-    assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == 10
+    assert len({line.get_color() for line in curves}) == 10
+
+
+@pytest.mark.parametrize("count", [1, 12, 13, 28])
+def test_no_color_is_repeated(count: int) -> None:
+    colors = [method_color(i, count) for i in range(count)]
+    assert len({*colors, BLACK, GREY}) == count + 2
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 240])
+def test_ticks_of_learning_curves_are_whole_epochs(epochs: int) -> None:
+    recipe = load_recipe("coco_mini", {"epochs": epochs})
+    rows = [make_row(DIST, DIST.pairs[0], entry, "mini", recipe=recipe) for entry in DIST.methods]
+    axis = figures(DIST, collect(DIST, rows, "mini"), "mini")["curves"].axes[0]
+    low, high = axis.get_xlim()
+    ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+    assert ticks and all(tick == round(tick) for tick in ticks)
+    assert epochs > 5 or ticks == list(range(1, epochs + 1))
+
+
+def test_leaders_join_a_curve_s_end_and_its_label_without_a_bend() -> None:
+    axis = drawn(AKD, "mini", (0,))["curves"].axes[0]
+    for label in axis.texts:
+        assert isinstance(label, Annotation) and label.arrow_patch is not None
+        assert isinstance(label.arrow_patch.get_connectionstyle(), ConnectionStyle.Arc3)
+        assert label.arrow_patch.get_connectionstyle().rad == 0
+
+
+def test_mini_learning_curves_of_detection_have_five_points() -> None:
+    rows = rows_of(DIST, "mini", (0,))
+    axis = figures(DIST, collect(DIST, rows, "mini"), "mini")["curves"].axes[0]
+    assert {len(points(line)) for line in axis.lines if line.get_marker() not in (None, "None", "")} == {5}
+    recipe = load_recipe("coco_mini")
+    assert recipe.epochs // recipe.eval_every >= 5
 
 
 @pytest.mark.parametrize(
@@ -190,7 +225,7 @@ def test_nothing_to_draw_is_a_message_and_no_file(tmp_path: Path) -> None:
     drawing = draw_all([DIST], [], tmp_path)
     assert drawing.files == []
     assert str(drawing) == (
-        "dist/coco: nothing to draw at mini scale, no run of it is finished; `make reproduce-coco` runs it"
+        "dist/coco: nothing to draw at full scale, no run of it is finished; `make reproduce-coco` runs it"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -49,10 +49,10 @@ PRINTED = {
     "diff / tolerance": "+0.40 / 1.60",
     "verdict": "reproduced",
     "agreement with teacher": "88.40 ± 0.30 (3)",
-    "gain over none": "+4.50 ± 0.44 (3)",
-    "gain over kd": "+2.70 ± 0.26 (3)",
-    "gain over its base": "+2.10 ± 0.10 (3)",
-    "gain at equal cost": "+3.20 ± 0.35 (3)",
+    "gain over none ± 95 % (n)": "+4.50 ± 1.08 (3)",
+    "gain over kd ± 95 % (n)": "+2.70 ± 0.66 (3)",
+    "gain over its base ± 95 % (n)": "+2.10 ± 0.25 (3)",
+    "gain at equal cost ± 95 % (n)": "+3.20 ± 0.86 (3)",
     "gain per extra training time": "+9.00",
     "time": "×1.50",
     "params M": "12.34",
@@ -62,8 +62,8 @@ PRINTED = {
 }
 OTHERS = {
     "none": ["none", "71.40", "71.00 ± 1.00 (3)", "-0.40 / 2.53", "reproduced", *"-----", "-", "×1.00"],
-    "kd": ["kd [1]", "70.00", "72.80 ± 0.89 (3)", "+2.80 / 2.26", "above", "-", "+1.80 ± 0.30 (3)", *"---"],
-    "fitnet+kd": ["fitnet+kd", "-", "73.40 ± 0.61 (3)", "-", "measured", "-", "+2.40 ± 0.52 (3)", "+0.60 ± 0.30 (3)"],
+    "kd": ["kd [1]", "70.00", "72.80 ± 0.89 (3)", "+2.80 / 2.26", "above", "-", "+1.80 ± 0.75 (3)", *"---"],
+    "fitnet+kd": ["fitnet+kd", "-", "73.40 ± 0.61 (3)", "-", "measured", "-", "+2.40 ± 1.29 (3)", "+0.60 ± 0.75 (3)"],
 }
 
 
@@ -144,10 +144,10 @@ def test_the_terminal_prints_every_value_in_its_column(text: str) -> None:
         assert columns_of(text, f"{method} ")[: len(record)] == record
     at = next(i for i, line in enumerate(text.splitlines()) if line.startswith("method "))
     upper, lower = (re.split(r" {2,}", line.strip()) for line in text.splitlines()[at - 1 : at + 1])
-    assert upper == ["measured", "diff /", "agreement", "gain over", "gain over", "gain over", "gain at",
-                     "gain per extra", "params", "images", "step"]  # fmt: skip
-    assert lower == ["method", "reported", "± sd (n)", "tolerance", "verdict", "with teacher", "none", "kd",
-                     "its base", "equal cost", "training time", "time", "M", "GFLOPs", "/s", "ms"]  # fmt: skip
+    assert upper == ["measured", "diff /", "agreement", "gain over none", "gain over kd", "gain over its base",
+                     "gain at equal cost", "gain per extra", "params", "images", "step"]  # fmt: skip
+    assert lower == ["method", "reported", "± sd (n)", "tolerance", "verdict", "with teacher", *["± 95 % (n)"] * 4,
+                     "training time", "time", "M", "GFLOPs", "/s", "ms"]  # fmt: skip
 
 
 def test_header_headings_and_footer_count_what_the_rows_hold(table: Table, text: str) -> None:
@@ -172,11 +172,12 @@ def test_header_headings_and_footer_count_what_the_rows_hold(table: Table, text:
     assert "(n=1: 0.25 with factor 1.96), s_r the reported sd, else 0.25" in footer[1]
     assert footer[2] == "- 2 of the 3 reported numbers of distilled students were run, with the paper's networks."
     assert footer[3] == "- Without a result: crd resnet56 -> resnet20: no entry in this table."
-    assert "Seed-to-seed sd 0.80, pooled over 4 cells" in footer[5] and "below about 2.3 is no evidence" in footer[5]
-    assert footer[6].endswith("the student alone is 6.0 top-1 accuracy below its teacher (71.0 and 77.0).")
-    assert footer[7] == "- Bases: mag+fitnet over fitnet+kd."
-    assert footer[8].startswith("- Agreement: percent")
-    assert len(footer) == 9
+    assert footer[5] == "- 95 % intervals of gains over `none`: 3 of 3 above zero, 0 below."
+    assert "Seed-to-seed sd 0.80, pooled over 4 cells" in footer[6] and "below about 2.3 is no evidence" in footer[6]
+    assert footer[7].endswith("the student alone is 6.0 top-1 accuracy below its teacher (71.0 and 77.0).")
+    assert footer[8] == "- Bases: mag+fitnet over fitnet+kd."
+    assert footer[9].startswith("- Agreement: percent")
+    assert len(footer) == 10
 
 
 def test_markdown_prints_every_value_under_its_heading(view: TableView) -> None:
@@ -189,7 +190,7 @@ def test_markdown_prints_every_value_under_its_heading(view: TableView) -> None:
 
 def test_latex_prints_every_value_under_its_heading(view: TableView) -> None:
     lines = [line.removesuffix(r" \\").split(" & ") for line in files.latex(view).splitlines() if line.endswith(r"\\")]
-    heading, *body = lines
+    heading, *body = ([cell.replace(r"\%", "%") for cell in line] for line in lines)
     records = {record[1].split(" ")[0]: dict(zip(heading, record, strict=True)) for record in body}
     assert records["mag+fitnet"] == {"teacher → student": "resnet56 → resnet20"} | PRINTED
     assert {name: list(records[name].values())[1 : 1 + len(cells)] for name, cells in OTHERS.items()} == OTHERS

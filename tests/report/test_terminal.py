@@ -18,9 +18,11 @@ from kdbench.records.store import InvalidRow
 from kdbench.report import files
 from kdbench.report.blocks import blocks
 from kdbench.report.cells import collect
+from kdbench.report.files import csv_frame
 from kdbench.report.own_data import collect_at
 from kdbench.report.table_view import Footnotes, table_view
 from kdbench.report.terminal import print_tables, split_columns
+from kdbench.spec.reported import load_reported
 from kdbench.spec.scale import Scale
 from kdbench.spec.table import Table
 from tests.helpers.rows import expand, full_truth, make_row, mini_truth
@@ -70,6 +72,41 @@ def test_mini_compares_nothing_with_a_reported_number_and_says_so(mini: list[Row
     assert "the student alone is 10.0 AP below its teacher (24.0 and 34.0)" in flat
     assert "tolerance" not in text
     assert "reproduced" not in text
+    pairs = "retinanet_r101_fpn -> retinanet_r50_fpn, retinanet_x101_fpn -> retinanet_r50_fpn"
+    assert f"retinanet_mini_teacher -> retinanet_mini_student is a proxy for {pairs}." in flat
+
+
+def test_mini_shows_no_reported_number(mini: list[Row]) -> None:
+    table = fixed_table("akd/coco")
+    text = text_of(mini, [table])
+    assert "reported  " not in text and "teacher: reported" not in text
+    numbers = {f"{row.value:.1f}" for source in table.reported for row in load_reported(source.file) if row.value}
+    assert numbers and not numbers & set(text.split())
+    frame = csv_frame(table, collect(table, mini, "mini"))
+    empty = ["reported", "reported_std", "teacher_reported", "source", "reported_by", "reported_note"]
+    assert frame[empty].isna().all(axis=None)
+
+
+def test_mini_leaves_out_methods_without_a_run(akd: Table, mini: list[Row]) -> None:
+    kept = [row for row in mini if row.run.method in ("none", "cwd") and row.run.student == "retinanet_mini_student"]
+    text = text_of(kept, [fixed_table("akd/coco")])
+    assert "not run " not in text and "fcos_mini_student" not in text
+    assert "cwd" in text and "mimic  " not in text
+    assert "Without a result: " in text
+
+
+def test_gains_whose_interval_excludes_zero_are_counted() -> None:
+    table = fixed_table("dist/coco")
+    scores = {"none": (20.0, 21.0, 22.0), "dist": (25.0, 26.5, 27.0), "dist+mimic": (20.0, 25.0, 22.0)}
+    rows = [
+        make_row(table, table.pairs[0], entry, "mini", seed, score)
+        for entry in table.methods
+        for seed, score in enumerate(scores[entry.method])
+    ]
+    text = text_of(rows, [table])
+    assert "+5.17 ± 0.72 (3)" in line_of(text, "dist  ")
+    assert "+1.33 ± 5.74 (3)" in line_of(text, "dist+mimic ")
+    assert "95 % intervals of gains over `none`: 1 of 2 above zero, 0 below." in text
 
 
 def test_pairs_that_share_small_networks_are_printed_once_for_all_of_them(mini: list[Row]) -> None:
@@ -78,8 +115,7 @@ def test_pairs_that_share_small_networks_are_printed_once_for_all_of_them(mini: 
     at = lines.index("retinanet_mini_teacher -> retinanet_mini_student")
     assert lines[at + 1].strip() == "proxy for retinanet_r101_fpn -> retinanet_r50_fpn"
     assert lines[at + 2].strip().startswith("proxy for retinanet_x101_fpn -> retinanet_r50_fpn")
-    assert lines[at + 3].strip() == "teacher: reported 38.9 / 41.0, re-measured 34.00"
-    assert "40.3 / 41.5" in line_of("\n".join(lines), "akd+maskd  ")
+    assert lines[at + 3].strip() == "teacher: 34.00"
 
 
 def test_methods_of_pairs_that_share_networks_are_in_one_block(akd: Table, mini: list[Row]) -> None:
@@ -181,7 +217,10 @@ def test_costs_take_a_second_grid_on_a_narrow_page() -> None:
 def test_without_rows_the_reported_numbers_are_printed_and_the_command_is_named() -> None:
     text = text_of([], [fixed_table("dist/coco")])
     assert "no run is finished: `make reproduce-coco` runs it" in text
-    assert line_of(text, "dist+mimic").split()[:5] == ["dist+mimic", "40.1", "-", "not", "run"]
+    line = line_of(text, "dist+mimic")
+    assert line.split()[:2] == ["dist+mimic", "40.1"] and "not run" in line
+    mini = text_of([], [fixed_table("dist/coco")], scale="mini")
+    assert "40.1" not in mini and "No run is finished, and reported numbers are not shown at mini scale." in mini
 
 
 def test_full_is_shown_when_there_is_any_full_row_of_the_table(full: list[Row], mini: list[Row]) -> None:
