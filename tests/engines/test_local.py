@@ -263,6 +263,18 @@ def test_a_job_is_told_its_threads_unless_the_user_has_set_them(
     assert (tmp_path / "threads").read_text().strip() == expected
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_a_job_do_not_occupy_cores_while_they_wait(
+    own: str | None, expected: str, plan: Plan, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    interpreter(tmp_path, monkeypatch, f"echo $OMP_WAIT_POLICY > {tmp_path}/policy; exit 7")
+    execute(engine, Plan((((plan.runs[0],),),), ()))
+    assert (tmp_path / "policy").read_text().strip() == expected
+
+
 def test_a_stopped_engine_stops_every_job_and_records_nothing(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
