@@ -198,7 +198,7 @@ def _request(options: dict[str, Any]) -> RunRequest:
         parse = known[name].metadata.get("parse")
         if name == "seeds" and isinstance(value, int):
             value = str(value)
-        if parse and (isinstance(value, str) or name == "teacher"):
+        if parse and (isinstance(value, str) or name in ("teacher", "methods", "sweep")):
             values[name] = parse(value)
         elif isinstance(value, (str, Path)):
             values[name] = Path(value)

@@ -17,6 +17,8 @@ from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale
 from .text import counted, printable, shortened
 
 if TYPE_CHECKING:
+    from .records.store import InvalidRow
+    from .report.evidence import Published
     from .spec.table import Table
 
 app = typer.Typer(
@@ -97,13 +99,21 @@ def table(
     scale: ScaleOption = None,
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="Where CSV, Markdown and LaTeX are written.")] = Path("results/tables"),
+    every: Annotated[bool, typer.Option("--all", help="Print every table.")] = False,
 ) -> None:
-    """Print every reported number beside the measured one, with a verdict."""
+    """Print every reported number of tables beside its evidence, with verdicts; without a table, a line a paper."""
     from .records.store import read_rows
-    from .report.terminal import print_tables
+    from .report.added import with_added
+    from .report.terminal import print_overview, print_tables
 
     rows, invalid = read_rows([results, MEASURED])
-    print_tables(_tables(tables), rows, invalid, scale=parse_scale(scale), out=out)
+    published, invalid_weights = _published(results)
+    invalid += invalid_weights
+    if not tables and not every and scale is None:
+        print_overview(_tables(None), rows, invalid, published, out=out)
+    else:
+        shown = with_added(_tables(tables), results, _say)
+        print_tables(shown, rows, invalid, parse_scale(scale), published, out=out)
 
 
 @app.command()
@@ -158,13 +168,15 @@ def plots(
     """Draw measured against reported, gains, learning curves, predicted masks and the history over commits."""
     from .records.store import read_all, read_rows
     from .regress.history_figure import draw_history
+    from .report.added import with_added
     from .report.panels import Gallery
     from .report.plots import draw_all
 
     rows, invalid = read_rows([results, MEASURED])
     data_options = {} if ignore_index is None else {"ignore_index": ignore_index}
     gallery = Gallery(results, data_root(), data, data_options)
-    drawing = draw_all(_tables(tables), rows, out, parse_scale(scale), gallery)
+    shown = with_added(_tables(tables), results, _say)
+    drawing = draw_all(shown, rows, out, parse_scale(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):
         _say(line)
     past, _ = read_all([results, MEASURED, BASELINES])
@@ -299,6 +311,16 @@ def main() -> None:
             raise
         typer.secho(f"error: {printable(shortened(_message(error)))}", fg="red", err=True)
         sys.exit(2)
+
+
+def _published(results: Path) -> tuple[Published, list[InvalidRow]]:
+    """What others published, as kdbench brings it, with the weights that were evaluated; and invalid rows of these."""
+    from .records.weights import COMMITTED, read_weights, weights_folder
+    from .report.evidence import Published
+    from .spec.reruns import all_reruns, all_settings
+
+    weights, invalid = read_weights([weights_folder(results), COMMITTED])
+    return Published(all_reruns(), all_settings(), weights), invalid
 
 
 def _say(text: object) -> None:

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _outside
 from ._errors import MethodError, unknown
 from ._source import source_hash
 
@@ -29,10 +30,30 @@ PUBLISHED_SUMS = ("cirkd+kd", "cwd+kd", "dist+mimic", "ifvd+kd", "skd+kd")
 
 
 def names() -> list[str]:
-    """Names of all methods, with wrapped methods and published sums."""
+    """Names of all methods, those of registered files and installed packages included, and published sums."""
     single = [name for name in _stems() if not _wraps(name)]
     wrapped = [f"{name}+{base}" for name in _stems() for base in _wraps(name)]
     return sorted([*single, *wrapped, *PUBLISHED_SUMS])
+
+
+def register(path: Path) -> str:
+    """Make the method in a user's file known under the file's name, in this process; returns that name.
+
+    Raises:
+        MethodError: no such file, a name that is taken, or a file that cannot be imported or has no such method.
+    """
+    return _outside.register(path, _shipped())
+
+
+def known(name: str) -> bool:
+    """Whether every term of a name is a method."""
+    return set(name.split("+")) <= set(_stems())
+
+
+def files(name: str) -> tuple[Path, ...]:
+    """The files of the terms of a name that do not come with kdbench."""
+    found = (_outside.file_of(stem) for stem in name.split("+") if stem not in _shipped())
+    return tuple(path for path in found if path is not None)
 
 
 def build(name: str, setting: Setting, **options: Any) -> Method:
@@ -105,10 +126,11 @@ def code(name: str) -> str | None:
 
     None where there is no such method any more.
     """
-    stems = name.split("+")
-    if not set(stems) <= set(_stems()):
+    if not known(name):
         return None
-    return source_hash(tuple({*stems, "_sum"} if len(stems) > 1 else stems))
+    stems = name.split("+")
+    shipped = [stem for stem in stems if stem in _shipped()]
+    return source_hash(tuple({*shipped, "_sum"} if len(stems) > 1 else shipped), files(name))
 
 
 def method_class(name: str) -> type[Method]:
@@ -123,9 +145,13 @@ def method_class(name: str) -> type[Method]:
     return _declared(stem)
 
 
-@cache
 def _declared(stem: str) -> type[Method]:
     """The class in a method's file."""
+    return _in_folder(stem) if stem in _shipped() else _outside.load(stem)
+
+
+@cache
+def _in_folder(stem: str) -> type[Method]:
     from .base import Method
 
     module = importlib.import_module(f"{__name__}.{stem}")
@@ -135,8 +161,12 @@ def _declared(stem: str) -> type[Method]:
     raise ImportError(f"methods/{stem}.py defines no Method with name = {stem!r}")
 
 
-@cache
 def _stems() -> tuple[str, ...]:
+    return (*_shipped(), *_outside.names())
+
+
+@cache
+def _shipped() -> tuple[str, ...]:
     hidden = {"__init__", "base", "functional"}
     stems = (path.stem for path in Path(__file__).parent.glob("*.py"))
     return tuple(sorted(stem for stem in stems if stem not in hidden and not stem.startswith("_")))

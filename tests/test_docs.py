@@ -73,8 +73,8 @@ def check_request(parameters: dict[str, object]) -> None:
     from kdbench.spec.request import RunRequest
 
     request = RunRequest.parse(**{name: value for name, value in parameters.items() if name != "tables"})
-    for method in request.methods:
-        methods.method_class(method)
+    for choice in request.choices:
+        assert choice.file or methods.known(choice.method), choice
     assert {name.removeprefix("teacher.").split(".")[0] for name in request.changes} <= set(Recipe.model_fields)
 
 

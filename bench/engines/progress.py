@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -23,9 +24,11 @@ class Display:
     Args:
         total: runs of the whole grid.
         done: how many of them were finished before.
+        variants: by run, what tells it from other runs of its method.
     """
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, variants: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.variants = variants
         self.console = Console(stderr=False, soft_wrap=True, highlight=False)
         self.total, self.done = total, done
         self.progress = Progress(
@@ -46,6 +49,9 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
+    def name(self, run: Run) -> str:
+        return run.name_with(self.variants.get(run.id, ""))
+
     def log(self, line: str) -> None:
         self.console.print(escape(printable(line)))
         sys.stdout.flush()
@@ -63,7 +69,7 @@ class Display:
         self.progress.update(self.grid, completed=self.done)
         score = ", ".join(f"{name} {value:.1f}" for name, value in list(event["metrics"].items())[:2])
         outcome = score if event["status"] == "done" else f"{event['status']}: {event['reason']}"
-        self.log(f"[{self.done}/{self.total}] {run.display_name}: {outcome}")
+        self.log(f"[{self.done}/{self.total}] {self.name(run)}: {outcome}")
 
 
 class JobDisplay:
@@ -71,7 +77,7 @@ class JobDisplay:
 
     def __init__(self, display: Display, runs: Sequence[Run]) -> None:
         self.display, self.runs = display, {run.id: run for run in runs}
-        self.name = runs[0].display_name if len(runs) == 1 else f"{runs[-1].student} x{len(runs)} seed {runs[0].seed}"
+        self.name = display.name(runs[0]) if len(runs) == 1 else f"{runs[-1].student} x{len(runs)} seed {runs[0].seed}"
         self.batch = runs[0].recipe.batch_size
         self.task: TaskID = display.progress.add_task(self.name, total=None, detail="starting")
         self.last_line = self.last_time = 0.0
@@ -85,16 +91,18 @@ class JobDisplay:
             self.display.finished(self.runs[event["run"]], event)
         elif kind == "resumed":
             place = f"step {event['step']}" if event["step"] else "the method's earlier phase"
-            self.display.log(f"{self.runs[event['run']].display_name}: resumed after {place}")
+            self.display.log(f"{self.display.name(self.runs[event['run']])}: resumed after {place}")
         elif kind == "notice":
-            self.display.log(f"{self.runs[event['run']].display_name}: {event['text']}")
+            self.display.log(f"{self.display.name(self.runs[event['run']])}: {event['text']}")
         elif kind == "phase":
             self.display.progress.update(self.task, detail=escape(event["text"]))
         elif kind == "warning":
             self.display.log(f"WARNING: {event['text']}")
         elif kind == "epoch" and event["metrics"]:
             name, value = next(iter(event["metrics"].items()))
-            self.display.log(f"{self.runs[event['run']].display_name}: epoch {event['epoch']}: {name} {value:.1f}")
+            self.display.log(
+                f"{self.display.name(self.runs[event['run']])}: epoch {event['epoch']}: {name} {value:.1f}"
+            )
 
     def close(self) -> None:
         self.display.progress.remove_task(self.task)

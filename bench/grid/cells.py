@@ -189,8 +189,11 @@ def _plain(value: Any) -> Any:
 def _keyed(cell: CellSpec, student: str) -> CellSpec:
     """The cell with its resolved options and key."""
     method = cell.entry.method
-    options = methods.resolve(method, cell.entry.options_at(cell.scale))
-    teacher = cell.teacher if methods.teacher_mode(method, options) != "none" else None
+    if cell.entry.added and not methods.known(method):  # its file is gone; the options of an added entry are resolved
+        options, teacher = cell.entry.options_at(cell.scale), cell.teacher
+    else:
+        options = methods.resolve(method, cell.entry.options_at(cell.scale))
+        teacher = cell.teacher if methods.teacher_mode(method, options) != "none" else None
     key = CellKey(cell.scale, teacher, student, method, canonical(options), canonical(cell.data))
     return replace(cell, options=options, key=key)
 

@@ -11,7 +11,7 @@ from kdbench import methods
 from ..spec.request import RunRequest
 from ..spec.run import Data, Run
 from ..spec.scale import Scale
-from ..spec.table import MethodEntry, Pair, Table
+from ..spec.table import Pair, Table
 from .cells import expand_pair, runs_of
 from .cohorts import cohorts
 from .pairs import skip_reason, substitution
@@ -51,10 +51,10 @@ def make_plan(
     """Every run that the tables need, teachers first, grouped into cohorts.
 
     Args:
-        tables: of one data set, validated.
+        tables: of one data set, validated, with the chosen methods.
         scale: "full" or "mini".
         data: the data set, without options.
-        request: seeds, methods, recipe changes and the size of cohorts.
+        request: seeds, recipe changes and the size of cohorts.
         teacher_files: by teacher network, sha256 of a checkpoint used in place of a trained teacher.
 
     Raises:
@@ -70,7 +70,7 @@ def make_plan(
             for cell in expand_pair(table, pair, scale, request.changes):
                 if reason := cell.skip or methods.class_shortage(cell.entry.method, data.classes):
                     skipped.append(Skipped(table.name, f"{_name(pair)} {cell.entry.display_name}", reason))
-                elif selected(cell.entry, request.methods):
+                else:
                     given = teacher_files.get(cell.teacher or "")
                     for run in runs_of(cell, table, data, seeds_of(table, request), given):
                         students.setdefault(run.id, run)
@@ -99,8 +99,3 @@ def _skipped_pairs(table: Table, pair: Pair, scale: Scale) -> list[Skipped]:
 
 def _name(pair: Pair) -> str:
     return f"{pair.teacher} -> {pair.student}"
-
-
-def selected(entry: MethodEntry, names: tuple[str, ...]) -> bool:
-    """Whether `--methods` names an entry; without names all are."""
-    return not names or entry.method == "none" or entry.method in names or entry.display_name in names

@@ -108,16 +108,3 @@ def _check_pair(where: str, teacher: str, student: str, task: str) -> None:
             f"{where}: {teacher} cannot teach {student}: a {families[0]} head and a {families[1]} head do not answer "
             "for the same places; choose a teacher and a student of one family"
         )
-
-
-def check_names(tables: Sequence[Table], names: tuple[str, ...]) -> None:
-    """Refuse a `--methods` name that no table has."""
-    entries = [entry for table in tables for pair in table.pairs for entry in table.entries(pair)]
-    known = {entry.method for entry in entries} | {entry.display_name for entry in entries}
-    for name in names:
-        if name not in known and name in methods.names():
-            raise SpecError(
-                f"--methods {name}: no entry of these tables; add `- {{method: {name}}}` to a table's methods"
-            )
-        if name not in known:
-            raise unknown("method of these tables", name, known)

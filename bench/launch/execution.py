@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..engines.local import LocalEngine
+from ..grid.pairs import pair_name
 from ..grid.plan import Plan
+from ..records.added import keep_added
 from ..records.row import Row
 from ..records.store import Store
 from ..spec.request import RESULTS
@@ -41,9 +43,17 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
 
 
 def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outcome:
+    _keep_added(final)
     timeout = 60 * final.request.timeout if final.request.timeout else None
     rows = LocalEngine(final.settings, final.slots, timeout).execute(schedule.jobs, schedule.runs)
     return Outcome(rows, _summarize(plan, rows, _command(final), log))
+
+
+def _keep_added(final: FinalPlan) -> None:
+    """Let tables show what the request added to them."""
+    for table in final.tables:
+        entries = {pair_name(pair): [e for e in table.entries(pair) if e.added] for pair in table.pairs}
+        keep_added(final.settings.results, table, entries, {path.stem: path for path in final.settings.method_files})
 
 
 def _command(final: FinalPlan) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from ..grid.plan import Plan
 from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
-from ..spec.run import Run
+from ..spec.run import Run, variants
 from ..text import counted
 from .cost import duration, operations, seconds
 from .devices import machine as machine_of
@@ -74,7 +74,8 @@ def _line(cohort: ScheduledCohort, final: FinalPlan, time: float | None, exact: 
     """One cohort: its students and methods, and why it is alone, its memory and time."""
     runs, first = cohort.runs, cohort.runs[0]
     stage = final.plan.stages[cohort.stage]
-    names = ", ".join(run.student if run.method == "none" else run.method for run in runs)
+    suffixes = variants(final.plan.runs)
+    names = ", ".join(run.student if run.method == "none" else run.method + suffixes[run.id] for run in runs)
     variant = first.data.display_name.removeprefix(final.data.name)
     notes = [alone(first, stage)] if len(runs) == 1 and len(stage) > 1 else []
     if cohort.unfinished:

@@ -12,9 +12,10 @@ from kdbench import datasets
 
 from .. import tasks
 from ..errors import SpecError
+from ..grid.choose import choose, register
 from ..grid.pairs import select_pairs
 from ..grid.plan import Plan, make_plan
-from ..grid.validate import check_names, check_request
+from ..grid.validate import check_request
 from ..records.checkpoint import sha256
 from ..records.store import Store
 from ..spec.recipe import load_recipe
@@ -68,7 +69,8 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
             work.
     """
     devices = usable(request.devices, log)
-    tables = _with_pairs(tables, request, log)
+    register(request.choices)
+    tables = choose(_with_pairs(tables, request, log), request.choices)
     if request.data is not None:
         tables = _tables_for(tables, request.data, request.scale or "full", log)
     groups: dict[tuple[str, str], list[Table]] = {}
@@ -77,7 +79,6 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     scales = {name: choose_scale(name, request, log) for _, name in groups}
     for (_, name), group in groups.items():
         check_request(group, scales[name], request.changes)
-    check_names(tables, request.methods)
     by_scale = {scale: [t for t in tables if scales[t.dataset.full] == scale] for scale in scales.values()}
     check_networks(by_scale, request)
     return [_final_plan(group, scales[name], request, devices, log) for (_, name), group in groups.items()]
@@ -162,6 +163,7 @@ def _settings(scale: Scale, request: RunRequest, teacher_files: dict[str, Path])
         results=request.results,
         teacher_files=teacher_files,
         workers=workers if request.workers is None else request.workers,
+        method_files=tuple(sorted({choice.file.resolve() for choice in request.choices if choice.file is not None})),
     )
 
 

@@ -12,7 +12,6 @@ from kdbench import methods
 from ..errors import CheckpointError, SpecError, unknown
 from ..grid.cells import expand_pair
 from ..grid.pairs import networks_at, pair_name
-from ..grid.plan import selected
 from ..networks.load import explain_misfit, try_networks
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
@@ -105,10 +104,7 @@ def frozen_teachers(tables: Sequence[Table], scale: Scale, request: RunRequest) 
 def _needs_teacher(table: Table, pair: Pair, scale: Scale, request: RunRequest) -> bool:
     """Whether one of a pair's runs has a teacher that is trained before."""
     return any(
-        cell.options is not None
-        and not cell.skip
-        and selected(cell.entry, request.methods)
-        and methods.teacher_mode(cell.entry.method, cell.options) == "frozen"
+        cell.options is not None and not cell.skip and methods.teacher_mode(cell.entry.method, cell.options) == "frozen"
         for cell in expand_pair(table, pair, scale, request.changes)
     )
 

@@ -196,7 +196,7 @@ def _evidence(
     spec: CellSpec, reported: Reported | None, selection: Selection, context: _Context
 ) -> dict[Kind, Evidence]:
     """What others measured of a cell; nothing at mini scale, or of a variant of the data."""
-    if spec.scale == "mini" or spec.data:
+    if spec.scale == "mini" or spec.data or spec.entry.added:
         return {}
     table, method = context.table, spec.entry.reported or spec.entry.method
     subject = Subject(table.dataset.full, spec.pair.teacher, spec.pair.student, method, table.metric)
@@ -206,7 +206,7 @@ def _evidence(
 
 def _settings(spec: CellSpec, context: _Context) -> str:
     """Whether a method's options differ between pairs: in the authors' files, else in the table."""
-    if spec.scale == "mini" or spec.entry.method == "none":
+    if spec.scale == "mini" or spec.entry.method == "none" or spec.entry.added:
         return ""
     method = spec.entry.reported or spec.entry.method
     if published := [setting for setting in context.published.settings if setting.method == method]:
@@ -298,6 +298,8 @@ def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
 
 def _reported(table: Table, spec: CellSpec, reported: ReportedTables) -> Reported | None:
     """The first number that the table's files give this cell; for `none`, failing that, the reported student."""
+    if spec.entry.added:
+        return None
     pair = spec.pair
     names: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student, "metric": table.metric}
     names["strategy"] = pair.strategy

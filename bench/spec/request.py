@@ -16,6 +16,7 @@ import typer
 
 from ..errors import SpecError, unknown
 from ..text import shortened
+from .choice import MethodChoice, parse_methods, parse_sweeps
 from .scale import Scale
 
 RESULTS = Path("results/runs")
@@ -162,7 +163,9 @@ class RunRequest:
     Attributes:
         scale: None takes full where the data is on disk, else mini.
         seeds: None takes the table's.
-        methods: only these, by method or by the table's label; all when empty. `none` always runs.
+        methods: only these, by method or by the table's label; all when empty. `none` always runs. A method that a
+            table does not list, or one with options, joins it.
+        sweep: variants of methods; with them alone, nothing else but `none` runs.
         changes: fields of the students' recipe, `teacher.<field>` of the teachers'; such runs are not comparable with
             a paper.
         devices: None takes every CUDA device, or the CPU.
@@ -179,8 +182,18 @@ class RunRequest:
         parse=parse_scale,
     )
     seeds: tuple[int, ...] | None = option("How many (3), or which (0,4).", text=str | None, parse=parse_seeds)
-    methods: tuple[str, ...] = option(
-        "Only these, separated by commas; `none` always runs.", default=(), text=str | None, parse=parse_names
+    methods: tuple[MethodChoice, ...] = option(
+        "Only these, separated by commas: a name, NAME:OPTION=VALUE, or a file of your own; `none` always runs.",
+        default=(),
+        text=str | None,
+        parse=parse_methods,
+    )
+    sweep: tuple[MethodChoice, ...] = option(
+        "Variants of a method, one for each value (several options: each combination), beside --methods.",
+        default=(),
+        text=list[str] | None,
+        parse=parse_sweeps,
+        metavar="METHOD.OPTION=VALUE,...",
     )
     data: Path | None = option(
         "Your own data: a COCO-format folder, an image folder, a folder of images/ and masks/, or an .npz of images."
@@ -233,6 +246,11 @@ class RunRequest:
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")
     data_root: Path = field(default_factory=data_root)
+
+    @property
+    def choices(self) -> tuple[MethodChoice, ...]:
+        """The methods to run; all of the tables when empty."""
+        return (*self.methods, *self.sweep)
 
     @property
     def data_options(self) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Self
 
 from .recipe import Recipe
 from .scale import Scale
-from .schema import Spec, digest
+from .schema import Spec, canonical_json, digest
 
 
 class Data(Spec):
@@ -74,13 +74,41 @@ class Run(Spec):
 
     @property
     def display_name(self) -> str:
+        return self.name_with("")
+
+    def name_with(self, variant: str) -> str:
+        """The run's name with what tells it from other runs of its method."""
         source = f"{self.teacher_network} -> " if self.teacher_network else ""
-        variant = " ".join(f"{name}={value} " for name, value in sorted(self.data.options.items()))
-        return f"{source}{self.student} {self.method} {variant}seed {self.seed}"
+        data = " ".join(f"{name}={value} " for name, value in sorted(self.data.options.items()))
+        return f"{source}{self.student} {self.method}{variant} {data}seed {self.seed}"
 
     @property
     def teacher_network(self) -> str | None:
         return self.teacher.student if self.teacher else self.online_teacher
+
+
+def variants(runs: Iterable[Run]) -> dict[str, str]:
+    """By run, what tells it from other runs of the same method, student and teacher: `:tau=2`; empty where none is."""
+    groups: dict[tuple[str | None, str, str], dict[str, list[Run]]] = {}
+    for run in runs:
+        alike = groups.setdefault((run.teacher_network, run.student, run.method), {})
+        alike.setdefault(canonical_json(run.options), []).append(run)
+    names: dict[str, str] = {}
+    for alike in groups.values():
+        options = [dict(_flat(same[0].options)) for same in alike.values()]
+        differing = [name for name in options[0] if len({canonical_json(each.get(name)) for each in options}) > 1]
+        for same, values in zip(alike.values(), options, strict=True):
+            suffix = "".join(f":{name}={values.get(name)}" for name in differing)
+            names |= {run.id: suffix for run in same}
+    return names
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def current_version(recipe: Recipe) -> int:

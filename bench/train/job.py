@@ -17,6 +17,7 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from kdbench import methods
 from kdbench.datasets.base import DataError
 
 from .. import tasks
@@ -48,6 +49,7 @@ class JobSettings(BaseModel):
         results: folder of runs.
         teacher_files: by teacher network, a checkpoint used in place of the teacher's run.
         workers: loader processes.
+        method_files: files of methods that do not come with kdbench.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +60,7 @@ class JobSettings(BaseModel):
     results: Path
     teacher_files: dict[str, Path] = {}
     workers: int = 0
+    method_files: tuple[Path, ...] = ()
 
 
 class Job(JobSettings):
@@ -96,6 +99,8 @@ def execute(job: Job, report: Report) -> list[Row]:
         StoreError: a row could not be written. Its checkpoint is kept, so the next call only evaluates again.
     """
     device, store = torch.device(job.device), Store(job.results)
+    for file in job.method_files:
+        methods.register(file)
     task = _task(job, job.runs[0])
     runs, failed = list(job.runs), []
     teacher = measured = None
@@ -186,7 +191,7 @@ def _end_with_parent() -> None:
     """End this process with the one that started it, which holds the other end of standard input."""
 
     def watch() -> None:
-        # Not through sys.stdin, whose lock would be held for ever in the loader processes that are forked from this one.
+        # Not through sys.stdin: loader processes that are forked meanwhile would wait for its lock for ever.
         while os.read(0, 4096):
             pass
         os._exit(1)  # each run is resumed from where it was saved

@@ -8,8 +8,10 @@ from typing import Any
 
 from kdbench.grid.cells import expand_pair
 from kdbench.grid.cells import runs_of as runs_of_cell
+from kdbench.grid.choose import choose
 from kdbench.grid.pairs import networks_at
 from kdbench.grid.plan import MINI_COHORT, Plan, make_plan, seeds_of
+from kdbench.spec.choice import MethodChoice
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.request import RunRequest
 from kdbench.spec.run import Data, Run
@@ -31,12 +33,13 @@ class Choice:
 
     @property
     def request(self) -> RunRequest:
-        return RunRequest(seeds=self.seeds, methods=self.methods, changes=self.changes, cohort=self.cohort)
+        return RunRequest(seeds=self.seeds, changes=self.changes, cohort=self.cohort)
 
 
 def plan(tables: Sequence[Table], choice: Choice) -> Plan:
     teachers = {networks_at(pair, choice.scale)[0] for table in tables for pair in table.pairs}
     files = dict.fromkeys(teachers, choice.teacher_file) if choice.teacher_file else {}
+    tables = choose(tables, [MethodChoice(name) for name in choice.methods])
     return make_plan(tables, choice.scale, choice.data, choice.request, files)
 
 

@@ -18,7 +18,7 @@ def make_weights(network: str, method: str, *, teacher: str = "", top1: float, s
             "task": "classification", "network": network, "architecture": network, "teacher": teacher,
             "data": Data(name="cifar100", fingerprint="c1", train_images=50_000, val_images=10_000, classes=100),
             "method": method, "fills": "", "metrics": {"top1": top1}, "evaluator": "torchmetrics", "recorded": {},
-            "selection": selection, "normalisation": {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "stated": "by a test"},
+            "selection": selection, "normalisation": {"mean": (0.5,) * 3, "std": (0.25,) * 3, "stated": "by a test"},
             "image": {"kind": "padded_crop", "padding": 4, "flip": 0.5}, "note": "", "notices": (),
             "environment": environment, "finished": "2026-01-01T00:00:00+00:00",
         }

@@ -10,8 +10,10 @@ import torch
 
 from kdbench import networks
 from kdbench.errors import CheckpointError, SpecError
+from kdbench.grid.choose import choose
 from kdbench.grid.pairs import select_pairs
 from kdbench.launch.teachers import GivenTeachers, assign, check_networks
+from kdbench.spec.choice import MethodChoice
 from kdbench.spec.request import RunRequest, TeacherFile, parse_teachers
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table
 from tests.helpers.tables import cifar_table
@@ -108,7 +110,7 @@ def test_a_network_that_is_no_teacher_of_the_tables_is_refused_with_the_nearest(
 
 
 def test_a_request_without_distillation_says_that_its_teacher_is_not_used(file: Path) -> None:
-    found = given(file, methods=("none",))
+    found = given(file, table=choose([TABLE], [MethodChoice("none")])[0])
     assert found.files == {} and len(pairs(found)) == 2
     assert found.notices == ["--teacher is not used: no run has a teacher that is trained before"]
 

@@ -12,6 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from kdbench.errors import SpecError
+from kdbench.spec.choice import MethodChoice
 from kdbench.spec.request import RunRequest, TeacherFile, parse_changes, parse_seeds, takes_request
 
 
@@ -43,7 +44,7 @@ def test_without_options_a_request_is_the_default() -> None:
         (("--scale", "mini"), "scale", "mini"),
         (("--seeds", "3"), "seeds", (0, 1, 2)),
         (("--seeds", "0,4"), "seeds", (0, 4)),
-        (("--methods", "kd, dist"), "methods", ("kd", "dist")),
+        (("--methods", "kd, dist"), "methods", (MethodChoice("kd"), MethodChoice("dist"))),
         (("--data", "mine.npz"), "data", Path("mine.npz")),
         (("--ignore-index", "11"), "ignore_index", 11),
         (("--set", "lr=1e-2", "--set", "teacher.milestones=[1, 2]"), "changes", {"lr": 0.01, "teacher.milestones": [1, 2]}),  # noqa: E501

@@ -1,0 +1,147 @@
+"""A request's choice of methods in a table: entries that the table has, and others that join it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdbench import methods
+from kdbench.methods.base import MethodError
+
+from ..errors import SpecError, unknown
+from ..spec.choice import MethodChoice
+from ..spec.schema import merged
+from ..spec.table import MethodEntry, Pair, Table
+from .cells import canonical
+
+
+def register(choices: Sequence[MethodChoice]) -> None:
+    """Make the methods in users' files known.
+
+    Raises:
+        MethodError: a file that cannot be used; the message says why.
+    """
+    for choice in choices:
+        if choice.file is not None:
+            methods.register(choice.file)
+
+
+def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Table]:
+    """The tables with the chosen methods and `none` alone; without a choice, as they are.
+
+    A method that none of the tables lists joins every pair of those of its task. One with options of its own joins the
+    pairs that list the method, its options laid over those of their first entry for it, or else every pair. Such
+    entries are marked as `added`.
+
+    Raises:
+        SpecError: an unknown method (the nearest is suggested), or one that no table's task has.
+        MethodError: an option that does not fit.
+    """
+    if not choices:
+        return list(tables)
+    listed = {
+        name
+        for table in tables
+        for pair in table.pairs
+        for entry in table.entries(pair)
+        for name in (entry.method, entry.display_name)
+    }
+    for choice in choices:
+        if choice.method not in listed:
+            _check(choice, tables, listed)
+    return [_chosen(table, choices, listed) for table in tables]
+
+
+def with_entries(table: Table, entries: Mapping[str, Sequence[MethodEntry]]) -> Table:
+    """The table with further entries.
+
+    Args:
+        table: the table.
+        entries: by pair, as `kdbench.grid.pairs.pair_name` names it.
+    """
+    from .pairs import pair_name
+
+    pairs = tuple(
+        pair.model_copy(update={"methods": (*table.entries(pair), *_new(table.entries(pair), more))})
+        if (more := entries.get(pair_name(pair))) and table.entries(pair)
+        else pair
+        for pair in table.pairs
+    )
+    return table.model_copy(update={"pairs": pairs})
+
+
+def _new(entries: Sequence[MethodEntry], more: Sequence[MethodEntry]) -> list[MethodEntry]:
+    """Those of `more` whose name no entry has."""
+    names = {entry.display_name for entry in entries}
+    return [entry for entry in more if entry.display_name not in names]
+
+
+def _check(choice: MethodChoice, tables: Sequence[Table], listed: set[str]) -> None:
+    """Refuse a name that no table lists and that is no method of the tables' tasks."""
+    if not methods.known(choice.method):
+        raise unknown("method", choice.method, sorted(listed | set(methods.names())))
+    covered = frozenset.intersection(*(methods.method_class(stem).tasks for stem in choice.method.split("+")))
+    if not any(table.task in covered for table in tables):
+        raise SpecError(
+            f"method {choice.method} is for {', '.join(sorted(covered))}, and these tables are for "
+            f"{', '.join(sorted({table.task for table in tables}))}"
+        )
+
+
+def _chosen(table: Table, choices: Sequence[MethodChoice], listed: set[str]) -> Table:
+    pairs = tuple(
+        pair.model_copy(update={"methods": _entries(table, pair, choices, listed)}) if table.entries(pair) else pair
+        for pair in table.pairs
+    )
+    return table.model_copy(update={"pairs": pairs})
+
+
+def _entries(table: Table, pair: Pair, choices: Sequence[MethodChoice], known: set[str]) -> tuple[MethodEntry, ...]:
+    """The pair's entries that are chosen, in the table's order, then those that join; some table lists the `known`."""
+    listed = table.entries(pair)
+    plain = {choice.method for choice in choices if not choice.options}
+    kept = [entry for entry in listed if entry.method == "none" or {entry.method, entry.display_name} & plain]
+    joining: list[MethodEntry] = []
+    for choice in choices:
+        same = [entry for entry in listed if choice.method in (entry.method, entry.display_name)]
+        if (choice.options and same) or choice.method not in known:
+            entry = _added(table, choice, same[0] if same else None)
+            if entry is None:
+                continue
+            twin = next((each for each in listed if _runs_the_same(each, entry)), None)
+            (kept if twin in listed and twin not in kept else joining).append(twin or entry)
+    order = {id(entry): i for i, entry in enumerate(listed)}
+    kept.sort(key=lambda entry: order[id(entry)])
+    names = {entry.display_name for entry in kept}
+    return (*kept, *(entry for entry in joining if entry.display_name not in names))
+
+
+def _added(table: Table, choice: MethodChoice, listed: MethodEntry | None) -> MethodEntry | None:
+    """The entry of a choice that a table does not list; None where the method is for another task than the table."""
+    method = listed.method if listed else choice.method
+    if not all(table.task in methods.method_class(stem).tasks for stem in method.split("+")):
+        return None
+    base: dict[str, Any] = listed.options if listed else {}
+    mini: dict[str, Any] = listed.mini_options if listed else {}
+    options = merged(base, dict(choice.options))
+    try:
+        full = methods.resolve(method, options)
+        small = methods.resolve(method, merged(merged(base, mini), dict(choice.options)))
+    except MethodError as error:
+        raise MethodError(f"{choice.method}{choice.suffix}: {error}") from error
+    return MethodEntry(
+        method=method,
+        options=full,
+        mini_options=small,
+        base_recipe=listed.base_recipe if listed else None,
+        gain_over=listed.gain_over if listed else None,
+        label=f"{choice.method}{choice.suffix}",
+        added=True,
+    )
+
+
+def _runs_the_same(entry: MethodEntry, other: MethodEntry) -> bool:
+    if entry.method != other.method or entry.base_recipe != other.base_recipe:
+        return False
+    mine = canonical(methods.resolve(entry.method, entry.options_at("full")))
+    return mine == canonical(methods.resolve(other.method, other.options_at("full")))
