@@ -20,7 +20,7 @@ from ..errors import StoreError
 from ..records.row import Row, Status
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store, Version, write_atomically
-from ..spec.run import Run
+from ..spec.run import Run, variants
 from ..spec.schema import digest
 from ..train.checkpointing import CHECKPOINT
 from ..train.checkpointing import delete as delete_checkpoints
@@ -68,7 +68,8 @@ class LocalEngine:
         """
         if jobs:
             with Leases(self.settings.results, self._stop_lost) as leases:
-                _Grid(self, leases, Display(len(runs), len(runs) - sum(len(job.runs) for job in jobs))).run(jobs)
+                done = len(runs) - sum(len(job.runs) for job in jobs)
+                _Grid(self, leases, Display(len(runs), done, variants(runs))).run(jobs)
         rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
         self._delete_leftovers(rows)
         return rows
@@ -283,7 +284,7 @@ class _Grid:
         for run in job.runs:
             if holder := self.leases.take(run.id):
                 if self.holders.get(run.id) != holder:
-                    self.display.log(f"{run.display_name}: {holder} trains it; waiting for its result")
+                    self.display.log(f"{self.display.name(run)}: {holder} trains it; waiting for its result")
                 self.holders[run.id] = holder
                 held.append(run)
             elif self._is_settled(run):
