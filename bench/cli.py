@@ -103,7 +103,7 @@ def table(
 ) -> None:
     """Print every reported number of tables beside its evidence, with verdicts; without a table, a line a paper."""
     from .records.store import read_rows
-    from .report.added import with_added
+    from .report.added import register_methods, with_added
     from .report.terminal import print_overview, print_tables
 
     rows, invalid = read_rows([results, MEASURED])
@@ -112,7 +112,8 @@ def table(
     if not tables and not every and scale is None:
         print_overview(_tables(None), rows, invalid, published, out=out)
     else:
-        shown = with_added(_tables(tables), results, _say)
+        register_methods(results, _say)
+        shown = with_added(_tables(tables), results)
         print_tables(shown, rows, invalid, parse_scale(scale), published, out=out)
 
 
@@ -157,6 +158,29 @@ def evaluate(
 
 
 @app.command()
+def runs(results: ResultsOption = RESULTS) -> None:
+    """List the runs of a folder: hash, networks, method, status, score and age, the latest first."""
+    from .report.added import register_methods
+    from .report.runs import print_runs
+
+    register_methods(results, _say)
+    print_runs(results)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="The run's hash, or its first digits.")],
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Print a run: its specification, scores, cost, epochs and files."""
+    from .report.added import register_methods
+    from .report.runs import print_run
+
+    register_methods(results, _say)
+    print_run(results, run)
+
+
+@app.command()
 def plots(
     tables: Tables = None,
     scale: ScaleOption = None,
@@ -168,14 +192,15 @@ def plots(
     """Draw measured against reported, gains, learning curves, predicted masks and the history over commits."""
     from .records.store import read_all, read_rows
     from .regress.history_figure import draw_history
-    from .report.added import with_added
+    from .report.added import register_methods, with_added
     from .report.panels import Gallery
     from .report.plots import draw_all
 
     rows, invalid = read_rows([results, MEASURED])
     data_options = {} if ignore_index is None else {"ignore_index": ignore_index}
     gallery = Gallery(results, data_root(), data, data_options)
-    shown = with_added(_tables(tables), results, _say)
+    register_methods(results, _say)
+    shown = with_added(_tables(tables), results)
     drawing = draw_all(shown, rows, out, parse_scale(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):
         _say(line)

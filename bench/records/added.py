@@ -18,6 +18,10 @@ Entries = Mapping[str, Sequence[MethodEntry]]
 """Entries by pair, as `kdbench.grid.pairs.pair_name` names it."""
 
 
+FOLDER = "added"
+"""In a folder of runs."""
+
+
 class _Added(BaseModel):
     """What is kept of a table: its added entries by pair, and the users' files that have their methods."""
 
@@ -42,7 +46,7 @@ def keep_added(results: Path, table: Table, entries: Entries, files: Mapping[str
     """
     if not any(entries.values()):
         return
-    before = _read(_file(results, table), table)
+    before = _read(_file(results, table), table.name)
     both = {
         pair: tuple({e.display_name: e for e in (*before.entries.get(pair, ()), *entries.get(pair, ()))}.values())
         for pair in before.entries.keys() | entries.keys()
@@ -52,25 +56,36 @@ def keep_added(results: Path, table: Table, entries: Entries, files: Mapping[str
         write_atomically(_file(results, table), after.model_dump_json(indent=1, exclude_defaults=True).encode())
 
 
-def read_added(results: Path, table: Table) -> tuple[Entries, Mapping[str, Path]]:
-    """The entries that were added to a table, by pair, and the users' files of their methods.
+def read_added(results: Path, table: Table) -> Entries:
+    """The entries that were added to a table, by pair.
 
     Raises:
         SpecError: the file is damaged; names it.
     """
-    added = _read(_file(results, table), table)
-    return added.entries, added.files
+    return _read(_file(results, table), table.name).entries
+
+
+def method_files(results: Path) -> dict[str, Path]:
+    """The users' files that have methods of a folder's runs, by method.
+
+    Raises:
+        SpecError: a file that lists them is damaged; names it.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted((results / FOLDER).glob("*.json")):
+        found |= _read(path, "").files
+    return found
 
 
 def _file(results: Path, table: Table) -> Path:
-    return results / "added" / f"{table.file_stem}.json"
+    return results / FOLDER / f"{table.file_stem}.json"
 
 
-def _read(path: Path, table: Table) -> _Added:
+def _read(path: Path, table: str) -> _Added:
     try:
         return _Added.model_validate_json(read_bytes(path, MAX_BYTES))
     except FileNotFoundError:
-        return _Added(table=table.name)
+        return _Added(table=table)
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is damaged"
         raise SpecError(

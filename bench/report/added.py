@@ -1,4 +1,4 @@
-"""Tables with the entries that requests added to them."""
+"""What requests added to tables: entries, and the users' files of methods."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from kdbench import methods
 from kdbench.methods.base import MethodError
 
 from ..grid.choose import with_entries
-from ..records.added import read_added
+from ..records.added import method_files, read_added
 from ..spec.table import Table
 
 
-def with_added(tables: Sequence[Table], results: Path, log: Callable[[str], None]) -> list[Table]:
+def with_added(tables: Sequence[Table], results: Path) -> list[Table]:
     """The tables with the methods that `--methods` and `--sweep` added for the runs in a folder.
 
-    A method whose file is gone or broken is shown all the same; it is logged that a change of its code is not seen.
+    Raises:
+        SpecError: the file that lists them is damaged.
+    """
+    return [with_entries(table, read_added(results, table)) for table in tables]
+
+
+def register_methods(results: Path, log: Callable[[str], None]) -> None:
+    """Make the methods known that are in users' files, so that rows of changed ones are seen to be stale.
+
+    A file that is gone or broken is logged; its rows are shown all the same.
 
     Raises:
-        SpecError: the file that lists the entries is damaged.
+        SpecError: a file that lists them is damaged.
     """
-    both = []
-    for table in tables:
-        entries, files = read_added(results, table)
-        for name, path in files.items():
-            try:
-                methods.register(path)
-            except MethodError as error:
-                log(f"{name}: whether its code has changed since its runs is not known: {error}")
-        both.append(with_entries(table, entries))
-    return both
+    for name, path in method_files(results).items():
+        try:
+            methods.register(path)
+        except MethodError as error:
+            log(f"{name}: whether its code has changed since its runs is not known: {error}")
