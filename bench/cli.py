@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import signal
 import sys
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from .errors import SpecError
+from .errors import SpecError, is_for_users, message_of, refuse_undecodable, unknown
 from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale, takes_request
 from .text import counted, printable, shortened
 
@@ -271,31 +270,13 @@ def baseline(results: ResultsOption = RESULTS) -> None:
 @app.command("list")
 def list_(
     kind: Annotated[str | None, typer.Argument(help="methods, networks, datasets, tables or recipes.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Of a method: what it computes, and its options.")] = None,
 ) -> None:
-    """List methods, networks, data sets, tables and recipes."""
-    from kdbench import datasets, methods
+    """List methods, networks, data sets, tables and recipes, or show a method with its options."""
+    from .report.listing import listing
 
-    from . import networks
-    from .errors import unknown
-    from .spec.recipe import load_recipe, recipe_names
-    from .spec.table import load_table, table_names
-
-    kinds: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "methods": lambda: [(name, methods.method_class(name).citation) for name in methods.names()],
-        "networks": lambda: [(name, networks.family(name)) for name in networks.names()],
-        "datasets": lambda: [(name, "") for name in datasets.names()],
-        "tables": lambda: [(name, load_table(name).title) for name in table_names()],
-        "recipes": lambda: [(name, load_recipe(name).source) for name in recipe_names()],
-    }
-    if kind is not None and kind not in kinds:
-        raise unknown("kind", kind, kinds)
-    for title in [kind] if kind else kinds:
-        if not kind:
-            typer.secho(title, bold=True)
-        entries = kinds[title]()
-        width = max(len(name) for name, _ in entries)
-        for name, about in entries:
-            _say(f"  {name:<{width}}  {about}".rstrip())
+    for line in listing(kind, name):
+        _say(line)
 
 
 @app.command()
@@ -303,17 +284,39 @@ def check(
     data: DataOption = None,
     ignore_index: IgnoreOption = None,
     results: ResultsOption = RESULTS,
+    chosen: Annotated[
+        str | None, typer.Option("--methods", metavar="NAMES", help="Check the contract of these alone: ./mine.py,kd.")
+    ] = None,
 ) -> None:
-    """Validate every table, recipe, reported number, data folder and result row, without training."""
-    from .launch.check import problems
+    """Validate every table, recipe, reported number, data folder and result row, or methods, without training."""
+    from .launch.check import method_problems, problems
+    from .spec.choice import parse_methods
 
+    if chosen is not None and data is not None:
+        raise SpecError("--methods and --data are two checks; give one of them")
+    found = problems(data_root(), data, [results, MEASURED], ignore_index)
     count = 0
-    for line, wrong in problems(data_root(), data, [results, MEASURED], ignore_index):
+    for line, wrong in found if chosen is None else method_problems(parse_methods(chosen)):
         typer.secho(printable(f"{'wrong' if wrong else 'ok':<6} {line}"), fg="red" if wrong else None)
         count += wrong
     if count:
         typer.echo(f"{count} wrong", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="method.")],
+    name: Annotated[str, typer.Argument(help="Of the method and of its file.")],
+    task: Annotated[str, typer.Option(help="classification, detection or segmentation.")] = "classification",
+) -> None:
+    """Write a method of your own into this folder: NAME.py, which works and is commented, and its test."""
+    from .contract.new_method import write_method
+
+    if kind != "method":
+        raise unknown("kind", kind, ["method"])
+    for line in write_method(name, task, Path()):
+        _say(line)
 
 
 def main() -> None:
@@ -323,7 +326,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets `?` for what it cannot print
             stream.reconfigure(errors="replace")
     try:
-        _refuse_undecodable(sys.argv[1:])
+        refuse_undecodable(sys.argv[1:])
         app()
     except KeyboardInterrupt:
         _stopped()
@@ -332,9 +335,9 @@ def main() -> None:
             _stopped()
         raise
     except Exception as error:
-        if not _for_users(error):
+        if not is_for_users(error):
             raise
-        typer.secho(f"error: {printable(shortened(_message(error)))}", fg="red", err=True)
+        typer.secho(f"error: {printable(shortened(message_of(error)))}", fg="red", err=True)
         sys.exit(2)
 
 
@@ -355,38 +358,6 @@ def _say(text: object) -> None:
 def _stopped() -> NoReturn:
     typer.echo("stopped; the same command goes on from what is finished and from checkpoints", err=True)
     sys.exit(INTERRUPTED)
-
-
-def _refuse_undecodable(arguments: list[str]) -> None:
-    """Refuse arguments that are not text: rows, tables and messages could not hold them.
-
-    Raises:
-        SpecError: names the argument.
-    """
-    for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError as error:
-            raise SpecError(
-                f"argument {argument!r} is not text in the encoding of this terminal; rename the file, or use UTF-8"
-            ) from error
-
-
-def _for_users(error: Exception) -> bool:
-    from kdbench.methods.base import MethodError
-
-    from .errors import USER_ERRORS
-
-    return isinstance(error, (*USER_ERRORS, MethodError, OSError, MemoryError))
-
-
-def _message(error: Exception) -> str:
-    """What an error says; of those of the operating system, the file and its reason."""
-    if isinstance(error, MemoryError):
-        return f"out of memory; free some, or run fewer jobs with --jobs 1 ({error})"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
 
 
 def _tables(names: list[str] | None) -> list[Table]:
