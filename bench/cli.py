@@ -40,7 +40,7 @@ TRY = {
     **{"epochs": 1, "warmup_steps": 10, "clip_norm": 1.0},
     **{"teacher.epochs": 2, "teacher.warmup_steps": 15, "teacher.clip_norm": 1.0},
 }
-"""Recipe fields of `kdbench try`: 100 s on two CPU cores."""
+"""Recipe fields of `kdbench try`: less than 90 s on two CPU cores."""
 
 
 def _print_version(wanted: bool) -> None:
