@@ -53,16 +53,20 @@ class Spec(NamedTuple):
     Attributes:
         run: with any seed.
         hashed: the JSON that their ids are hashes of, before and after the seed.
+        current: whether that is the JSON which `Run.id` hashes now.
     """
 
     run: Run
     hashed: tuple[str, str]
+    current: bool
 
     def of_seed(self, seed: int) -> tuple[Run, str]:
         """The run of a seed, and its id as it was written."""
-        text = str(seed).join(self.hashed)
         run = self.run if self.run.seed == seed else self.run.model_copy(update={"seed": seed})
-        return run, hashlib.sha256(text.encode()).hexdigest()[:16]
+        run_id = _hash(self.hashed, seed)
+        if self.current:
+            run.__dict__["id"] = run_id  # a cached property, which takes longer to compute than all else of a row
+        return run, run_id
 
 
 class RowReader:
@@ -210,7 +214,11 @@ def _spec(written: dict[str, Any], run: Run) -> Spec:
     if written.get("teacher"):
         hashed["teacher"] = {**written["teacher"], "recipe": _without_prose(written["teacher"]["recipe"])}
     before, _, after = canonical_json(hashed).partition(canonical_json(ANY_SEED))
-    return Spec(run, (before, after))
+    return Spec(run, (before, after), _hash((before, after), run.seed) == run.id)
+
+
+def _hash(hashed: tuple[str, str], seed: int) -> str:
+    return hashlib.sha256(str(seed).join(hashed).encode()).hexdigest()[:16]
 
 
 def _without_prose(recipe: dict[str, Any]) -> dict[str, Any]:
