@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _files, _images, _layouts
+from . import _bit_depth, _files, _images, _layouts
 from ._text import counted
 from .base import DataError, FileSplit, ImageSet
 
@@ -82,7 +82,13 @@ def open_folder(path: Path, name: str = "") -> ImageSet:
         std=STD,
         fingerprint=_fingerprint(train, val),
         epoch_images=len(splits[0]),
-        notices=(*_layouts.validation_notices(path, val_name), *train.notices, *val.notices),
+        notices=(
+            *_layouts.validation_notices(path, val_name),
+            *train.notices,
+            *val.notices,
+            *_bit_depth.in_folder(str(train_folder), splits[0].files),
+            *_bit_depth.in_folder(str(val_folder), splits[1].files),
+        ),
     )
 
 

@@ -32,11 +32,19 @@ _BITS, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1  # TIFF's BitsPerSample, Photo
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself: width and height in pixels as stored, and the orientation tag, 1 to 8."""
+    """What an image file says of itself.
+
+    Attributes:
+        width: in pixels, as stored.
+        height: likewise.
+        orientation: the orientation tag, 1 to 8.
+        deep: it has 16 bits a channel.
+    """
 
     width: int
     height: int
     orientation: int
+    deep: bool = False
 
 
 def files_in(folder: Path) -> Iterator[str]:
@@ -115,7 +123,18 @@ def header(file: Path) -> Header:
     """
     with opened(file) as image:
         _check_mode(file, image)
-        return Header(*image.size, orientation(image))
+        return Header(*image.size, orientation(image), _is_deep(image))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a file, which is not decoded yet, has 16 bits a channel; of colors, Pillow keeps the higher 8."""
+    if image.mode not in _EIGHT_BIT:
+        return True
+    tiles = image.tile  # type: ignore[attr-defined]
+    arguments = [part for tile in tiles for part in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    if image.format == "PPM":
+        return any(isinstance(part, int) and part > 255 for part in arguments)  # the largest value
+    return any(isinstance(part, str) and ";16" in part for part in arguments)
 
 
 def orientation(image: Image.Image) -> int:

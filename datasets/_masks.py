@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import _files, _orientation
+from . import _bit_depth, _files, _orientation
 from ._orientation import Source
 from .base import IGNORE_INDEX, DataError, MaskSet, MaskSplit
 
@@ -51,10 +51,13 @@ def open_set(
             when it is turned by its orientation tag.
     """
     splits = {split: _open_split(files, labels, fix) for split, files in pairs.items()}
-    turned = [
+    seen = [
         notice
         for split, (data, survey) in splits.items()
-        for notice in _orientation.notices(f"{path}: {split}", survey, data.images, "masks")
+        for notice in (
+            *_orientation.notices(f"{path}: {split}", survey, data.images, "masks"),
+            *_bit_depth.notices(f"{path}: {split}", [data.images[i] for i in survey.deep]),
+        )
     ]
     return MaskSet(
         name=name,
@@ -65,7 +68,7 @@ def open_set(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         fingerprint=identity or _fingerprint(path, classes, labels, pairs),
-        preparation=(*notices, *turned),
+        preparation=(*notices, *seen),
     )
 
 

@@ -40,11 +40,13 @@ class Survey:
         turned: images whose annotations are of the turned image.
         stored: images whose annotations are of the image as stored.
         unclear: positions of images whose size does not tell.
+        deep: positions of images of 16 bits a channel.
     """
 
     turned: int
     stored: int
     unclear: tuple[int, ...]
+    deep: tuple[int, ...] = ()
 
     @property
     def applies(self) -> bool:
@@ -74,7 +76,7 @@ def survey(files: Sequence[Path], sizes: NDArray[np.int64], source: Source) -> S
         stored += turns is False
         if turns is None:
             unclear.append(i)
-    return Survey(turned, stored, tuple(unclear))
+    return Survey(turned, stored, tuple(unclear), tuple(i for i, header in enumerate(headers) if header.deep))
 
 
 def notices(source: str, survey: Survey, files: Sequence[Path], what: str) -> Iterator[str]:

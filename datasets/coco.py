@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import _annotations, _file_names, _files, _images, _layouts, _orientation
+from . import _annotations, _bit_depth, _file_names, _files, _images, _layouts, _orientation
 from ._annotations import Annotations, Counts, ground_truth
 from ._empty_classes import empty_classes
 from ._orientation import Source, Survey
@@ -157,6 +157,7 @@ class CocoSplit:
             annotations = counted(counts.computed_areas, "annotation has", "annotations have")
             yield f"{file}: {annotations} no area; it is computed from the box"
         yield from _orientation.notices(file, self.survey, [self.path(i) for i in range(len(self))], "boxes")
+        yield from _bit_depth.notices(file, [self.path(i) for i in self.survey.deep])
 
     def _decode(self, i: int) -> Image.Image:
         return _orientation.decode(self.path(i), self.size(i), _SIZES, lambda: self.survey.applies)
