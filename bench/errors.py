@@ -46,3 +46,34 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
     nearest = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return SpecError(f"unknown {kind}: {name!r}.{hint} Available: {', '.join(choices) or 'none'}")
+
+
+def is_for_users(error: Exception) -> bool:
+    """Whether a user can fix an error: it is then printed as one message."""
+    from kdbench.methods.base import MethodError
+
+    return isinstance(error, (*USER_ERRORS, MethodError, OSError, MemoryError))
+
+
+def message_of(error: Exception) -> str:
+    """What an error says; of those of the operating system, the file and its reason."""
+    if isinstance(error, MemoryError):
+        return f"out of memory; free some, or run fewer jobs with --jobs 1 ({error})"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def refuse_undecodable(arguments: Iterable[str]) -> None:
+    """Refuse arguments of a command that are not text: rows, tables and messages could not hold them.
+
+    Raises:
+        SpecError: names the argument.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise SpecError(
+                f"argument {argument!r} is not text in the encoding of this terminal; rename the file, or use UTF-8"
+            ) from error

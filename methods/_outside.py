@@ -80,7 +80,7 @@ def load(name: str) -> type[Method]:
         raise MethodError(f"method {name} of {point.value}: {type(error).__name__}: {error}") from error
     if not (inspect.isclass(value) and issubclass(value, Method) and vars(value).get("name") == name):
         raise MethodError(f"{point.value}: is no subclass of kdbench.methods.base.Method with name = {name!r}")
-    return value
+    return _complete(value, point.value)
 
 
 @cache
@@ -126,9 +126,22 @@ def _class_in(module: ModuleType, name: str, place: str) -> type[Method]:
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
     for value in classes:
         if vars(value).get("name") == name:
-            return value
+            return _complete(value, place)
     own = [value for value in classes if value.__module__ == module.__name__]
     if own:
         said = ", ".join(f"{each.__name__} has name = {vars(each).get('name')!r}" for each in own)
         raise MethodError(f"{place}: no Method in it has the file's name {name!r} ({said}); rename one of the two")
     raise MethodError(f"{place}: defines no subclass of kdbench.methods.base.Method with name = {name!r}")
+
+
+def _complete(value: type[Method], place: str) -> type[Method]:
+    """The class, if it has everything without which it cannot be listed or built."""
+    tasks = getattr(value, "tasks", None)
+    if not isinstance(tasks, frozenset) or not all(isinstance(task, str) for task in tasks):
+        has = "has no `tasks`" if tasks is None else f"has tasks = {tasks!r}"
+        raise MethodError(f'{place}: {value.__name__} {has}; write tasks = frozenset({{"classification"}})')
+    if not isinstance(getattr(value, "citation", None), str):
+        raise MethodError(f'{place}: {value.__name__} has no `citation`; write citation = "Authors. Title. Year. URL"')
+    if missing := sorted(getattr(value, "__abstractmethods__", ())):
+        raise MethodError(f"{place}: {value.__name__} does not define {', '.join(f'`{each}`' for each in missing)}")
+    return value

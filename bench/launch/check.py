@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..records.store import read_rows
 from ..records.weights import COMMITTED, read_weights, weights_folder
 from ..report.coverage import coverage, unused
 from ..report.evidence import Subject
+from ..spec.choice import MethodChoice
 from ..spec.recipe import load_recipe, recipe_names
 from ..spec.reported import load_reported, reported_names
 from ..spec.reruns import RERUNS, all_settings, load_reruns, rerun_names
@@ -52,6 +53,21 @@ def problems(
     yield f"weights: {counted(len(weights), 'row')}", False
     for invalid_row in (*invalid, *invalid_weights):
         yield f"{invalid_row.path}: {invalid_row.reason}", True
+
+
+def method_problems(choices: Iterable[MethodChoice]) -> Iterator[tuple[str, bool]]:
+    """A line about each promise that methods make, and whether it is broken; users' files are made known first."""
+    from kdbench.methods.base import MethodError
+
+    from ..contract import report
+    from ..grid.choose import register
+
+    for choice in choices:
+        try:
+            register([choice])
+            yield from report(choice.method, choice.options)
+        except MethodError as error:
+            yield str(error), True
 
 
 def _reported() -> Iterator[tuple[str, bool]]:
