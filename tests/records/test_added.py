@@ -33,7 +33,7 @@ def test_nothing_is_written_without_entries(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"table": "x", "entries": {"p": [{"methd": "kd"}]}}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"table": "x", "entries": {"p": [{"wrong": "kd"}]}}'])
 def test_a_damaged_file_is_named_with_the_way_out(content: str, tmp_path: Path) -> None:
     keep_added(tmp_path, TABLE, {PAIR: [entry("a", 1.0)]}, {})
     [file] = (tmp_path / "added").iterdir()
