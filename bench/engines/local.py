@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 from ..errors import StoreError
 from ..records.row import Row, Status
@@ -22,14 +21,17 @@ from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store, Version, write_atomically
 from ..spec.run import Run, variants
 from ..spec.schema import digest
+from ..trackers.base import Tracker
 from ..train.checkpointing import CHECKPOINT
 from ..train.checkpointing import delete as delete_checkpoints
+from ..train.events import ErrorEvent, RowEvent, from_line
 from ..train.job import WITH_PARENT, Job, JobSettings
 from ..train.result import row_without_result
 from .base import FINISHED, PlannedJob
 from .leases import Holder, Leases
 from .probe import probe_now
 from .progress import Display, JobDisplay
+from .tracking import Tracking
 
 POLL = 2.0
 """Seconds between looks at what other commands train."""
@@ -48,11 +50,21 @@ class LocalEngine:
         settings: what all jobs have in common.
         slots: the device of each job that runs at a time; a device that is named twice takes two.
         timeout: seconds after which a job is stopped, its unfinished runs ending as `timeout`.
+        trackers: that log the runs.
+        log_dir: where the user wants their files.
     """
 
-    def __init__(self, settings: JobSettings, slots: Sequence[str], timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: JobSettings,
+        slots: Sequence[str],
+        timeout: float | None = None,
+        trackers: Sequence[type[Tracker]] = (),
+        log_dir: Path | None = None,
+    ) -> None:
         self.settings, self.slots, self.timeout = settings, list(slots), timeout
         self.store = Store(settings.results)
+        self.tracking = Tracking(trackers, self.store, log_dir)
         self.lock = threading.Lock()
         self.processes: dict[subprocess.Popen[str], list[Run]] = {}
         self.stopped = False
@@ -69,7 +81,9 @@ class LocalEngine:
         if jobs:
             with Leases(self.settings.results, self._stop_lost) as leases:
                 done = len(runs) - sum(len(job.runs) for job in jobs)
-                _Grid(self, leases, Display(len(runs), done, variants(runs))).run(jobs)
+                display = Display(len(runs), done, variants(runs))
+                with self.tracking.follow(runs, display.name, display.log):
+                    _Grid(self, leases, display).run(jobs)
         rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
         self._delete_leftovers(rows)
         return rows
@@ -110,6 +124,7 @@ class LocalEngine:
         except Exception as error:  # noqa: BLE001 - it becomes the runs' status
             for run in self._unrecorded(runs, before):
                 self._record(run, "failed", f"{type(error).__name__}: {error}", device, display)
+        self.tracking.stopped([run.id for run in runs])
         new = [row for row in self._rows(runs) if row and self.store.version(row.run.id) != before[row.run.id]]
         if device == "cpu" or self.stopped or all(row.status in (*FINISHED, "skipped") for row in new):
             return ""
@@ -144,7 +159,7 @@ class LocalEngine:
         command = [sys.executable, "-m", "kdbench.train.job", str(file), WITH_PARENT]
         environment = THREADS | {"OMP_NUM_THREADS": str(threads)} | os.environ | {"PYTHONUNBUFFERED": "1"}
         expired = threading.Event()
-        failure: dict[str, Any] = {}
+        failure: ErrorEvent | None = None
         with (
             log.open("w") as errors,
             subprocess.Popen(
@@ -154,17 +169,18 @@ class LocalEngine:
         ):
             assert process.stdout is not None
             for line in process.stdout:
-                event = _event(line)
+                event = from_line(line)
                 if event is None:
                     errors.write(line)  # of a library that prints past Python
                     continue
-                if event["event"] == "error":
+                if isinstance(event, ErrorEvent):
                     failure = event
                 progress.update(event)
+                self.tracking.update(event)
         if expired.is_set():
             return "timeout", f"stopped after {self.timeout:.0f} s; the same command resumes it from its checkpoint"
         if failure:
-            return failure["status"], failure["reason"]
+            return failure.status, failure.reason
         if process.returncode == -signal.SIGKILL:
             return "out-of-memory", "the process was killed, most often for memory; try --cohort 1, or --workers 0"
         return "failed", f"the process ended with code {process.returncode} without a reason; see {log}"
@@ -192,12 +208,13 @@ class LocalEngine:
                 self.processes.pop(process, None)
 
     def _record(self, run: Run, status: Status, reason: str, device: str, display: Display) -> None:
-        event = {"status": status, "reason": reason, "metrics": {}}
+        event = RowEvent(run=run.id, status=status, reason=reason, metrics={})
         try:
             self.store.write(row_without_result(run, status, reason, device))
         except StoreError as error:
-            event["reason"] = f"{reason}; and {error}"
+            event = event.model_copy(update={"reason": f"{reason}; and {error}"})
         display.finished(run, event)
+        self.tracking.update(event)
 
     def _unrecorded(self, runs: Sequence[Run], before: Mapping[str, Version]) -> list[Run]:
         """Runs whose row is still what it was; of a run that another process has taken over, none is missing."""
@@ -300,7 +317,8 @@ class _Grid:
         current = row is not None and row.status in FINISHED and not is_stale(row) and not self._has_old_teacher(row)
         if row is None or (not current and self.store.version(run.id) == self.before[run.id]):
             return False
-        self.display.finished(run, {"status": row.status, "reason": row.reason, "metrics": _last(row)})
+        metrics = row.metrics.last if row.metrics else {}
+        self.display.finished(run, RowEvent(run=run.id, status=row.status, reason=row.reason, metrics=metrics))
         return True
 
     def _has_old_teacher(self, row: Row) -> bool:
@@ -355,16 +373,3 @@ class _Grid:
             for run in job.runs:
                 self.engine._record(run, "failed", f"no device is left ({errors})", "cpu", self.display)
         self.waiting, self.elsewhere = [], []
-
-
-def _last(row: Row) -> dict[str, float]:
-    return row.metrics.last if row.metrics else {}
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    """The event in a line of a job's output; None for a line that is none, or not whole."""
-    try:
-        event = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,8 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..spec.run import Run
 from ..text import printable
+from ..train.events import (
+    EpochEvent,
+    Event,
+    NoticeEvent,
+    PhaseEvent,
+    ResumedEvent,
+    RowEvent,
+    StepEvent,
+    WarningEvent,
+)
 
 QUIET_SECONDS = 20  # between two plain lines about the same job
+MOST_TOTALS = 4  # losses of a cohort that are printed one by one
 
 
 class Display:
@@ -64,11 +74,11 @@ class Display:
         self.done -= count
         self.progress.update(self.grid, completed=self.done)
 
-    def finished(self, run: Run, event: dict[str, Any]) -> None:
+    def finished(self, run: Run, event: RowEvent) -> None:
         self.done += 1
         self.progress.update(self.grid, completed=self.done)
-        score = ", ".join(f"{name} {value:.1f}" for name, value in list(event["metrics"].items())[:2])
-        outcome = score if event["status"] == "done" else f"{event['status']}: {event['reason']}"
+        score = ", ".join(f"{name} {value:.1f}" for name, value in list(event.metrics.items())[:2])
+        outcome = score if event.status == "done" else f"{event.status}: {event.reason}"
         self.log(f"[{self.done}/{self.total}] {self.name(run)}: {outcome}")
 
 
@@ -78,52 +88,56 @@ class JobDisplay:
     def __init__(self, display: Display, runs: Sequence[Run]) -> None:
         self.display, self.runs = display, {run.id: run for run in runs}
         self.name = display.name(runs[0]) if len(runs) == 1 else f"{runs[-1].student} x{len(runs)} seed {runs[0].seed}"
-        self.batch = runs[0].recipe.batch_size
+        self.labels = _labels(runs, display.variants)
         self.task: TaskID = display.progress.add_task(self.name, total=None, detail="starting")
-        self.last_line = self.last_time = 0.0
-        self.last_step = 0
+        self.last_line = 0.0
 
-    def update(self, event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "step":
-            self._step(event)
-        elif kind == "row":
-            self.display.finished(self.runs[event["run"]], event)
-        elif kind == "resumed":
-            place = f"step {event['step']}" if event["step"] else "the method's earlier phase"
-            self.display.log(f"{self.display.name(self.runs[event['run']])}: resumed after {place}")
-        elif kind == "notice":
-            self.display.log(f"{self.display.name(self.runs[event['run']])}: {event['text']}")
-        elif kind == "phase":
-            self.display.progress.update(self.task, detail=escape(event["text"]))
-        elif kind == "warning":
-            self.display.log(f"WARNING: {event['text']}")
-        elif kind == "epoch" and event["metrics"]:
-            name, value = next(iter(event["metrics"].items()))
-            self.display.log(
-                f"{self.display.name(self.runs[event['run']])}: epoch {event['epoch']}: {name} {value:.1f}"
-            )
+    def update(self, event: Event) -> None:
+        match event:
+            case StepEvent():
+                self._step(event)
+            case RowEvent():
+                self.display.finished(self.runs[event.run], event)
+            case ResumedEvent():
+                place = f"step {event.step}" if event.step else "the method's earlier phase"
+                self._log(event.run, f"resumed after {place}")
+            case NoticeEvent():
+                self._log(event.run, event.text)
+            case PhaseEvent():
+                self.display.progress.update(self.task, detail=escape(event.text))
+            case WarningEvent():
+                self.display.log(f"WARNING: {event.text}")
+            case EpochEvent() if event.metrics:
+                name, value = next(iter(event.metrics.items()))
+                self._log(event.run, f"epoch {event.epoch}: {name} {value:.1f}")
 
     def close(self) -> None:
         self.display.progress.remove_task(self.task)
 
-    def _step(self, event: dict[str, Any]) -> None:
+    def _log(self, run: str, text: str) -> None:
+        self.display.log(f"{self.display.name(self.runs[run])}: {text}")
+
+    def _step(self, event: StepEvent) -> None:
+        speed = f"{event.images_per_second * len(event.losses):.0f} images/s"
+        detail = f"epoch {event.epoch}  {self._losses(event.losses)}  {speed}"
+        self.display.progress.update(self.task, completed=event.step, total=event.steps, detail=escape(detail))
         now = time.monotonic()
-        speed = ""
-        if self.last_time and event["step"] > self.last_step:
-            rate = (event["step"] - self.last_step) * self.batch * len(event["losses"]) / (now - self.last_time)
-            speed = f"{rate:.0f} images/s"
-        self.last_time, self.last_step = now, event["step"]
-        detail = f"epoch {event['epoch']}  {_losses(event['losses'])}  {speed}"
-        self.display.progress.update(self.task, completed=event["step"], total=event["steps"], detail=escape(detail))
         if not self.display.console.is_terminal and now - self.last_line > QUIET_SECONDS:
             self.last_line = now
-            self.display.log(f"{self.name}: step {event['step']}/{event['steps']}  {detail}")
+            self.display.log(f"{self.name}: step {event.step}/{event.steps}  {detail}")
+
+    def _losses(self, losses: dict[str, dict[str, float]]) -> str:
+        """Every term of a single run; the totals of a cohort, of a large one their range."""
+        if len(losses) == len(self.runs) == 1:
+            return " ".join(f"{name} {value:.3g}" for name, value in next(iter(losses.values())).items())
+        totals = {run: sum(terms.values()) for run, terms in losses.items()}
+        if len(totals) > MOST_TOTALS:
+            return f"loss {min(totals.values()):.3g} to {max(totals.values()):.3g}"
+        return "loss" + ",".join(f" {self.labels[run]} {total:.3g}" for run, total in totals.items()) if totals else ""
 
 
-def _losses(losses: dict[str, dict[str, float]]) -> str:
-    """Every term of a single run; the range of the totals of a cohort."""
-    if len(losses) == 1:
-        return " ".join(f"{name} {value:.3g}" for name, value in next(iter(losses.values())).items())
-    totals = sorted(sum(terms.values()) for terms in losses.values())
-    return f"loss {totals[0]:.3g} to {totals[-1]:.3g}" if totals else ""
+def _labels(runs: Sequence[Run], variants: Mapping[str, str]) -> dict[str, str]:
+    """By run, its method and what tells it from others; with the student's name where the runs have several."""
+    several = len({run.student for run in runs}) > 1
+    names = {run.id: run.method + variants.get(run.id, "") for run in runs}
+    return {run.id: f"{run.student} {names[run.id]}" if several else names[run.id] for run in runs}

@@ -13,6 +13,7 @@ from ..records.store import Store
 from ..spec.request import RESULTS
 from ..spec.table import table_names
 from ..text import counted
+from ..trackers import tracker_classes
 from .equal_cost import equal_cost_plan
 from .planning import FinalPlan, Log
 from .schedule import Schedule, make_schedule
@@ -45,7 +46,9 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
 def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outcome:
     _keep_added(final)
     timeout = 60 * final.request.timeout if final.request.timeout else None
-    rows = LocalEngine(final.settings, final.slots, timeout).execute(schedule.jobs, schedule.runs)
+    trackers = tracker_classes(final.request.trackers)
+    engine = LocalEngine(final.settings, final.slots, timeout, trackers, final.request.log_dir)
+    rows = engine.execute(schedule.jobs, schedule.runs)
     return Outcome(rows, _summarize(plan, rows, _command(final), log))
 
 

@@ -23,6 +23,7 @@ from ..spec.request import RunRequest
 from ..spec.run import Data
 from ..spec.scale import Scale
 from ..spec.table import Table
+from ..trackers import check_trackers
 from ..train.job import JobSettings
 from .devices import slots, usable
 from .inputs import check_inputs
@@ -68,6 +69,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
         SpecError, MethodError, DataError, CheckpointError, StoreError: whatever is wrong with the request, before any
             work.
     """
+    check_trackers(request.trackers, request.log_dir)
     devices = usable(request.devices, log)
     register(request.choices)
     tables = choose(_with_pairs(tables, request, log), request.choices)

@@ -172,6 +172,8 @@ class RunRequest:
         pairs: only these, as "TEACHER->STUDENT"; all when empty.
         teacher: files used in place of trained teachers.
         timeout: minutes.
+        trackers: names of `kdbench.trackers`, or files that define one.
+        log_dir: None takes each tracker's default place, below the folder of runs.
         memory: GiB of each device.
         data_root: folder that holds data sets; the environment's `KDBENCH_DATA` unless it is given.
     """
@@ -243,6 +245,15 @@ class RunRequest:
     keep_stale: bool = option(
         "Keep finished runs whose method's code or teacher has changed since.", default=False, name="--keep-stale"
     )
+    trackers: tuple[str, ...] = option(
+        "Log losses, learning rate, metrics and rows to these: tensorboard, wandb, mlflow, or a file of your own.",
+        default=(),
+        name="--log",
+        text=str | None,
+        parse=parse_names,
+        metavar="TRACKER,...",
+    )
+    log_dir: Path | None = option("Folder of the trackers' files. Default: below --results.", name="--log-dir")
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")
     data_root: Path = field(default_factory=data_root)

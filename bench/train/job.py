@@ -6,7 +6,6 @@ progress as JSON lines; nothing else is printed on standard output.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -29,9 +28,20 @@ from ..records.store import Store
 from ..spec.run import Run
 from ..tasks.base import Task
 from . import checkpointing
+from .events import (
+    ErrorEvent,
+    Event,
+    FinishedEvent,
+    NoticeEvent,
+    PhaseEvent,
+    Report,
+    ResumedEvent,
+    WarningEvent,
+    to_line,
+)
 from .failures import status_of
 from .frozen_teacher import MeasuredTeacher, load_teacher, measure_teacher
-from .loop import Report, train
+from .loop import train
 from .result import finish, keep, row_without_result
 from .student import Student
 
@@ -123,7 +133,7 @@ def execute(job: Job, report: Report) -> list[Row]:
             for student in filter(lambda s: s.active, students):
                 student.status, student.reason = status_of(error)
     rows = [finish(student, task, store, measured, len(students), device, report) for student in students]
-    report({"event": "finished", "seconds": time.perf_counter() - begin})
+    report(FinishedEvent(seconds=time.perf_counter() - begin))
     return failed + rows
 
 
@@ -141,8 +151,8 @@ def _student(
     student = Student(run, task, info, store.folder(run.id), device)
     if measured is not None and run.teacher is not None:
         student.teacher_sha256 = measured.record.sha256
-    if checkpointing.resume(student, lambda text: report({"event": "notice", "run": run.id, "text": text})):
-        report({"event": "resumed", "run": run.id, "epoch": student.epoch, "step": student.steps})
+    if checkpointing.resume(student, lambda text: report(NoticeEvent(run=run.id, text=text))):
+        report(ResumedEvent(run=run.id, epoch=student.epoch, step=student.steps))
     return student
 
 
@@ -158,7 +168,7 @@ def _teacher(
     spec = next((run.teacher for run in job.runs if run.teacher), None)
     if spec is None:
         return None, None
-    report({"event": "phase", "text": f"measuring the teacher {spec.student}"})
+    report(PhaseEvent(text=f"measuring the teacher {spec.student}"))
     given = job.teacher_files.get(spec.student)
     if given is not None and checkpoint.sha256(given) not in [run.teacher_file for run in job.runs]:
         raise TeacherError(f"{given} changed since the runs were planned; give the same command again")
@@ -166,7 +176,7 @@ def _teacher(
     teacher_task = task if spec.data == first.data else _task(job, spec)
     measured = measure_teacher(spec, network, file, recorded, teacher_task, task, device)
     if measured.warning:
-        report({"event": "warning", "text": measured.warning})
+        report(WarningEvent(text=measured.warning))
     return network, measured
 
 
@@ -219,9 +229,9 @@ def main() -> None:
     lines = sys.stdout
     sys.stdout = sys.stderr  # libraries print; progress must stay readable
 
-    def report(event: dict[str, Any]) -> None:
+    def report(event: Event) -> None:
         try:
-            print(json.dumps(event), file=lines, flush=True)
+            print(to_line(event), file=lines, flush=True)
         except BrokenPipeError:
             sys.exit("the parent closed the pipe")  # the run is resumed from where it was saved
 
@@ -229,7 +239,8 @@ def main() -> None:
         _check_device(job.device)
         execute(job, report)
     except Exception as error:
-        report({"event": "error", "status": status_of(error)[0], "reason": status_of(error)[1]})
+        status, reason = status_of(error)
+        report(ErrorEvent(status=status, reason=reason))
         raise
 
 

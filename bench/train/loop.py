@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -18,14 +18,14 @@ from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..tasks.base import Task
 from . import checkpointing
+from .events import EpochEvent, PhaseEvent, Report, StepEvent
 from .failures import isolate_failures
-from .lr_schedule import total_steps
+from .lr_schedule import learning_rate, total_steps
 from .preparation import Prepared, prepare
 from .step import train_step
 from .student import Student
 from .timing import StepTimer
 
-Report = Callable[[dict[str, Any]], None]
 Item = TypeVar("Item")
 
 READ_EVERY = 10  # steps between readings of the losses, and between progress reports
@@ -97,7 +97,7 @@ class _Cohort:
 def _prepare(cohort: _Cohort) -> None:
     cache: Prepared = {}
     for student in cohort.students:
-        cohort.report({"event": "phase", "text": f"preparing {student.run.method}"})
+        cohort.report(PhaseEvent(text=f"preparing {student.run.method}"))
         if cohort.teacher is not None and student.uses_frozen_teacher:
             with isolate_failures(student):
                 prepare(student, cohort.teacher, cache)
@@ -114,12 +114,13 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
     epoch_end = min((epoch + 1) * task.steps_per_epoch, cohort.total_steps)
     end = min(epoch_end, until or epoch_end)
     saved = counted = time.perf_counter()  # of the last checkpoint; up to which `wall_seconds` are counted
+    pace = _Pace(step, saved)
     for batch, waited in _timed(task.batches(epoch, cohort.device, skip=done)):
         step += 1
         timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0, seconds={"data": waited})
         train_step(cohort.students, batch, cohort.teacher, timer)
         if step == end or step % READ_EVERY == 0:
-            _report_step(cohort, epoch, step)
+            _report_step(cohort, epoch, step, pace)
         if not cohort.active:
             return
         if step == end:
@@ -128,6 +129,7 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
         if step % READ_EVERY == 0 and end - step >= READ_EVERY and time.perf_counter() - saved >= SAVE_EVERY:
             counted = _save(cohort, counted)
             saved = time.perf_counter()
+            pace = _Pace(step, saved)
     if step != end:
         raise RuntimeError(f"the data ended at step {step}, before the epoch did at step {epoch_end}")
     if end == epoch_end:
@@ -154,7 +156,7 @@ def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
             if save:
                 checkpointing.save(student)
                 took += time.perf_counter() - begin
-            cohort.report({"event": "epoch", "run": student.run.id, "epoch": epoch + 1, "metrics": metrics})
+            cohort.report(EpochEvent(run=student.run.id, epoch=epoch + 1, step=student.steps, metrics=metrics))
     if save:
         cohort.saving.took, cohort.saving.ended = took, time.perf_counter()
     _count_rest(cohort)
@@ -187,13 +189,35 @@ def _count_rest(cohort: _Cohort) -> float:
     return now
 
 
-def _report_step(cohort: _Cohort, epoch: int, step: int) -> None:
+@dataclass
+class _Pace:
+    """How fast students train: the last step that was reported, and when. Evaluation and saving begin a new one."""
+
+    step: int
+    time: float
+
+    def steps_per_second(self, step: int) -> float:
+        """Since the last call, up to `step`."""
+        now = time.perf_counter()
+        steps, seconds = step - self.step, now - self.time
+        self.step, self.time = step, now
+        return steps / seconds
+
+
+def _report_step(cohort: _Cohort, epoch: int, step: int, pace: _Pace) -> None:
     losses = {}
     for student in cohort.active:
         with isolate_failures(student):
             losses[student.run.id] = student.read_losses()
-    steps = cohort.total_steps
-    cohort.report({"event": "step", "epoch": epoch + 1, "step": step, "steps": steps, "losses": losses})
+    event = StepEvent(
+        epoch=epoch + 1,
+        step=step,
+        steps=cohort.total_steps,
+        losses=losses,
+        lr=learning_rate(cohort.recipe, step - 1, cohort.task.steps_per_epoch),
+        images_per_second=pace.steps_per_second(step) * cohort.task.batch_size,
+    )
+    cohort.report(event)
 
 
 def _timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:

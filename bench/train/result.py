@@ -18,9 +18,9 @@ from ..spec.run import Run
 from ..tasks.base import Task
 from . import checkpointing
 from .checkpointing import STUDENT, TEACHER
+from .events import Report, RowEvent
 from .failures import status_of
 from .frozen_teacher import MeasuredTeacher
-from .loop import Report
 from .student import Student
 
 
@@ -76,7 +76,7 @@ def keep(store: Store, row: Row, report: Report) -> Row:
     """Write a row and report it."""
     store.write(row)
     metrics = row.metrics.last if row.metrics else {}
-    report({"event": "row", "run": row.id, "status": row.status, "reason": row.reason, "metrics": metrics})
+    report(RowEvent(run=row.id, status=row.status, reason=row.reason, metrics=metrics))
     return row
 
 

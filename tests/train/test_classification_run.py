@@ -19,6 +19,7 @@ from kdbench.records.store import Store
 from kdbench.tasks import augment
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.train import job as harness
+from kdbench.train.events import Event
 from kdbench.train.job import execute
 from kdbench.train.student import Student
 from tests.helpers.pictures import EKD, OPTIONS, Pictures, counted, done, numbers, short, state_of
@@ -32,8 +33,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return Pictures(tmp_path_factory.mktemp("data"))
 
 
-def quiet(event: dict[str, Any]) -> None:
-    assert event["event"] != "error"
+def quiet(event: Event) -> None:
+    assert event.event != "error"
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -12,6 +12,7 @@ from kdbench.errors import CheckpointError
 from kdbench.records import checkpoint as checkpoints
 from kdbench.records.checksum import is_intact
 from kdbench.spec.run import Run
+from kdbench.train.events import Event
 from kdbench.train.job import execute
 from tests.helpers.pictures import STEPS, Pictures, done, numbers, short
 
@@ -28,8 +29,8 @@ class Killed(BaseException):
 def killed(pictures: Pictures, results: Path, run: Run, step: int) -> Path:
     """The folder of a run that was killed at a step."""
 
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["step"] == step:
+    def kill(event: Event) -> None:
+        if event.event == "step" and event.step == step:
             raise Killed
 
     with pytest.raises(Killed):
@@ -58,14 +59,14 @@ def test_the_run_starts_from_the_checkpoint_before_or_anew(
     files = [folder / "checkpoint.pt", folder / "checkpoint.previous.pt"]
     for file in files[: 1 + both]:
         damage(file, file.stat().st_size // 2)
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     (row,) = done(execute(pictures.job(tmp_path / "parts", run), events.append))
-    notices = [event["text"] for event in events if event["event"] == "notice"]
+    notices = [event.text for event in events if event.event == "notice"]
     assert [text.startswith(f"{file} is damaged") for text, file in zip(notices, files, strict=False)] == [True] * (
         1 + both
     )
     assert all("was set aside as checkpoint.damaged.pt" in text for text in notices)
-    assert [event["step"] for event in events if event["event"] == "resumed"] == ([] if both else [STEPS])
+    assert [event.step for event in events if event.event == "resumed"] == ([] if both else [STEPS])
     assert numbers(row) == numbers(whole)
     assert sorted(file.name for file in folder.iterdir()) == ["row.json", "student.pt"]
 
@@ -89,20 +90,20 @@ def test_a_kill_between_two_names_leaves_the_checkpoint_before(pictures: Picture
     run = pictures.run(recipe=short(epochs=3))
     folder = killed(pictures, tmp_path, run, 3 * STEPS)
     (folder / "checkpoint.pt").unlink()
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     done(execute(pictures.job(tmp_path, run), events.append))
-    assert [event["step"] for event in events if event["event"] == "resumed"] == [STEPS]
+    assert [event.step for event in events if event.event == "resumed"] == [STEPS]
 
 
 def test_a_checkpoint_of_an_earlier_code_of_the_method_is_not_resumed(pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run(recipe=short(epochs=2))
     path = killed(pictures, tmp_path, run, 2 * STEPS) / "checkpoint.pt"
     checkpoints.write(path, checkpoints.read(path) | {"code": "0" * 16})
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     done(execute(pictures.job(tmp_path, run), events.append))
-    (notice,) = [event["text"] for event in events if event["event"] == "notice"]
+    (notice,) = [event.text for event in events if event.event == "notice"]
     assert notice == f"{path} is not used: the code of none has changed since it was written"
-    assert not [event for event in events if event["event"] == "resumed"]
+    assert not [event for event in events if event.event == "resumed"]
 
 
 def test_a_checkpoint_of_a_teacher_that_was_trained_again_since_is_not_resumed(
@@ -115,11 +116,11 @@ def test_a_checkpoint_of_a_teacher_that_was_trained_again_since_is_not_resumed(
     for file in (path, path.with_name("checkpoint.previous.pt")):
         if file.exists():
             checkpoints.write(file, checkpoints.read(file) | {"teacher_sha256": "0" * 64})
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     done(execute(pictures.job(tmp_path, run), events.append))
-    notices = [event["text"] for event in events if event["event"] == "notice"]
+    notices = [event.text for event in events if event.event == "notice"]
     assert notices[0] == f"{path} is not used: its teacher has been trained again since it was written"
-    assert not [event for event in events if event["event"] == "resumed"]
+    assert not [event for event in events if event.event == "resumed"]
 
 
 def test_a_checkpoint_of_another_run_is_refused(pictures: Pictures, tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from kdbench.spec.run import Data
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.tasks.detection import DetectionTask
 from kdbench.tasks.segmentation import SegmentationTask
+from kdbench.train.events import Event
 from kdbench.train.job import execute
 from tests.helpers.pictures import Pictures, short
 
-Events = list[dict[str, Any]]
+Events = list[Event]
 
 
 def taught_by(state: dict[str, Any], pictures: Pictures, folder: Path) -> tuple[list[Row], Events]:
@@ -45,7 +46,7 @@ def test_a_teacher_that_answers_one_class_is_reported_as_no_better_than_guessing
 ) -> None:
     rows, events = taught_by(state | {"fc.weight": torch.zeros(10, 64)}, pictures, tmp_path)
     assert [row.status for row in rows] == ["done", "done"]
-    (warning,) = [event["text"] for event in events if event["event"] == "warning"]
+    (warning,) = [event.text for event in events if event.event == "warning"]
     assert warning.startswith("the teacher resnet14 scores ") and "no better than guessing (up to 29.0)" in warning
 
 

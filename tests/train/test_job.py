@@ -18,6 +18,7 @@ from kdbench.records.store import Store, read_rows
 from kdbench.spec.recipe import load_recipe
 from kdbench.train import job as run
 from kdbench.train import loop as training
+from kdbench.train.events import Event, from_line, to_line
 from kdbench.train.job import WITH_PARENT, Job, execute
 from tests.conftest import SHORT
 from tests.helpers.tensors import equal
@@ -30,8 +31,8 @@ METHODS = {
 QUICK = {"maskd": {"mask_steps": 2}, "akd+maskd+box_l1": {"akd+maskd": {"mask_steps": 2}}}
 
 
-def quiet(event: dict[str, Any]) -> None:
-    assert json.dumps(event)
+def quiet(event: Event) -> None:
+    assert from_line(to_line(event)) == event
 
 
 @pytest.mark.parametrize("family", METHODS)
@@ -95,18 +96,18 @@ def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_sa
     runs = [make_run("maskd", mask_steps=2, custom_mask_warmup=5), make_run("akd+masked_generative")]
     execute(make_job(*runs, results=whole), quiet)
 
-    def kill_at_the_last_step(event: dict[str, Any]) -> None:
-        if event["event"] == "step" and event["step"] == event["steps"]:
+    def kill_at_the_last_step(event: Event) -> None:
+        if event.event == "step" and event.step == event.steps:
             raise Killed
 
     with pytest.raises(Killed):
         execute(make_job(*runs, results=parts), kill_at_the_last_step)
     assert not Store(parts).row_file(runs[0].id).exists()
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     rows = execute(make_job(*runs, results=parts), events.append)
     steps = Store(whole).row(runs[0].id).history[-1].steps
     assert steps > 2  # in two epochs, so the last is not the only one of its epoch
-    places = [(event["epoch"], event["step"]) for event in events if event["event"] == "resumed"]
+    places = [(event.epoch, event.step) for event in events if event.event == "resumed"]
     assert places == [(1, steps - 1)] * 2
     for one, row in zip(runs, rows, strict=True):
         assert equal(student_of(whole, one.id), student_of(parts, one.id))
@@ -122,8 +123,8 @@ def test_students_saved_at_different_epochs_meet_again(make_run: Any, make_job: 
     runs = [make_run("mimic"), make_run("cwd")]
     execute(make_job(*runs, results=whole), quiet)
 
-    def kill_between_saves(event: dict[str, Any]) -> None:
-        if event["event"] == "epoch" and event["epoch"] == 1:
+    def kill_between_saves(event: Event) -> None:
+        if event.event == "epoch" and event.epoch == 1:
             raise Killed  # the first student is saved, the second is not
 
     with pytest.raises(Killed):
@@ -249,11 +250,11 @@ def test_a_teacher_whose_file_is_gone_is_refused_and_runs_without_a_teacher_go_o
 
 def refused(job: Any, words: str) -> None:
     """The job's one run ends as failed before any training."""
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     (row,) = execute(job, events.append)
     assert row.status == "failed"
     assert words in row.reason
-    assert not [event for event in events if event["event"] == "step"]
+    assert not [event for event in events if event.event == "step"]
 
 
 def given_teacher(make_run: Any, file: Path) -> Any:

@@ -16,6 +16,7 @@ from kdbench.records import checkpoint as checkpoints
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.train import checkpointing, preparation, result
 from kdbench.train import loop as training
+from kdbench.train.events import Event
 from kdbench.train.job import execute
 from kdbench.train.student import Student
 from tests.helpers.pictures import EKD, STEPS, Pictures, counted, done, numbers, short, state_of
@@ -30,17 +31,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
     return Pictures(tmp_path_factory.mktemp("data"))
 
 
-def quiet(event: dict[str, Any]) -> None:
-    assert event["event"] != "error"
+def quiet(event: Event) -> None:
+    assert event.event != "error"
 
 
 class Killed(BaseException):
     """As a signal: nothing in the harness may catch it."""
 
 
-def kill_at(kind: str, name: str, number: int) -> Callable[[dict[str, Any]], None]:
-    def kill(event: dict[str, Any]) -> None:
-        if event["event"] == kind and event[name] == number:
+def kill_at(kind: str, name: str, number: int) -> Callable[[Event], None]:
+    def kill(event: Event) -> None:
+        if event.event == kind and getattr(event, name) == number:
             raise Killed
 
     return kill
@@ -69,10 +70,10 @@ def test_a_killed_run_goes_on_from_where_it_was_saved_and_ends_bitwise_the_same(
             execute(pictures.job(parts, *runs), kill)
         places.append([checkpoints.read(parts / run.id / "checkpoint.pt")["steps"] for run in runs])
     assert places == [[2] * len(runs), [5] + [2] * (len(runs) - 1), [8] * len(runs)]
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [(event["epoch"], event["step"]) for event in events if event["event"] == "resumed"] == [(1, 8)] * len(runs)
-    assert [event["step"] for event in events if event["event"] == "step"] == [10]
+    assert [(event.epoch, event.step) for event in events if event.event == "resumed"] == [(1, 8)] * len(runs)
+    assert [event.step for event in events if event.event == "step"] == [10]
     assert len(prepared) == 2  # once in the whole run, once in its parts
     for run, one, other in zip(runs, at_once, resumed, strict=True):
         assert equal(state_of(whole, run), state_of(parts, run)), run.method
@@ -103,10 +104,10 @@ def test_students_saved_at_different_steps_meet_again(
         with pytest.raises(Killed):
             execute(pictures.job(parts, *runs), quiet)
     assert saved == ["kd", "dist", "kd", "dist"]
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [event["step"] for event in events if event["event"] == "resumed"] == [2, 1]
-    steps = [(event["step"], set(event["losses"])) for event in events if event["event"] == "step"]
+    assert [event.step for event in events if event.event == "resumed"] == [2, 1]
+    steps = [(event.step, set(event.losses)) for event in events if event.event == "step"]
     assert steps == [(2, {runs[1].id}), (3, {run.id for run in runs})]
     assert [numbers(row) for row in at_once] == [numbers(row) for row in resumed]
 
@@ -128,9 +129,9 @@ def test_a_methods_earlier_phases_are_kept_once_they_are_over(
     at_once = done(execute(pictures.job(whole, *runs), quiet))
     with pytest.raises(Killed):
         execute(pictures.job(parts, *runs), kill_at("step", "step", STEPS))
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     resumed = done(execute(pictures.job(parts, *runs), events.append))
-    assert [event["run"] for event in events if event["event"] == "resumed"] == [run.id for run in runs[1:]]
+    assert [event.run for event in events if event.event == "resumed"] == [run.id for run in runs[1:]]
     assert (begun, len(prepared)) == (["fsp"] * 2, 2)  # once in each folder
     assert [numbers(row) for row in at_once] == [numbers(row) for row in resumed]
 

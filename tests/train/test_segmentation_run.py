@@ -21,6 +21,7 @@ from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Run
 from kdbench.tasks.segmentation import SegmentationTask
 from kdbench.train import loop as training
+from kdbench.train.events import Event
 from kdbench.train.job import Job, execute
 
 ROOT = Path(__file__).parents[2]
@@ -131,9 +132,9 @@ def test_a_run_killed_within_an_epoch_goes_on_from_there_and_ends_bitwise_the_sa
     runs = [shapes.run(method, epochs=1, epoch_steps=4) for method in STATEFUL]
     whole = shapes.execute(tmp_path / "whole", *runs)
 
-    def kill(event: dict[str, Any]) -> None:
+    def kill(event: Event) -> None:
         # Saved at step 2; of the two steps that are left, the last one shows how the discriminator's optimizer went on.
-        if event["event"] == "step" and event["step"] == 3:
+        if event.event == "step" and event.step == 3:
             raise Killed
 
     with pytest.raises(Killed):
