@@ -163,7 +163,7 @@ def _check_name(name: str) -> None:
 
 
 def _class_name(name: str) -> str:
-    """`my_method` -> `MyMethod`, with `Loss` behind what the file imports or Python reserves."""
+    """`my_method` -> `MyMethod`; a name that the file imports, or that is none in Python, becomes one with `Loss`."""
     camel = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     taken = {"Batch", "F", "FeatureMethod", "Method", "MethodError", "Outputs", "Setting", "Tensor"}
-    return camel if camel.isidentifier() and camel not in taken and not keyword.iskeyword(camel) else f"{camel}Loss"
+    return camel if camel.isidentifier() and camel not in taken and not keyword.iskeyword(camel) else f"Loss{camel}"
