@@ -28,7 +28,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
 from ._backbones import Pyramid
-from ._initialization import he_init
+from ._initialization import he_init, prior_init
 from .base import Detector, Target
 
 PYRAMID = re.compile(r"^backbone\.(?=body\.|fpn\.)")
@@ -110,6 +110,8 @@ class RetinaNetDetector(DenseDetector):
             branch.conv = branch.conv[:head_convs]
             if norm:
                 he_init(branch.conv)
+        if norm:
+            prior_init(head.classification_head.cls_logits)
         self.model = RetinaNet(
             pyramid,
             num_classes,
@@ -150,6 +152,7 @@ class FCOSDetector(DenseDetector):
         head = FCOSHead(pyramid.out_channels, 1, num_classes, num_convs=head_convs)
         if head_convs < 4:
             he_init(head)
+            prior_init(head.classification_head.cls_logits)
         self.model = FCOS(
             pyramid,
             num_classes,

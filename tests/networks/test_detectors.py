@@ -61,6 +61,20 @@ def confident(network: Any) -> Any:
     return network
 
 
+@pytest.mark.parametrize(
+    ("name", "prior"),
+    [
+        ("retinanet_mini_student", 0.05),
+        ("fcos_mini_teacher", 0.05),
+        ("retinanet_r50_fpn", 0.01),
+        ("fcos_r50_fpn", 0.01),
+    ],
+)
+def test_scores_of_small_one_stage_heads_begin_higher_than_the_papers(name: str, prior: float) -> None:
+    bias = build(name).model.head.classification_head.cls_logits.bias
+    assert torch.allclose(bias.sigmoid(), torch.full_like(bias, prior), atol=1e-5)
+
+
 def as_torchvision(network: Any) -> Any:
     """torchvision's detector with the same weights and a transform that only pads."""
     model = network.model
