@@ -40,7 +40,7 @@ class WeightsAndBiases(Tracker):
 
         self.file = settings.folder / STATE
         resumed = settings.resumed_at is not None and self.file.exists()
-        self.state = json.loads(self.file.read_bytes()) if resumed else {"id": secrets.token_hex(4)}
+        self.state: dict[str, Any] = json.loads(self.file.read_bytes()) if resumed else {"id": secrets.token_hex(4)}
         folder = settings.log_dir or settings.folder
         folder.mkdir(parents=True, exist_ok=True)
         self.exit_code = 255
@@ -52,7 +52,7 @@ class WeightsAndBiases(Tracker):
             job_type=run.method,
             config=hyper_parameters(run),
             dir=str(folder),
-            resume="allow",
+            resume="allow" if resumed else None,
             reinit="create_new",
             settings=wandb.Settings(console="off", silent=True, save_code=False),
         )
