@@ -186,7 +186,7 @@ def _request(options: dict[str, Any]) -> RunRequest:
     Raises:
         SpecError: an unknown option (the nearest is suggested), or text that cannot be read.
     """
-    from .errors import unknown
+    from .errors import SpecError, unknown
     from .spec.request import RunRequest
 
     known = {field.name: field for field in dataclasses.fields(RunRequest)}
@@ -206,6 +206,8 @@ def _request(options: dict[str, Any]) -> RunRequest:
             values[name] = parse(value)
         elif isinstance(value, list):
             values[name] = tuple(value)
+    if not all(type(seed) is int and 0 <= seed < 10**9 for seed in values.get("seeds") or ()):
+        raise SpecError(f"seeds={values['seeds']!r}: give how many, or a list of whole numbers of at most nine digits")
     return RunRequest(**values)
 
 

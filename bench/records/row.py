@@ -29,8 +29,10 @@ NAME = r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,99}"
 Status = Literal["done", "skipped", "diverged", "failed", "timeout", "out-of-memory"]
 
 
-Count = Annotated[int, Field(ge=0)]
-Measure = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Measure = Annotated[float, Field(ge=0, le=1e18)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+"""Up to thirty years."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -79,17 +81,19 @@ class Cost(Record):
     params: Count = Field(description="Parameters of the student at test time.")
     flops: Measure = Field(description="Floating-point operations of one student forward on one image (2 x MAdds).")
     image_size: tuple[Count, Count] = Field(description="Height and width that `flops` refers to, pixels.")
-    step_seconds: Measure = Field(description="A step of a run alone: data + teacher + student.")
-    data_seconds: Measure = Field(description="Waiting for data, mean over steps.")
-    teacher_seconds: Measure = Field(description="The teacher's forward, median over steps, mean over epochs.")
-    student_seconds: Measure = Field(description="Student, losses and optimizer, median over steps, mean over epochs.")
-    prepare_seconds: Measure = Field(description="The phases of the method before the training.")
+    step_seconds: Seconds = Field(description="A step of a run alone: data + teacher + student.")
+    data_seconds: Seconds = Field(description="Waiting for data, mean over steps.")
+    teacher_seconds: Seconds = Field(description="The teacher's forward, median over steps, mean over epochs.")
+    student_seconds: Seconds = Field(description="Student, losses and optimizer, median over steps, mean over epochs.")
+    prepare_seconds: Seconds = Field(description="The phases of the method before the training.")
     images_per_second: Measure = Field(description="Training throughput of a run alone: batch / step_seconds.")
     peak_memory: Count = Field(
         description="Peak resident memory of the process, bytes; of a CUDA device, what it took."
     )
-    wall_seconds: Measure = Field(description="Training and evaluation of the whole cohort.")
-    cohort: int = Field(ge=1, description="How many students shared the data stream and the teacher's forward.")
+    wall_seconds: Seconds = Field(description="Training and evaluation of the whole cohort.")
+    cohort: int = Field(
+        ge=1, le=10**6, description="How many students shared the data stream and the teacher's forward."
+    )
     captured: bool = Field(default=False, exclude=True, repr=False, description="Retired: read in old rows, not kept.")
 
 

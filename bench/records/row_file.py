@@ -16,6 +16,7 @@ from kdbench.datasets._files import read_bytes
 
 from ..spec.run import Run
 from ..spec.schema import canonical_json
+from .contradictions import contradiction
 from .history import History
 from .row import SCHEMA, Result, Row
 
@@ -102,6 +103,10 @@ class RowReader:
             return InvalidRow(path, f"id {row.id} is not the hash of its spec ({expected}); edited by hand?")
         if end and (int(end[1], 16) != checksum or end.end() != len(content)):
             return InvalidRow(path, "checksum: differs from the file's content, which is damaged or was edited by hand")
+        if not end and row.code is not None:
+            return InvalidRow(path, "checksum: is missing, and rows with a code have one; damaged or edited by hand")
+        if wrong := contradiction(row.run, row):
+            return InvalidRow(path, wrong)
         if run_id is not None and row.id != run_id:
             return InvalidRow(path, f"id: is {row.id}, the result of another run than {run_id}, in whose folder it is")
         return row

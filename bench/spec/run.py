@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from .recipe import Recipe
+from pydantic import Field
+
+from .recipe import LARGEST, Count, Recipe
 from .scale import Scale
 from .schema import Spec, canonical_json, digest
 
@@ -19,9 +21,9 @@ class Data(Spec):
 
     name: str
     fingerprint: str
-    train_images: int
-    val_images: int
-    classes: int
+    train_images: Count
+    val_images: Count
+    classes: Annotated[int, Field(ge=1, le=LARGEST)]
     options: dict[str, Any] = {}
 
     @property
@@ -47,7 +49,7 @@ class Run(Spec):
     method: str
     options: dict[str, Any]
     recipe: Recipe
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
 
     @cached_property
     def id(self) -> str:

@@ -140,7 +140,7 @@ def _reported_teacher(pair: Pair, scale: Scale) -> float:
 
 def _metrics(metric: str, value: float, best: float, epochs: int) -> Metrics:
     return Metrics(
-        last={metric: value, "ap50": min(value + 20, 100.0)},
+        last={metric: value} | ({"ap50": min(value + 20, 100.0)} if metric == "ap" else {}),
         best={metric: best},
         best_epoch=epochs,
         mean_last10={metric: value - 0.5},

@@ -198,9 +198,9 @@ def test_a_file_that_does_not_fit_is_reported_and_the_others_are_read(how: str, 
 def test_an_edited_number_still_fits_since_only_the_spec_is_hashed(store: Store) -> None:
     row = a_row()
     path = store.write(row)
-    path.write_text(edited(metrics__last={"ap": 99.0})(row))
+    path.write_text(edited(metrics__last={"ap": 29.0})(row))
     found = read_row(path)
-    assert isinstance(found, Row) and found.metrics is not None and found.metrics.last == {"ap": 99.0}
+    assert isinstance(found, Row) and found.metrics is not None and found.metrics.last == {"ap": 29.0}
 
 
 def test_a_row_of_before_there_was_anything_learned_is_read(store: Store) -> None:
