@@ -11,7 +11,7 @@ from kdbench import methods
 
 from .. import tasks
 from ..errors import SpecError, unknown
-from ..spec.recipe import Recipe, fitted_milestones, load_recipe
+from ..spec.recipe import Recipe, UnfitRecipeError, fitted_milestones, load_recipe
 from ..spec.reported import load_reported
 from ..spec.run import Data, Run, current_version
 from ..spec.scale import Scale
@@ -138,12 +138,15 @@ def runs_of(
     assert cell.student is not None and cell.options is not None, "a skipped cell has no runs"
     mode = methods.teacher_mode(cell.entry.method, cell.options)
     teacher_is_trained = mode == "frozen" and teacher_file is None
-    for recipe in (cell.recipe, cell.teacher_recipe) if teacher_is_trained else (cell.recipe,):
+    recipes = {"": cell.recipe, "teacher.": cell.teacher_recipe} if teacher_is_trained else {"": cell.recipe}
+    for recipe in recipes.values():
         if recipe.batch_size > data.train_images > 0:
-            raise SpecError(
-                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the "
-                f"{counted(data.train_images, 'training image')}; lower it with --set batch_size=N (for teachers "
-                "--set teacher.batch_size=N)"
+            raise UnfitRecipeError(
+                recipe,
+                f"batch_size {recipe.batch_size} is above the {counted(data.train_images, 'training image')}; lower "
+                "it with",
+                {"batch_size": data.train_images},
+                [owner for owner, each in recipes.items() if each == recipe],
             )
     common: dict[str, Any] = {"task": table.task, "scale": cell.scale, "seed": 0}
     first = Run(
@@ -226,7 +229,9 @@ def _recipe_loader(
             fields, changed = (teachers, of_teachers) if teacher else (students, of_students)
             if changed:
                 changed = fitted_milestones(load_recipe(name, fields), changed)
-            recipe = load_recipe(name, {**fields, **changed})
+            prefix = "teacher." if teacher else ""
+            given = f"--set {prefix}FIELD=VALUE, recipe {name}" if changed else ""
+            recipe = load_recipe(name, {**fields, **changed}, given)
             if recipe.task != table.task:
                 raise SpecError(f"{table.name}: recipe {recipe.name} is for {recipe.task}, the table for {table.task}")
             tasks.get(recipe.task).check_image_kind(recipe)

@@ -6,6 +6,7 @@ from kdbench import methods
 
 from .. import networks, tasks
 from ..grid.plan import Plan
+from ..spec.recipe import UnfitRecipeError
 from ..spec.request import RunRequest
 from ..spec.run import Run
 from ..tasks.base import OpenedData
@@ -23,8 +24,9 @@ def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
     for run in plan.runs:
         online_teachers.check(run)
         variants.setdefault(run.data.model_dump_json(), []).append(run)
+    teachers = {run.teacher.id for run in plan.runs if run.teacher}
     for runs in variants.values():
-        _check_variant(runs, request, data)
+        _check_variant(runs, teachers, request, data)
 
 
 def _check_networks(plan: Plan) -> None:
@@ -36,13 +38,19 @@ def _check_networks(plan: Plan) -> None:
         networks.check_init(name, init)
 
 
-def _check_variant(runs: list[Run], request: RunRequest, data: OpenedData) -> None:
+def _check_variant(runs: list[Run], teachers: set[str], request: RunRequest, data: OpenedData) -> None:
     """The variant of the data that runs share, with each of their recipes and methods."""
     first = runs[0]
     task = tasks.get(first.task)
     if options := first.data.options:
         data = task.open(first.data.name, request.data_root, request.data, options | request.data_options)
-    for run in {run.recipe.model_dump_json(): run for run in runs}.values():
-        task(data, run.recipe, run.data_seed)
+    sharing: dict[str, list[Run]] = {}
+    for run in runs:
+        sharing.setdefault(run.recipe.model_dump_json(), []).append(run)
+    for same in sharing.values():
+        try:
+            task(data, same[0].recipe, same[0].data_seed)
+        except UnfitRecipeError as error:
+            raise error.of(sorted({"teacher." if run.id in teachers else "" for run in same})) from error
     for run in {(run.method, str(run.options)): run for run in runs}.values():
         methods.build(run.method, task.example_setting(len(data.train), run.data.classes), **run.options)

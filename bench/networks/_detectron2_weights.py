@@ -87,7 +87,7 @@ def find(origin: str) -> Path:
         raise CheckpointError(
             f"{origin} is not in detectron2's cache ({cache}) and cannot be downloaded ({error}); fetch it elsewhere "
             "and put it there, set FVCORE_CACHE to the folder that holds it, or start from random weights with --set "
-            "init=random"
+            "init=random (a teacher's: --set teacher.init=random)"
         ) from error
 
 

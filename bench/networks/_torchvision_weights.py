@@ -57,7 +57,8 @@ def find(url: str) -> Path:
             part.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path} is missing and cannot be downloaded ({error}); fetch {url} elsewhere and put it there, "
-            "set KDBENCH_DATA to the folder that holds weights/, or start from random weights with --set init=random"
+            "set KDBENCH_DATA to the folder that holds weights/, or start from random weights with --set init=random "
+            "(a teacher's: --set teacher.init=random)"
         ) from error
     return path
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..errors import unknown
+from ..errors import SpecError, unknown
 from ..text import counted
 from .schema import Spec, current_name, merged, parse, read_yaml
 
@@ -162,6 +162,26 @@ class Recipe(Spec):
         return self
 
 
+class UnfitRecipeError(SpecError):
+    """A recipe does not fit the data; the message ends with what would make it fit, as options.
+
+    Args:
+        recipe: the recipe.
+        problem: what does not fit, and what to do by the options.
+        changes: values of its fields that fit.
+        owners: whose recipe it is, as the options name it: "" for students, "teacher." for teachers.
+    """
+
+    def __init__(self, recipe: Recipe, problem: str, changes: Mapping[str, Any], owners: Iterable[str] = ("",)) -> None:
+        options = [f"--set {owner}{name}={value}" for owner in owners for name, value in changes.items()]
+        super().__init__(f"recipe {recipe.name}: {problem} {' '.join(options)}")
+        self.recipe, self.problem, self.changes = recipe, problem, changes
+
+    def of(self, owners: Iterable[str]) -> UnfitRecipeError:
+        """The same for other owners."""
+        return UnfitRecipeError(self.recipe, self.problem, self.changes, owners)
+
+
 def stretched(recipe: Recipe, factor: float) -> Recipe:
     """The recipe with `factor` times the epochs, its milestones and an early stop moved along."""
     epochs = round(recipe.epochs * factor)
@@ -187,8 +207,17 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
-    """The recipe of that name, with fields in `changes` laid over it (`image.shorter` reaches inside)."""
+def load_recipe(name: str, changes: dict[str, Any] | None = None, source: str = "") -> Recipe:
+    """The recipe of that name, with fields in `changes` laid over it (`image.shorter` reaches inside).
+
+    Args:
+        name: of its file.
+        changes: by field.
+        source: where the changes are from, which messages name in place of the file.
+
+    Raises:
+        SpecError: the recipe or a field does not exist, or a value is impossible.
+    """
     path = RECIPES / f"{name}.yaml"
     if not path.exists():
         raise unknown("recipe", name, recipe_names())
@@ -201,4 +230,4 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None) -> Recipe:
         for part in reversed(inner):
             value = {part: value}
         values = merged(values, {field: value})
-    return parse(Recipe, values, path)
+    return parse(Recipe, values, source or path)

@@ -118,8 +118,8 @@ def _parsed(path: Path, changed: int) -> Any:
     return yaml_reader.load(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
 
 
-def parse(model: type[Model], values: dict[str, Any], path: Path) -> Model:
-    """`values` as `model`; every problem is named by file and field.
+def parse(model: type[Model], values: dict[str, Any], path: Path | str) -> Model:
+    """`values` as `model`; every problem is named by file, or where else they are from, and field.
 
     Raises:
         SpecError: an unknown key (the nearest is suggested), a wrong type, a missing or impossible value.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -12,6 +13,8 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is four time
 
 MAX_VALUES = 200_000  # of a file, the values of an alias counted each time it is used
 MAX_DEPTH = 100
+
+OCTAL = re.compile(r"0[0-7_]+")
 
 MERGE = "tag:yaml.org,2002:merge"
 
@@ -68,6 +71,7 @@ class _Checked:
             YamlError: duplicate keys, a node that contains itself, or more than the limits.
         """
         if isinstance(node, yaml.ScalarNode):
+            _refuse_misread(node)
             return 1
         if id(node) in self.counts:
             return self.counts[id(node)]
@@ -85,6 +89,20 @@ class _Checked:
         self.open.discard(id(node))
         self.counts[id(node)] = total
         return total
+
+
+def _refuse_misread(node: yaml.ScalarNode) -> None:
+    """Refuse what YAML 1.1 reads as something else than people write: 010 as 8, 1:30 as 90, 2020-01-01 as a date."""
+    kind, text = node.tag.rpartition(":")[2], node.value.lstrip("+-")
+    if kind == "timestamp":
+        raise YamlError(f"line {_line(node)}: {node.value} would be read as a date; put it in quotes if it is a text")
+    if kind in ("int", "float") and ":" in text:
+        raise YamlError(
+            f"line {_line(node)}: {node.value} would be read as a number to base 60; write a decimal number, or put it "
+            "in quotes if it is a text"
+        )
+    if kind == "int" and OCTAL.fullmatch(text):
+        raise YamlError(f"line {_line(node)}: {node.value} would be read to base 8; write it without leading zeros")
 
 
 def _refuse_duplicates(node: yaml.MappingNode) -> None:

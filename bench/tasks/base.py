@@ -16,7 +16,7 @@ from kdbench.methods.base import Batch, Outputs, Setting
 
 from ..errors import SpecError
 from ..networks.base import Network
-from ..spec.recipe import Recipe
+from ..spec.recipe import Recipe, UnfitRecipeError
 from ..spec.run import Data
 from ..text import counted
 from . import order
@@ -133,9 +133,11 @@ class Task(ABC):
     def __init__(self, data: Any, recipe: Recipe, data_seed: int, workers: int = 0) -> None:
         self.check_image_kind(recipe)
         if recipe.batch_size > len(data.train):
-            raise SpecError(
-                f"recipe {recipe.name}: batch_size {recipe.batch_size} is above the "
-                f"{counted(len(data.train), 'training image')} of {data.path}; lower it with --set batch_size=N"
+            raise UnfitRecipeError(
+                recipe,
+                f"batch_size {recipe.batch_size} is above the {counted(len(data.train), 'training image')} of "
+                f"{data.path}; lower it with",
+                {"batch_size": len(data.train)},
             )
         self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
         self.classes: tuple[str, ...] = data.classes

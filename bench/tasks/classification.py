@@ -17,7 +17,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
 from ..errors import SpecError
 from ..networks.base import Network
-from ..spec.recipe import PaddedCrop, Recipe, ResizedCrop
+from ..spec.recipe import PaddedCrop, Recipe, ResizedCrop, UnfitRecipeError
 from ..spec.run import Data
 from . import augment
 from .base import DataFormat, Metric, Shapes, Task
@@ -206,9 +206,11 @@ def _images(data: ImageSet, recipe: Recipe, workers: int) -> ArrayImages | FileI
             return ArrayImages(train, val, image, (data.mean, data.std))
         case FileSplit() as train, FileSplit() as val, ResizedCrop() as image:
             if (image.mixup or image.cutmix) and recipe.batch_size % 2:
-                raise SpecError(
-                    f"recipe {recipe.name}: batch_size {recipe.batch_size} is odd, and image.mixup and image.cutmix "
-                    "mix the images of a batch in pairs; make it even with --set batch_size=N"
+                raise UnfitRecipeError(
+                    recipe,
+                    f"batch_size {recipe.batch_size} is odd, and image.mixup and image.cutmix mix the images of a "
+                    "batch in pairs; make it even with",
+                    {"batch_size": max(2, recipe.batch_size - 1)},
                 )
             return FileImages(data, train, val, image, workers)
     kind = "padded_crop" if isinstance(data.train, ArraySplit) else "resized_crop"

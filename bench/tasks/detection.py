@@ -15,9 +15,8 @@ from kdbench import datasets
 from kdbench.datasets.base import DataError
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
-from ..errors import SpecError
 from ..networks.base import Detector, Network, Target
-from ..spec.recipe import Recipe, Resize
+from ..spec.recipe import Recipe, Resize, UnfitRecipeError
 from . import coco_eval
 from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
@@ -225,14 +224,16 @@ def _check_shapes(recipe: Recipe, split: CocoSplit) -> None:
         SpecError: names the image and its size.
     """
     longer = _resize(recipe).longer
-    for i in range(len(split)):
-        width, height = split.size(i)
-        aspect = -(-max(width, height) // min(width, height))
+    aspects = [-(-max(split.size(i)) // min(split.size(i))) for i in range(len(split))]
+    for i, aspect in enumerate(aspects):
         if longer < aspect:
-            raise SpecError(
-                f"{split.path(i)}: is {width}x{height} pixels, and nothing is left of its shorter side when recipe "
-                f"{recipe.name} reduces the longer one to {longer}; cut the image into parts, remove it from "
-                f"{split.annotation_file.name}, or use --set image.longer={aspect}"
+            width, height = split.size(i)
+            raise UnfitRecipeError(
+                recipe,
+                f"{split.path(i)} is {width}x{height} pixels, and nothing is left of its shorter side when the longer "
+                f"one is reduced to {longer}; cut the image into parts, remove it from {split.annotation_file.name}, "
+                "or use",
+                {"image.longer": max(aspects)},
             )
 
 

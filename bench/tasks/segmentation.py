@@ -17,9 +17,8 @@ from kdbench import datasets
 from kdbench.datasets.base import IGNORE_INDEX, DataError, MaskSet, MaskSplit
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
-from ..errors import SpecError
 from ..networks.base import Network
-from ..spec.recipe import Recipe, ScaledCrop
+from ..spec.recipe import Recipe, ScaledCrop, UnfitRecipeError
 from ..spec.run import Data
 from . import augment, crops
 from .base import DataFormat, Metric, Shapes, Task
@@ -230,11 +229,13 @@ def _check_crop_fits(recipe: Recipe, split: MaskSplit) -> None:
         SpecError: names the recipe, the sizes and the image.
     """
     crop = _crop_of(recipe)
+    least_width, least_height = split.sizes.min(axis=0).tolist()
     for i in range(len(split)):
         width, height = split.size(i)
         if crop.height > height or crop.width > width:
-            raise SpecError(
-                f"recipe {recipe.name}: the crop of image.height {crop.height} and image.width {crop.width} is larger "
-                f"than {split.images[i]}, which is {height} high and {width} wide; lower it with "
-                f"--set image.height={min(crop.height, height)} --set image.width={min(crop.width, width)}"
+            raise UnfitRecipeError(
+                recipe,
+                f"the crop of image.height {crop.height} and image.width {crop.width} is larger than "
+                f"{split.images[i]}, which is {height} high and {width} wide; lower it with",
+                {"image.height": min(crop.height, least_height), "image.width": min(crop.width, least_width)},
             )

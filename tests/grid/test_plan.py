@@ -151,6 +151,12 @@ def test_an_unknown_change_is_refused_before_the_data_is_opened(tables: list[Tab
             check_request(tables, "full", {field: 0.1})
 
 
+def test_a_value_that_cannot_be_names_the_option_that_it_is_from(tables: list[Table]) -> None:
+    for prefix in ("", "teacher."):
+        with pytest.raises(SpecError, match=rf"^--set {prefix}FIELD=VALUE, recipe \w+: lr: Input should be a valid"):
+            check_request(tables, "mini", {f"{prefix}lr": True})
+
+
 def test_a_batch_larger_than_the_data_set_is_refused(tables: list[Table]) -> None:
     few = replace(MINI, data=DIGITS.model_copy(update={"train_images": 7}))
     with pytest.raises(SpecError, match="batch_size 8 is above the 7 training images; lower it with --set"):

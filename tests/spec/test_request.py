@@ -84,6 +84,11 @@ def test_every_field_but_the_environments_is_an_option() -> None:
         (("--seeds", "0,-1"), "--seeds 0,-1: give how many"),
         (("--set", "lr"), "--set lr: write FIELD=VALUE"),
         (("--set", "lr=[1"), r"--set lr=\[1: the value is not valid YAML"),
+        (("--set", "lr=1:30"), "--set lr=1:30: the value is line 1: 1:30 would be read as a number to base 60"),
+        (("--set", "lr=1:30.5"), "1:30.5 would be read as a number to base 60"),
+        (("--set", "image.padding=010"), "010 would be read to base 8; write it without leading zeros"),
+        (("--set", "milestones=[1, 010]"), "010 would be read to base 8"),
+        (("--set", "image.padding=2020-01-01"), "2020-01-01 would be read as a date"),
     ],
 )
 def test_what_cannot_be_read_is_one_error_that_names_the_option(words: tuple[str, ...], message: str) -> None:
@@ -96,6 +101,9 @@ def test_values_are_yaml_and_numbers_may_be_written_as_people_do() -> None:
         "lr": 0.01,
         "nesterov": True,
         "init": "random",
+    }
+    assert parse_changes(["a=0", "b=-0.5", "c=007x", "d=1_000", "e='1:30'"]) == {
+        **{"a": 0, "b": -0.5, "c": "007x", "d": 1000, "e": "1:30"},
     }
     assert parse_changes(None) == {}
     assert parse_seeds(None) is None

@@ -173,7 +173,7 @@ def test_one_label_twice_is_refused_and_labels_tell_forms_of_a_method_apart(
         ("word", "expected a mapping of fields, found str"),
         ("a: [1, 2\nb: 3", "not valid YAML"),
         ("a: {b: 1}}", "not valid YAML"),
-        ("paper: 2020-01-01", "no plain data"),
+        ("paper: 2020-01-01", "would be read as a date"),
         ("pairs: &a [*a]", "contains itself"),
     ],
 )

@@ -1,0 +1,65 @@
+"""What a message about a recipe advises makes it fit, for students' and for teachers' recipes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdbench.errors import SpecError
+from kdbench.launch.planning import FinalPlan, make_plans
+from kdbench.spec.recipe import ScaledCrop
+from kdbench.spec.request import RunRequest, parse_changes, parse_methods
+from kdbench.spec.table import load_table
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    """Two images a split of two classes, 64x80 and 96x64 pixels."""
+    path = tmp_path / "mine"
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (path / kind / split).mkdir(parents=True)
+        for name, (height, width) in (("a", (64, 80)), ("b", (96, 64))):
+            mask = (np.arange(height * width).reshape(height, width) % 2).astype(np.uint8)
+            Image.fromarray(mask).save(path / "masks" / split / f"{name}.png")
+            Image.fromarray(100 * mask).save(path / "images" / split / f"{name}.png")
+    (path / "classes.txt").write_text("one\ntwo\n")
+    return path
+
+
+def planned(masks: Path, results: Path, changes: dict[str, Any]) -> FinalPlan | str:
+    """The plan with these changes of recipes, or why there is none."""
+    request = RunRequest(
+        data=masks,
+        scale="mini",
+        seeds=(0,),
+        methods=parse_methods("kd"),
+        devices=("cpu",),
+        results=results,
+        changes=changes,
+    )
+    try:
+        (plan,) = make_plans([load_table("cirkd/camvid")], request, lambda _: None)
+    except SpecError as error:
+        return str(error)
+    return plan
+
+
+def test_what_is_advised_about_recipes_makes_them_fit(masks: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {}
+    owners = set()
+    while isinstance(found := planned(masks, tmp_path / "runs", changes), str):
+        advised = parse_changes(re.findall(r"--set (\S+=\S+)", found))
+        assert any(changes.get(name) != value for name, value in advised.items()), found
+        owners |= {name.startswith("teacher.") for name in advised}
+        changes |= advised
+    recipes = {run.recipe.name: run.recipe for run in found.plan.runs}
+    assert owners == {True, False} and len(recipes) == 2
+    for recipe in recipes.values():
+        assert isinstance(recipe.image, ScaledCrop) and recipe.batch_size == 2
+        assert (recipe.image.height, recipe.image.width) == (64, 64)
