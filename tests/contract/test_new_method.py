@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdbench import methods
 from kdbench.contract.new_method import TASKS
+from kdbench.datasets.digits import write_coco
 from kdbench.methods import _outside
 from kdbench.spec.table import load_table
+from tests.helpers import masks
 from tests.helpers.command import jobs_environment
 from tests.helpers.command import kdbench as command
 from tests.test_cli import SHORT
@@ -72,14 +75,37 @@ def test_its_test_passes_and_fails_with_the_reason(tmp_path: Path) -> None:
     assert failed.returncode == 1 and "option gamma is not described in the docstring of FirstTwo" in failed.stdout
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_what_it_writes_trains(task: str, tmp_path: Path, embedded_data: Path) -> None:
+def write_arrays(path: Path) -> None:
+    """An .npz of small images of four classes."""
+    rng = np.random.default_rng(0)
+    images = {f"x_{split}": rng.integers(0, 256, (24, 16, 16, 3), np.uint8) for split in ("train", "test")}
+    np.savez(path.with_suffix(".npz"), **images, **{f"y_{split}": np.arange(24) % 4 for split in ("train", "test")})  # type: ignore[arg-type]
+
+
+def write_boxes(path: Path) -> None:
+    path.mkdir()
+    write_coco(path, train=8, val=4, size=96)
+
+
+def write_masks(path: Path) -> None:
+    masks.write(path, [masks.picture(64, 128, seed) for seed in range(8)], [masks.picture(64, 128, 9)])
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "write"),
+    [
+        ("classification", "own.npz", write_arrays),
+        ("detection", "own", write_boxes),
+        ("segmentation", "own", write_masks),
+    ],
+)
+def test_what_it_writes_trains(task: str, data: str, write: Callable[[Path], None], tmp_path: Path) -> None:
     new(tmp_path, "method", "first_three", "--task", task)
+    write(tmp_path / "own")
     table, *_ = TASKS[task]
     pair = load_table(table).pairs[0]
-    environment = {"KDBENCH_DATA": str(embedded_data)} | jobs_environment()
-    words = ["run", table, *SHORT, "--seeds", "1", "--pairs", f"{pair.teacher}->{pair.student}"]
-    done = command(*words, "--methods", "./first_three.py", folder=tmp_path, environment=environment)
+    words = ["run", table, "--data", data, *SHORT, "--seeds", "1", "--pairs", f"{pair.teacher}->{pair.student}"]
+    done = command(*words, "--methods", "./first_three.py", folder=tmp_path, environment=jobs_environment())
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(path.read_text()) for path in tmp_path.glob("results/runs/*/row.json")]
     assert "first_three" in {row["run"]["method"] for row in rows}
