@@ -25,11 +25,13 @@ class Resolved:
         names: a name for each image; that of a missing file is as given.
         replaced: (given, existing) names that differ.
         missing: given names without a file.
+        repeated: positions of the first two names of one file; None where every name has a file of its own.
     """
 
     names: tuple[str, ...]
     replaced: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
+    repeated: tuple[int, int] | None = None
 
 
 def resolve(names: Sequence[str], present: Iterable[str]) -> Resolved:
@@ -44,7 +46,7 @@ def resolve(names: Sequence[str], present: Iterable[str]) -> Resolved:
     """
     existing = set(present)
     if all(name in existing for name in names):
-        return Resolved(tuple(names), (), ())
+        return Resolved(tuple(names), (), (), _repeated(names))
     endings = _endings(existing)
     found = [name if name in existing else _only(name, endings) for name in names]
     counts: dict[str, int] = {}
@@ -61,7 +63,23 @@ def resolve(names: Sequence[str], present: Iterable[str]) -> Resolved:
         names=tuple(name if each is None else each for name, each in pairs),
         replaced=tuple((name, each) for name, each in pairs if each is not None and each != name),
         missing=tuple(name for name, each in pairs if each is None),
+        # Of a file in a folder that only one of the names has, it is not known that both mean it.
+        repeated=_repeated(
+            [
+                each if each is not None and _key(unquote(name)) == _key(each) else f"{i}\0"
+                for i, (name, each) in enumerate(zip(names, found, strict=True))
+            ]
+        ),
     )
+
+
+def _repeated(files: Sequence[str]) -> tuple[int, int] | None:
+    """Positions of the first file that occurs twice."""
+    first: dict[str, int] = {}
+    for i, file in enumerate(files):
+        if (known := first.setdefault(file, i)) != i:
+            return known, i
+    return None
 
 
 def nearest(name: str, present: Iterable[str]) -> str | None:

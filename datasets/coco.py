@@ -331,6 +331,8 @@ def _open_split(split: str, annotation_file: Path, image_folder: Path) -> CocoSp
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); allow reading it") from error
     resolved = _file_names.resolve(annotations.file_names, present)
+    if resolved.repeated:
+        raise DataError(_same_file(annotations, *resolved.repeated))
     if resolved.missing:
         raise DataError(_missing_images(annotations, image_folder, resolved.missing, present))
     return CocoSplit(split, replace(annotations, file_names=resolved.names), image_folder, resolved.replaced)
@@ -346,6 +348,16 @@ def _missing_images(annotations: Annotations, folder: Path, missing: tuple[str, 
         f"{folder / missing[0]}: missing, one of {len(missing)} of {counted(len(annotations.file_names), 'image')} "
         f"that {annotations.file.name} lists{hint}; put them there, correct their file_name, or remove them from the "
         "annotation file"
+    )
+
+
+def _same_file(annotations: Annotations, i: int, j: int) -> str:
+    """The message for two images of one file, of which each would have a part of its boxes."""
+    one, other = annotations.image_ids[i], annotations.image_ids[j]
+    names = dict.fromkeys((annotations.file_names[i], annotations.file_names[j]))
+    return (
+        f"{annotations.file}: images {one} and {other} are the same file ({' and '.join(map(repr, names))}); give "
+        "their annotations to one of them and remove the other"
     )
 
 

@@ -17,7 +17,7 @@ from ..grid.pairs import select_pairs
 from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_request
 from ..records.checkpoint import sha256
-from ..records.store import Store
+from ..records.store import Store, check_folder
 from ..spec.recipe import load_recipe
 from ..spec.request import RunRequest
 from ..spec.run import Data
@@ -70,6 +70,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
             work.
     """
     check_trackers(request.trackers, request.log_dir)
+    check_folder(request.results)
     devices = usable(request.devices, log)
     register(request.choices)
     tables = choose(_with_pairs(tables, request, log), request.choices)

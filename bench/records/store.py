@@ -9,12 +9,13 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..errors import StoreError
 from .atomic import write_atomically
 from .row import Row
 from .row_file import InvalidRow, RowReader, encode, read_row
 
 __all__ = [
-    "InvalidRow", "Store", "Version", "read_all", "read_row", "read_rows", "row_files", "run_of", "share_equal_parts",
+    "InvalidRow", "Store", "Version", "check_folder", "read_all", "read_row", "read_rows", "row_files", "run_of", "share_equal_parts",
     "write_atomically",
 ]  # fmt: skip
 
@@ -102,7 +103,12 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def row_files(root: Path) -> list[Path]:
-    """All files below a folder that should be rows, sorted: of runs, of one baseline, of several."""
+    """All files below a folder that should be rows, sorted: of runs, of one baseline, of several.
+
+    Raises:
+        StoreError: it is no folder.
+    """
+    check_folder(root)
     if not root.is_dir():
         return []
     files: list[Path] = []
@@ -123,6 +129,16 @@ def row_files(root: Path) -> list[Path]:
         if "rows" in inside:
             files += sorted((folder / "rows").glob("*.json"))
     return files
+
+
+def check_folder(root: Path) -> None:
+    """Refuse what cannot become or be a folder of runs.
+
+    Raises:
+        StoreError: it is a file, or a link to nothing.
+    """
+    if os.path.lexists(root) and not root.is_dir():
+        raise StoreError(f"{root}: is no folder of runs but a file, or a broken link; give the folder")
 
 
 def run_of(path: Path) -> str | None:

@@ -53,6 +53,13 @@ def test_annotation_of_an_unlisted_image(maker: Maker) -> None:
     holds(error_of(maker), maker.file("train"), "annotation 103", "image 99", "add the image or remove")
 
 
+@pytest.mark.parametrize("name", ["11.jpg", "./11.jpg", "11.JPG", ".\\11.jpg", "%31%31.jpg"])
+def test_two_images_of_one_file(maker: Maker, name: str) -> None:
+    maker.train["images"][1]["file_name"] = name
+    names = "'11.jpg'" if name == "11.jpg" else f"'11.jpg' and {name!r}"
+    holds(error_of(maker), maker.file("train"), f"images 11 and 12 are the same file ({names})", "remove the other")
+
+
 @pytest.mark.parametrize(("key", "kind", "repeated"), [("images", "image", 11), ("annotations", "annotation", 101)])
 def test_repeated_ids(maker: Maker, key: str, kind: str, repeated: int) -> None:
     maker.train[key].append(maker.train[key][0])

@@ -14,7 +14,7 @@ import pytest
 
 from kdbench import networks
 from kdbench.datasets import DataError
-from kdbench.errors import CheckpointError, SpecError
+from kdbench.errors import CheckpointError, SpecError, StoreError
 from kdbench.launch import devices, memory, planning
 from kdbench.launch.explain import explain
 from kdbench.launch.planning import FinalPlan, make_plans
@@ -173,6 +173,12 @@ def test_a_variant_that_cannot_be_made_is_refused_before_any_work(
 def test_a_variant_with_fewer_images_than_a_batch_is_refused_before_any_work(plans: Plans) -> None:
     with pytest.raises(SpecError, match=r"batch_size 16 is above the 12 training images .*lower it with --set"):
         plans(table_of(mini_data={"fraction": 0.25}), changes={"batch_size": 16, "teacher.batch_size": 8})
+
+
+def test_results_that_are_no_folder_are_refused_before_any_work(plans: Plans, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file: is no folder of runs"):
+        plans(table_of(), results=tmp_path / "file")
 
 
 def test_a_recipe_that_does_not_fit_the_data_is_refused_before_any_work(plans: Plans) -> None:

@@ -264,3 +264,12 @@ def test_temporaries_of_a_killed_write_are_neither_rows_nor_invalid(store: Store
     path = store.write(row)
     path.with_name(".row.json.abc123").write_text("{")
     assert read_rows([store.root]) == ([row], [])
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_folder_of_runs_is_refused(make: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / "runs"
+    assert read_rows([path]) == ([], [])
+    make(path)
+    with pytest.raises(StoreError, match=f"^{path}: is no folder of runs"):
+        read_rows([path])
