@@ -59,6 +59,7 @@ endif
 
 reproduce-coco: $(READY) ## train and evaluate the COCO tables, on embedded data a part of them, then print them
 	$(call reproduce,akd/coco dist/coco)
+	@$(if $(COCO_METHODS),echo "This is a part of the tables; make reproduce-coco-all runs every row.")
 
 reproduce-coco-all: $(READY) ## every cell of the COCO tables, on embedded data too
 	$(call reproduce,akd/coco dist/coco)
