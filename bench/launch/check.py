@@ -12,6 +12,7 @@ from .. import networks, tasks
 from ..errors import USER_ERRORS
 from ..grid.validate import validate
 from ..records.store import read_rows
+from ..records.students import unusable_students
 from ..records.weights import COMMITTED, read_weights, weights_folder
 from ..report.coverage import coverage, unused
 from ..report.evidence import Subject
@@ -47,8 +48,14 @@ def problems(
     yield from networks.reports()
     for task, name, path in _sets(data_root, data):
         yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, options))  # type: ignore[misc]
+    yield from row_problems(results)
+
+
+def row_problems(results: list[Path]) -> Iterator[tuple[str, bool]]:
+    """A line about the rows of these folders, and about each that is not valid or has no student any more."""
     rows, invalid = read_rows(results)
     yield f"results: {counted(len(rows), 'row')}", False
+    yield from ((text, True) for root in results for text in unusable_students(root, rows))
     weights, invalid_weights = read_weights([*map(weights_folder, results), COMMITTED])
     yield f"weights: {counted(len(weights), 'row')}", False
     for invalid_row in (*invalid, *invalid_weights):

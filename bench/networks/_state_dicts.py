@@ -281,7 +281,9 @@ def _chosen(fits: list[tuple[Variant, Fit]], source: Path) -> tuple[Fit, tuple[s
             "of its own"
         )
     others = [variant.words for variant, each in fits if each is not kept[0][1]]
-    notice = f"weights under {kept[0][0].words}; those under {', '.join(others)} are left out"
+    said = any(notice.startswith("weights under") for notice in kept[0][1].notices)
+    taken = "" if said else f"weights under {kept[0][0].words}; "
+    notice = f"{taken}those under {', '.join(others)} are left out"
     return kept[0][1], (notice,) if others else ()
 
 

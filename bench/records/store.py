@@ -15,8 +15,8 @@ from .row import Row
 from .row_file import InvalidRow, RowReader, encode, read_row
 
 __all__ = [
-    "InvalidRow", "Store", "Version", "check_folder", "read_all", "read_row", "read_rows", "row_files", "run_of", "share_equal_parts",
-    "write_atomically",
+    "InvalidRow", "Store", "Version", "check_folder", "read_all", "read_row", "read_rows", "row_files", "run_of",
+    "share_equal_parts", "write_atomically",
 ]  # fmt: skip
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")

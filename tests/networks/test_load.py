@@ -130,7 +130,7 @@ def test_checkpoints_of_other_programs_are_loaded_whole(
     form: Callable[[State], Any], words: str, state: State, file: Path
 ) -> None:
     found, notices = loaded(file, form(state))
-    assert words in notices
+    assert words in notices and notices.count("weights under") <= 1
     assert all(torch.equal(value, state[name]) for name, value in found.items() if not name.endswith("tracked"))
 
 
