@@ -21,6 +21,10 @@ Scores = dict[str, Percent]
 """Metrics in percent, by name."""
 
 
+Value = Annotated[float, Field(ge=-1e100, le=1e100)]
+"""Beyond every float32, and small enough that sums and squares are finite."""
+
+
 class Record(BaseModel):
     """A part of a row: frozen, strict, without unknown fields."""
 
@@ -33,7 +37,7 @@ class Epoch(Record):
     epoch: int = Field(ge=0, description="Counted from 1; 0 for published weights that were not trained.")
     steps: int = Field(ge=0, description="Optimizer steps since the start of the run.")
     lr: float = Field(ge=0, description="Learning rate at the epoch's last step.")
-    losses: dict[str, float] = Field(description="Mean over the epoch's steps of every weighted loss term.")
+    losses: dict[str, Value] = Field(description="Mean over the epoch's steps of every weighted loss term.")
     metrics: Scores = Field(description="Validation metrics in percent; empty where not evaluated.")
 
 

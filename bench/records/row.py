@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from ..spec.run import Run
-from .history import Epoch, History, Percent, Record, Scores
+from .history import Epoch, History, Percent, Record, Scores, Value
 
 __all__ = ["SCHEMA", "Cost", "Environment", "Epoch", "Metrics", "Record", "Result", "Row", "Status"]
 __all__ += ["StudentRecord", "TeacherRecord"]
@@ -132,7 +132,7 @@ class Result(Record):
     empty_classes: tuple[str, ...] = Field(
         default=(), description="Classes of the data set without a training box or pixel, which were not learned."
     )
-    learned: dict[str, float] = Field(
+    learned: dict[str, Value] = Field(
         default={}, description="Learned values that the method's paper reports, such as AD's loss weights, by name."
     )
     cost: Cost | None = None

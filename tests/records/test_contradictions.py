@@ -76,6 +76,7 @@ def test_a_row_whose_fields_agree_is_read(tmp_path: Path, checksum: bool) -> Non
         ({"cost.params": 10**30}, "cost.params: "),
         ({"cost.peak_memory": 10**400}, "cost.peak_memory: "),
         ({"cost.cohort": 10**9}, "cost.cohort: "),
+        ({"learned": {"weight": 1e308}}, "learned.weight: "),
         ({"run.data.classes": 0}, "run.data.classes: "),
         ({"run.data.train_images": -5}, "run.data.train_images: "),
         ({"run.data.val_images": 2**70}, "run.data.val_images: "),
