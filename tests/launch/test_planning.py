@@ -20,6 +20,7 @@ from kdbench.launch.explain import explain
 from kdbench.launch.planning import FinalPlan, make_plans
 from kdbench.methods.base import MethodError
 from kdbench.records import checkpoint as checkpoints
+from kdbench.spec.choice import parse_methods
 from kdbench.spec.request import RunRequest, TeacherFile, parse_teachers
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
 from tests.helpers.command import jobs_environment
@@ -89,7 +90,7 @@ def plans(request_: RunRequest, logged: Log, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_array_file_picks_the_tables_of_small_images_and_says_which_it_left(plans: Plans, logged: Log) -> None:
     tables = [load_table(name) for name in ("akd/coco", "crd/cifar100", "torchdistill/imagenet")]
-    (found,) = plans(*tables, scale=None, changes=SMALL, methods=("kd",))
+    (found,) = plans(*tables, scale=None, changes=SMALL, methods=parse_methods("kd"))
     assert {run.task for run in found.plan.runs} == {"classification"}
     assert {run.recipe.name for run in found.plan.runs} == {"cifar_240"}
     assert {run.data.name for run in found.plan.runs} == {"mine"}
@@ -250,7 +251,7 @@ def test_jobs_side_by_side_share_the_memory_of_a_device(plans: Plans) -> None:
 
 
 def test_a_plan_says_why_a_run_is_alone(plans: Plans, logged: Log) -> None:
-    plans(table_of(MethodEntry(method="kd")), seeds=(0, 1), methods=("none",), scale="mini")
+    plans(table_of(MethodEntry(method="kd")), seeds=(0, 1), methods=parse_methods("none"), scale="mini")
     assert [line.partition("alone: ")[2] for line in logged if "alone" in line] == ["no other run has its seed"] * 2
     logged.clear()
     plans(table_of(MethodEntry(method="kd")), cohort=1)

@@ -289,7 +289,7 @@ def test_a_missing_file_is_named_with_its_place_and_source(weights: Path) -> Non
 def test_a_damaged_file_and_another_network_s_are_refused(weights: Path) -> None:
     path = weights / "tf_efficientnet_b0.aa_in1k.safetensors"
     path.write_bytes(b"\x08\x00\x00")
-    with pytest.raises(CheckpointError, match=r"aa_in1k\.safetensors is damaged, truncated or no checkpoint"):
+    with pytest.raises(CheckpointError, match=r"aa_in1k\.safetensors is a damaged or truncated safetensors file"):
         networks.build("efficientnet_b0", 1000, "published")
     save_file({"conv1.weight": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match=r"aa_in1k\.safetensors is another network's"):

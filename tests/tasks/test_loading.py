@@ -80,7 +80,7 @@ def test_an_error_of_a_sample_is_told_as_it_is(workers: int) -> None:
 
 
 def test_loader_processes_that_die_name_the_remedy() -> None:
-    with pytest.raises(LoaderError, match="loader processes failed") as failed:
+    with pytest.raises(LoaderError, match="loader process(es)? failed") as failed:
         list(load(Samples(death), GROUPS, 1))
     status, reason = status_of(failed.value)
     assert status == "failed" and "--workers 0" in reason and "--shm-size" in reason
