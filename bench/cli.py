@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Tables = Annotated[list[str] | None, typer.Argument(help="Tables such as akd/coco; all when none is named.")]
+Tables = Annotated[list[str] | None, typer.Argument(help="Such as akd/coco. Without: all; of `table`, an overview.")]
 ScaleOption = Annotated[str | None, option_of("scale")]
 DataOption = Annotated[Path | None, option_of("data")]
 IgnoreOption = Annotated[int | None, option_of("ignore_index")]

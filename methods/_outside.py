@@ -99,7 +99,7 @@ def _module(path: Path) -> ModuleType:
     sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no method
         del sys.modules[spec.name]
         where = _line(error, path)
         raise MethodError(f"{path}{where}: cannot be imported: {type(error).__name__}: {error}") from error
@@ -108,7 +108,7 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """`:12`, the last line of the file that was running when an error was raised; empty where none was."""
     if isinstance(error, SyntaxError):
         return f":{error.lineno}"

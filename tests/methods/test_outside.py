@@ -76,6 +76,7 @@ def test_its_code_holds_the_shipped_method_that_it_builds_on(tmp_path: Path) -> 
         ("broken", "def f(:\n", "broken.py:1: cannot be imported: SyntaxError"),
         ("raises", "x = 1\ny = x / 0\n", "raises.py:2: cannot be imported: ZeroDivisionError"),
         ("imports", "import not_installed_anywhere\n", "imports.py:1: cannot be imported: ModuleNotFoundError"),
+        ("ends", "raise SystemExit(0)\n", "ends.py:1: cannot be imported: SystemExit"),
         ("empty", "x = 1\n", "defines no subclass of kdbench.methods.base.Method with name = 'empty'"),
         ("other", METHOD.format(name="another"), "Mine has name = 'another'"),
     ],
