@@ -98,7 +98,7 @@ TABLES: dict[str, tuple[str | bytes, str]] = {
     "digits": (f"seeds: [{DIGITS}]", "no plain data"),
     "circle": ("pairs: &a [*a]", "contains itself"),
     "object": ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
-    "date": (with_values() + "title2: 2020-01-01", "no plain data"),
+    "date": (with_values() + "title2: 2020-01-01", "would be read as a date"),
     "unknown key": (with_values(metod="x"), "metod"),
     "type": (with_values(seeds="0"), "seeds"),
     "task": (with_values(task="clasification"), "classification"),

@@ -218,7 +218,7 @@ def test_a_batch_larger_than_the_set_is_refused(data: MaskSet) -> None:
     [
         (17, 24, "001.png", "--set image.height=16 --set image.width=24"),
         (16, 25, "001.png", "--set image.height=16 --set image.width=24"),
-        (99, 20, "000.png", "--set image.height=20 --set image.width=20"),
+        (99, 20, "000.png", "--set image.height=16 --set image.width=20"),
     ],
 )
 def test_a_crop_larger_than_an_image_is_refused_with_file_sizes_and_fields(
