@@ -16,10 +16,11 @@ from .. import tasks
 from ..records.row import Row
 from ..records.store import InvalidRow
 from ..report import values
-from ..report.comparability import flatten, format_value
+from ..report.comparability import format_value
 from ..report.summary import invalid_row_lines
 from ..report.table_view import Footnotes
 from ..report.terminal import default_console, list_item
+from ..spec.schema import flattened
 from ..text import counted
 from .compare import CellChange, budget
 from .loss_drift import CHANGED
@@ -104,7 +105,7 @@ def labels(cells: Iterable[CellChange]) -> dict[str, str]:
 
 def _distinct_labels(cells: Sequence[CellChange]) -> Iterator[tuple[CellChange, str]]:
     hidden: Any = {"seed": True, "recipe": {"name", "source"}, "teacher": {"recipe": {"name", "source"}}}
-    records = [flatten(cell.run.model_dump(mode="json", exclude=hidden)) for cell in cells]
+    records = [flattened(cell.run.model_dump(mode="json", exclude=hidden)) for cell in cells]
     names = dict.fromkeys(name for record in records for name in record)
     differ = [name for name in names if len({repr(record.get(name)) for record in records}) > 1]
     for cell, record in zip(cells, records, strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 from ..grid.cells import CellSpec
 from ..records.row import Row
 from ..spec.recipe import Recipe
+from ..spec.schema import flattened
 from ..spec.table import Table
 from ..text import counted, one_line
 from .verdicts import noise_budget, teacher_differs
@@ -66,7 +67,7 @@ def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
 
 def _fields(recipe: Recipe) -> dict[str, Any]:
     """All fields of a recipe, those included that are not written where they are the default."""
-    return flatten({**dict(recipe), "image": recipe.image.model_dump()})
+    return flattened({**dict(recipe), "image": recipe.image.model_dump()})
 
 
 def data_differences(row: Row, table: Table) -> list[str]:
@@ -84,17 +85,9 @@ def data_differences(row: Row, table: Table) -> list[str]:
 
 def field_differences(actual: dict[str, Any], expected: dict[str, Any]) -> list[str]:
     """Every field in which two records differ, those of inner records as `outer.inner`: `epochs 1, not 24`."""
-    left, right = flatten(actual), flatten(expected)
+    left, right = flattened(actual), flattened(expected)
     names = [name for name in left | right if left.get(name) != right.get(name)]
     return [f"{name} {format_value(left.get(name))}, not {format_value(right.get(name))}" for name in names]
-
-
-def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A record with the fields of inner records as `outer.inner`."""
-    fields: dict[str, Any] = {}
-    for name, value in record.items():
-        fields |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return fields
 
 
 def format_value(value: Any) -> str:

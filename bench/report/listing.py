@@ -12,6 +12,7 @@ from kdbench import datasets, methods
 from .. import networks, tasks
 from ..errors import SpecError, unknown
 from ..spec.recipe import load_recipe, recipe_names
+from ..spec.schema import flattened
 from ..spec.table import load_table, table_names
 
 Lines = Iterator[str]
@@ -78,16 +79,8 @@ def _method(name: str, width: int) -> Lines:
             yield f"  {line}".rstrip()
         yield from textwrap.wrap(f"source: {cls.citation}", width, initial_indent="  ", subsequent_indent="    ")
     yield "options and their defaults:"
-    flat = list(_flat(options))
-    yield from _columns([(option, str(value)) for option, value in flat], width, indent=2) if flat else ["  none"]
-
-
-def _flat(options: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in options.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
+    shown = [(option, str(value)) for option, value in flattened(options).items()]
+    yield from _columns(shown, width, indent=2) if shown else ["  none"]
 
 
 def _networks(width: int) -> Lines:

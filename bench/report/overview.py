@@ -52,7 +52,7 @@ class Summary:
 
     @property
     def runnable(self) -> int:
-        """Numbers that a run of some table stands for."""
+        """Numbers that have a run in some table."""
         return sum(entry.cell is not None and not entry.cell.spec.skip for entry in self.entries)
 
     @property

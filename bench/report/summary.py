@@ -169,7 +169,7 @@ def _clear_gains(cells: Sequence[Cell]) -> list[str]:
 
 
 def _proxies(blocks: Sequence[Block]) -> list[str]:
-    """Which of the paper's pairs the small networks stand for."""
+    """Which of the paper's pairs the small networks are proxies for."""
     return [
         f"{block.title} is a proxy for {', '.join(block.paper_pairs)}."
         for block in blocks

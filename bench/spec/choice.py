@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import SpecError
 from ..text import shortened
 from . import yaml_reader
+from .schema import flattened
 
 MAX_VARIANTS = 1000
 """Most variants of methods in one request."""
@@ -34,7 +35,7 @@ class MethodChoice:
     @property
     def suffix(self) -> str:
         """What tells it from other variants of the method: `:tau=1:weight=2`; empty without options."""
-        return "".join(f":{name}={_text(value)}" for name, value in _flat(self.options))
+        return "".join(f":{name}={_text(value)}" for name, value in flattened(self.options).items())
 
 
 def parse_methods(given: str | Iterable[str | Path | MethodChoice] | None) -> tuple[MethodChoice, ...]:
@@ -126,14 +127,6 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[name] = value
     return nested
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _text(value: Any) -> str:

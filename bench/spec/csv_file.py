@@ -46,14 +46,22 @@ def read(
     return [line for _, line in lines]
 
 
-def _lines(path: Path, model: type[Line], numbers: Collection[str]) -> Iterator[tuple[int, Line]]:
+def read_text(path: Path) -> str:
+    """A file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        SpecError: it cannot be read, or is no text; the message names the file.
+    """
     try:
-        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
+        return read_bytes(path, MAX_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+
+
+def _lines(path: Path, model: type[Line], numbers: Collection[str]) -> Iterator[tuple[int, Line]]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         if reader.fieldnames is None or list(reader.fieldnames) != list(model.model_fields):
             raise SpecError(f"{path}:1: the columns must be {','.join(model.model_fields)}")

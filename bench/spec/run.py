@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Self
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from .recipe import LARGEST, Count, Recipe
 from .scale import Scale
-from .schema import Spec, canonical_json, digest
+from .schema import Spec, canonical_json, digest, flattened
 
 
 class Data(Spec):
@@ -97,20 +97,12 @@ def variants(runs: Iterable[Run]) -> dict[str, str]:
         alike.setdefault(canonical_json(run.options), []).append(run)
     names: dict[str, str] = {}
     for alike in groups.values():
-        options = [dict(_flat(same[0].options)) for same in alike.values()]
+        options = [flattened(same[0].options) for same in alike.values()]
         differing = [name for name in options[0] if len({canonical_json(each.get(name)) for each in options}) > 1]
         for same, values in zip(alike.values(), options, strict=True):
             suffix = "".join(f":{name}={values.get(name)}" for name in differing)
             names |= {run.id: suffix for run in same}
     return names
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def current_version(recipe: Recipe) -> int:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +51,14 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     both = {key: (below[key], above[key]) for key in below.keys() & above.keys()}
     inner = {k: merged(b, a) for k, (b, a) in both.items() if isinstance(b, dict) and isinstance(a, dict)}
     return below | above | inner
+
+
+def flattened(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A record with the fields of inner records as `outer.inner`."""
+    fields: dict[str, Any] = {}
+    for name, value in record.items():
+        fields |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return fields
 
 
 def digest(value: Any) -> str:

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from kdbench.datasets._files import read_bytes
-
 from ..errors import SpecError
 from ..text import shortened
+from . import csv_file
 from .normalisation import Normalisation, parse_normalisation
 from .reported import Percent
-from .schema import MAX_BYTES, Spec
+from .schema import Spec
 
 Text = Annotated[str, Field(max_length=2000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -146,13 +145,7 @@ def licence_in(source: str) -> str:
 
 def _lines(path: Path, metrics: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """The cells of each line by column."""
-    try:
-        text = read_bytes(path, MAX_BYTES).decode("utf-8-sig")
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: is not a text file in UTF-8: {error.reason} at byte {error.start}") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(csv_file.read_text(path), newline=""), strict=True)
     try:
         columns = _columns(path, [column.strip() for column in next(reader, [])], metrics)
         for cells in reader:

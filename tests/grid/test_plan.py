@@ -35,7 +35,7 @@ def table_of(*pairs: Pair, **changes: Any) -> Table:
 
 
 def pair_of(teacher: str, student: str, *entries: str | MethodEntry, **more: Any) -> Pair:
-    """A pair of small networks that stand for themselves at both scales."""
+    """A pair of small networks that run under their own names at both scales."""
     shown = tuple(entry if isinstance(entry, MethodEntry) else MethodEntry(method=entry) for entry in entries)
     return Pair(
         teacher=teacher, student=student, mini=Networks(teacher=teacher, student=student), methods=shown, **more
