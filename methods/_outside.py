@@ -44,7 +44,7 @@ def register(path: Path, taken: tuple[str, ...]) -> str:
         raise MethodError(f"{path}: there is a method {name} already; rename the file and the `name` of its class")
     if name in _files:
         raise MethodError(f"{path}: {_files[name]} has a method {name} already; rename one of them")
-    _class_in(_module(path), name, str(path))
+    _class_in(import_file(path), name, str(path))
     _files[name] = path
     return name
 
@@ -72,7 +72,7 @@ def load(name: str) -> type[Method]:
     from .base import Method
 
     if name in _files:
-        return _class_in(_module(_files[name]), name, str(_files[name]))
+        return _class_in(import_file(_files[name]), name, str(_files[name]))
     point = _declared_by_packages()[name]
     try:
         value = point.load()
@@ -89,17 +89,21 @@ def _declared_by_packages() -> dict[str, EntryPoint]:
 
 
 @cache
-def _module(path: Path) -> ModuleType:
-    """The file as a module of its own; other modules beside it are imported by their plain names."""
-    spec = importlib.util.spec_from_file_location(f"kdbench_user_methods.{path.stem}", path)
+def import_file(path: Path, namespace: str = "kdbench_user_methods") -> ModuleType:
+    """A user's file as a module of its own; other modules beside it are imported by their plain names.
+
+    Raises:
+        MethodError: it cannot be imported; names its line.
+    """
+    spec = importlib.util.spec_from_file_location(f"{namespace}.{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise MethodError(f"{path}: is no Python file; a method is a file that ends in .py")
+        raise MethodError(f"{path}: is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # a script that ends itself is no method
+    except (Exception, SystemExit) as error:  # a script may end itself
         del sys.modules[spec.name]
         where = _line(error, path)
         raise MethodError(f"{path}{where}: cannot be imported: {type(error).__name__}: {error}") from error

@@ -1,18 +1,23 @@
 """Teachers and students by name: `build(name, num_classes)` returns a `Network`, whose forward returns `Outputs`.
 
-Every module of this package without a leading underscore, except `base` and `load`, is a family: it declares a
-`Family` named `FAMILY`. To add a family, add its file; no list of families exists.
+Every module of this package without a leading underscore, except `NOT_FAMILIES`, is a family: it declares a `Family`
+named `FAMILY`. To add a family, add its file; no list of families exists. Installed packages declare families as entry
+points of the group `kdbench.networks`, and networks in users' files have names such as `net.py:build`.
 """
 
 from __future__ import annotations
 
 import pkgutil
+import re
 from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
+from . import _outside
 from ._family import Family, PublishedFile
+from ._outside import file_of, register, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +25,11 @@ if TYPE_CHECKING:
     from .base import Network
 
 __all__ = ["Family", "PublishedFile", "build", "check_init", "family", "library", "names", "published", "reports"]
-__all__ += ["task", "unavailable"]
+__all__ += ["code", "file_of", "for_images", "is_outside", "register", "resolve", "task", "unavailable"]
 
-NOT_FAMILIES = ("base", "load")
+NOT_FAMILIES = ("base", "hooked", "load")
+GROUP = "kdbench.networks"
+"""Entry points of packages: a family's name, and its `Family` as `module:FAMILY`."""
 
 
 def names() -> list[str]:
@@ -36,7 +43,8 @@ def task(name: str) -> str:
     Raises:
         SpecError: an unknown name; the nearest is suggested.
     """
-    return _family_of(name).task
+    of = _family_of(name).task
+    return of if isinstance(of, str) else of(name)
 
 
 def family(name: str) -> str:
@@ -73,6 +81,29 @@ def unavailable(name: str) -> str:
         SpecError: an unknown name; the nearest is suggested.
     """
     return _family_of(name).unavailable(name)
+
+
+def is_outside(name: str) -> bool:
+    """Whether a network is in a user's file or any network of a library, so that nothing here is made for it."""
+    return ":" in name and _family_of(name).pattern != ""
+
+
+def for_images(name: str, size: tuple[int, int]) -> str:
+    """The network that reads images of this size: another name where an architecture is built for one size.
+
+    Args:
+        name: of a network.
+        size: height and width of the images in pixels.
+
+    Raises:
+        SpecError: an unknown name, or an architecture that cannot be built for this size.
+    """
+    return _family_of(name).for_images(name, size)
+
+
+def code(name: str) -> str | None:
+    """Hash of the source of a network in a user's file; None for all others, and where the file is not known here."""
+    return _outside.code(name)
 
 
 def reports() -> list[tuple[str, bool]]:
@@ -118,9 +149,10 @@ def check_init(name: str, init: str) -> None:
 
 
 def _family_of(name: str) -> Family:
-    """The family of a network: the one whose prefix the name has, else the one that lists it."""
+    """The family of a network: the one whose pattern the name has, else the one that lists it."""
     for each in _families().values():
-        if each.prefix and name.startswith(each.prefix):
+        if each.pattern and re.match(each.pattern, name):
+            each.check(name)
             return each
     modules = [module for module, each in _families().items() if name in each.names()]
     if not modules:
@@ -138,7 +170,23 @@ def _families() -> dict[str, Family]:
 def _scan(folders: tuple[str, ...]) -> dict[str, Family]:
     """The families in the folders of this package, by module name."""
     modules = sorted(module.name for module in pkgutil.iter_modules(folders))
-    return {name: _declared(name) for name in modules if not name.startswith("_") and name not in NOT_FAMILIES}
+    here = {name: _declared(name) for name in modules if not name.startswith("_") and name not in NOT_FAMILIES}
+    return here | {point.name: _of_package(point) for point in entry_points(group=GROUP) if point.name not in here}
+
+
+def _of_package(point: EntryPoint) -> Family:
+    """The family that an installed package declares.
+
+    Raises:
+        SpecError: it cannot be imported, or is none.
+    """
+    try:
+        family = point.load()
+    except Exception as error:
+        raise SpecError(f"networks {point.name} of {point.value}: {type(error).__name__}: {error}") from error
+    if not isinstance(family, Family):
+        raise SpecError(f"{point.value} is no kdbench.networks.Family; declare one for the entry point {point.name}")
+    return family
 
 
 def _declared(module: str) -> Family:

@@ -53,6 +53,14 @@ def _always_available(_name: str) -> str:
     return ""
 
 
+def _any_size(name: str, _size: tuple[int, int]) -> str:
+    return name
+
+
+def _no_code(_name: str) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Networks that one module lists and builds.
@@ -60,14 +68,18 @@ class Family:
     The module is imported to list its names, so it imports torch and other large libraries only when it builds.
 
     Attributes:
-        task: "classification", "detection" or "segmentation".
+        task: "classification", "detection" or "segmentation"; of a family with several, name -> task.
         names: lists the networks that can be built here.
         head: name -> the kind of head that teacher and student must share: "classifier", "segmenter" or a detector's.
         build: name, number of classes K, initial weights and the network's options -> the network. The name, the
             weights and the names of the options are checked before the call.
         inits: name -> the initial weights that exist for a network.
         options: name -> the names of further arguments of `build`.
-        prefix: names that start with it belong to this family, whether it lists them or not.
+        pattern: regular expression; names that start with a match belong to this family, whether it lists them or not.
+        check: refuses a name that matches the pattern and is none of the family's, by a SpecError.
+        for_images: name, height and width in pixels -> the name of the network that reads images of this size, which
+            is another one where an architecture is built for one size.
+        code: name -> hash of the source of a network that is defined in a user's file; None for all others.
         library: whose detectors these are; teacher and student must share it, because libraries order anchors
             differently.
         unavailable: name -> what is missing on this machine to build a network; empty where nothing is.
@@ -76,13 +88,16 @@ class Family:
         report: the line that `kdbench check` prints about an optional library, and whether it is a problem.
     """
 
-    task: str
+    task: str | Callable[[str], str]
     names: Callable[[], Collection[str]]
     head: Callable[[str], str]
     build: Callable[..., Network]
     inits: Callable[[str], Collection[str]] = _random
     options: Callable[[str], Collection[str]] = _no_options
-    prefix: str = ""
+    pattern: str = ""
+    check: Callable[[str], None] = lambda _name: None
+    for_images: Callable[[str, tuple[int, int]], str] = _any_size
+    code: Callable[[str], str | None] = _no_code
     library: str = "torchvision"
     unavailable: Callable[[str], str] = _always_available
     published: Callable[[str, Path, str], PublishedFile | None] = _unknown_file

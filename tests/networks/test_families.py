@@ -42,7 +42,7 @@ FAMILY = Family(
     build=build,
     inits=lambda name: ("random", "published"),
     options=lambda name: ("width",),
-    prefix="{prefix}",
+    pattern="{pattern}",
     library="mine",
     unavailable=lambda name: "no licence" if name == "{second}" else "",
     report=lambda: ("mine: version 2", False),
@@ -59,8 +59,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def add(folder: Path, file: str = "a_family.py", prefix: str = "", second: str = "tiny_net_2") -> None:
-    (folder / file).write_text(FAMILY.replace("{prefix}", prefix).replace("{second}", second))
+def add(folder: Path, file: str = "a_family.py", pattern: str = "", second: str = "tiny_net_2") -> None:
+    (folder / file).write_text(FAMILY.replace("{pattern}", pattern).replace("{second}", second))
 
 
 def test_a_file_is_a_family_whose_networks_are_listed_checked_and_built(folder: Path) -> None:
@@ -81,8 +81,8 @@ def test_a_file_is_a_family_whose_networks_are_listed_checked_and_built(folder: 
         networks.build("tiny_nte", 5)
 
 
-def test_names_with_the_prefix_of_a_family_belong_to_it_without_being_listed(folder: Path) -> None:
-    add(folder, prefix="mine:")
+def test_names_with_the_pattern_of_a_family_belong_to_it_without_being_listed(folder: Path) -> None:
+    add(folder, pattern="mine:")
     assert networks.library("mine:anything") == "mine" and "mine:anything" not in networks.names()
     assert networks.build("mine:anything", 5).num_classes == 5
 

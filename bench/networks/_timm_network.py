@@ -1,0 +1,130 @@
+"""timm's classifiers as a `Network`, with features by timm's own feature extraction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from kdbench.methods.base import NetworkInfo, Outputs
+
+from ..errors import SpecError
+from .base import Network
+from .hooked import HookedNetwork
+
+STAGES = 4
+
+
+class TimmNetwork(Network):
+    """A classifier of timm in `model`; `features` are the stem, where it is a map, and four stages as maps.
+
+    Networks with more stages than four give the last four; those of one resolution (ViTs) four blocks at equal
+    distances, without a stem. `pooled` is the input of the classifier.
+
+    Args:
+        model: with `forward_intermediates`.
+        num_classes: K.
+        size: height and width of an image that it reads, pixels.
+
+    Raises:
+        SpecError: timm cannot extract its features.
+    """
+
+    def __init__(self, model: Any, num_classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model, self.num_classes = model, num_classes
+        parameter = next(model.parameters())
+        training = model.training
+        with torch.no_grad():
+            x = torch.zeros(1, 3, *size, device=parameter.device)
+            self.indices = _indices([value.shape for value in model.eval().forward_intermediates(x)[1]])
+            self.stem = _stem(model, self.indices)
+            outputs = self.forward(x)
+            if self.stem and outputs.features[0].ndim != 4:
+                self.stem = ""
+                outputs = self.forward(x)
+        model.train(training)
+        classifier = model.get_classifier()
+        self.info = NetworkInfo(
+            channels=tuple(feature.shape[1] for feature in outputs.features),
+            strides=tuple(round(size[0] / feature.shape[2]) for feature in outputs.features),
+            pooled_dim=outputs.pooled.shape[1] if outputs.pooled is not None else None,
+            classifier=classifier if outputs.pooled is not None else None,
+        )
+
+    def forward(self, x: Tensor, targets: Any = None) -> Outputs:
+        model = self.model
+        inputs: dict[str, Tensor] = {}
+        handles = []
+        if self.stem:
+            handles.append(
+                model.get_submodule(self.stem).register_forward_pre_hook(lambda _, args: inputs.update(stem=args[0]))
+            )
+        classifier = model.get_classifier()
+        if isinstance(classifier, torch.nn.Linear):
+            handles.append(classifier.register_forward_pre_hook(lambda _, args: inputs.update(pooled=args[0])))
+        try:
+            final, maps = model.forward_intermediates(x, indices=self.indices)
+            logits = model.forward_head(final)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if "stem" in inputs:
+            nhwc = str(getattr(model, "output_fmt", "NCHW")) == "NHWC"
+            stem = inputs["stem"]
+            maps = [stem.permute(0, 3, 1, 2) if nhwc and stem.ndim == 4 else stem, *maps]
+        pooled = inputs.get("pooled")
+        return Outputs(
+            logits=logits, features=tuple(maps), pooled=pooled if pooled is not None and pooled.ndim == 2 else None
+        )
+
+
+def config(network: str) -> Any:
+    """timm's configuration of an architecture, such as the size of its images and its classes."""
+    return timm.get_pretrained_cfg(network) or timm.get_pretrained_cfg(network.partition(".")[0])
+
+
+def make(name: str, network: str, num_classes: int, options: dict[str, Any]) -> Network:
+    """A network of timm with its initialization.
+
+    Args:
+        name: for messages.
+        network: architecture, perhaps with a tag.
+        num_classes: K.
+        options: of timm's constructor, or `layers` and `classifier` as in `HookedNetwork`.
+
+    Raises:
+        SpecError: an option that does not fit.
+    """
+    hooks = {key: options.pop(key) for key in ("layers", "classifier") if key in options}
+    try:
+        model: Any = timm.create_model(network, pretrained=False, num_classes=num_classes, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, ZeroDivisionError) as error:
+        raise SpecError(f"{name}: timm cannot build it: {type(error).__name__}: {error}") from error
+    cfg = config(network)
+    given = options.get("img_size")
+    height, width = (given, given) if isinstance(given, int) else given or cfg.input_size[1:]
+    if hooks or not hasattr(model, "forward_intermediates"):
+        return HookedNetwork(model, num_classes, size=height, **hooks)
+    return TimmNetwork(model, num_classes, (height, width))
+
+
+def _indices(shapes: list[torch.Size]) -> list[int]:
+    """Which of timm's feature maps are the four stages."""
+    count = len(shapes)
+    if count <= STAGES:
+        return list(range(count))
+    if len({tuple(shape[2:]) for shape in shapes}) == 1:
+        return [round(count * (i + 1) / STAGES) - 1 for i in range(STAGES)]
+    return list(range(count - STAGES, count))
+
+
+def _stem(model: Any, indices: list[int]) -> str:
+    """Path of the module whose input is the stem's output: the first stage; empty where timm names none."""
+    names = [info["module"] for info in getattr(model, "feature_info", []) if isinstance(info, dict)]
+    first = indices[0]
+    if first > 1 or first >= len(names) or names[first] not in dict(model.named_modules()):
+        return ""
+    return str(names[first])
