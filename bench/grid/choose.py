@@ -52,6 +52,35 @@ def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Tab
     return [_chosen(table, choices, listed) for table in tables]
 
 
+def with_kd(tables: Sequence[Table], listing: Sequence[Table]) -> list[Table]:
+    """The tables with plain `kd` in every pair that has a distilled student, where their task has it.
+
+    Args:
+        tables: with the chosen methods.
+        listing: the same before the choice: an entry of theirs is used where there is one.
+    """
+    return [_with_kd(table, before) for table, before in zip(tables, listing, strict=True)]
+
+
+def _with_kd(table: Table, before: Table) -> Table:
+    pairs = []
+    for pair, listed in zip(table.pairs, before.pairs, strict=True):
+        missing = _missing_kd(table, table.entries(pair), before.entries(listed))
+        entries = (*table.entries(pair), *missing)
+        pairs.append(pair.model_copy(update={"methods": entries}) if missing else pair)
+    return table.model_copy(update={"pairs": tuple(pairs)})
+
+
+def _missing_kd(table: Table, entries: Sequence[MethodEntry], listed: Sequence[MethodEntry]) -> list[MethodEntry]:
+    """The entry of plain `kd` that a pair lacks, if any."""
+    has = any(entry.method == "kd" and (not entry.added or entry.display_name == "kd") for entry in entries)
+    if has or all(entry.method == "none" for entry in entries):
+        return []
+    known = [entry for entry in listed if entry.method == "kd"]
+    entry = known[0] if known else _added(table, MethodChoice("kd"), None)
+    return [] if entry is None else [entry]
+
+
 def with_entries(table: Table, entries: Mapping[str, Sequence[MethodEntry]]) -> Table:
     """The table with further entries.
 

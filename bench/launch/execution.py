@@ -14,7 +14,7 @@ from ..spec.request import RESULTS
 from ..spec.table import table_names
 from ..text import counted
 from ..trackers import tracker_classes
-from .equal_cost import equal_cost_plan
+from .equal_cost import describe, equal_cost_plan
 from .planning import FinalPlan, Log
 from .schedule import Schedule, make_schedule
 
@@ -36,7 +36,7 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
     if not plan.request.equal_cost:
         return outcome
     longer = equal_cost_plan(plan.tables, outcome.rows, plan.scale, plan.data, plan.request)
-    log(f"{counted(len(longer.runs), 'run')} of none, each as long as a method takes")
+    log(f"{describe(longer.runs)}, each as long as a method takes")
     store, keep_stale = Store(plan.settings.results), plan.request.keep_stale
     schedule = make_schedule(longer, store, plan.memory, plan.slots, keep_stale=keep_stale)
     second = _execute(plan, longer, schedule, log)

@@ -11,6 +11,7 @@ from ..spec.run import Run, variants
 from ..text import counted
 from .cost import duration, operations, seconds
 from .devices import machine as machine_of
+from .equal_cost import describe, equal_cost_plan, without_cost
 from .memory import Memory, Split, bank_bytes
 from .planning import FinalPlan
 from .schedule import Schedule, ScheduledCohort
@@ -41,6 +42,8 @@ def explain(final: FinalPlan, log: Log) -> None:
     if times and (exact or None not in times):
         unfinished = [cohort.unfinished for cohort in schedule.cohorts]
         log(f"  cost: {_cost(times, unfinished, final.memory, len(final.slots))}")
+    if final.request.equal_cost:
+        log(f"  --equal-cost: {_equal_cost(final, rows)}")
     _log_milestones(final, log)
     _log_banks(final.plan, log)
     _log_skipped(final.plan, log)
@@ -135,6 +138,18 @@ def _cost(times: Sequence[float | None], left: Sequence[Sequence[Run]], memory: 
     jobs = counted(len(times), "job")
     has = counted(len(times) - len(known), f"of {jobs} has", f"of {jobs} have")
     return f"{total:.2g} floating-point operations of networks in training; {has} no finished run here to tell the time"
+
+
+def _equal_cost(final: FinalPlan, rows: Sequence[Row]) -> str:
+    """The runs that are added for the costs that finished rows tell, and the methods that may add more."""
+    given = final.tables, rows, final.scale, final.data
+    runs = equal_cost_plan(*given, final.request).runs
+    more = without_cost(*given, final.plan)
+    known = f"then {describe(runs)}, each as long as a method takes" if runs or not more else ""
+    names = ", ".join(more) if len(more) <= 8 else counted(len(more), "method")
+    trained = "none and kd" if any(run.method == "kd" for run in final.plan.runs) else "none (no kd runs here)"
+    later = f"{trained} as long as {names}, once their costs are measured" if more else ""
+    return "; ".join(filter(None, [known, later]))
 
 
 def _log_milestones(final: FinalPlan, log: Log) -> None:

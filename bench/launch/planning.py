@@ -12,7 +12,7 @@ from kdbench import datasets
 
 from .. import tasks
 from ..errors import SpecError
-from ..grid.choose import choose, register
+from ..grid.choose import choose, register, with_kd
 from ..grid.pairs import select_pairs
 from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_request
@@ -73,7 +73,10 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     check_folder(request.results)
     devices = usable(request.devices, log)
     register(request.choices)
-    tables = choose(_with_pairs(tables, request, log), request.choices)
+    paired = _with_pairs(tables, request, log)
+    tables = choose(paired, request.choices)
+    if request.equal_cost:
+        tables = with_kd(tables, paired)
     if request.data is not None:
         tables = _tables_for(tables, request.data, request.scale or "full", log)
     groups: dict[tuple[str, str], list[Table]] = {}

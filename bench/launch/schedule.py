@@ -77,7 +77,8 @@ def make_schedule(
     for row in stale:
         del finished[row.run.id]
     retrained = {row.run.id for row in stale}
-    of_old_teachers = () if keep_stale else tuple(_of_old_teachers(finished, retrained))
+    weights = _teacher_weights(plan, finished, store)
+    of_old_teachers = () if keep_stale else tuple(_of_old_teachers(finished, retrained, weights))
     for row in of_old_teachers:
         del finished[row.run.id]
     threads = threads_of(plan, slots)
@@ -92,9 +93,18 @@ def make_schedule(
     return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished, stale, damaged, of_old_teachers)
 
 
-def _of_old_teachers(finished: Mapping[str, Row], retrained: Collection[str]) -> Iterator[Row]:
+def _teacher_weights(plan: Plan, finished: Mapping[str, Row], store: Store) -> dict[str, str]:
+    """The sha256 of what was trained, by run; also of teachers that are not in the plan, for they are finished."""
+    planned = {run.id for run in plan.runs}
+    others = {run.teacher.id for run in plan.runs if run.teacher and not run.teacher_file} - planned
+    rows = (store.read(teacher) for teacher in others)
+    return trained_weights([*finished.values(), *(row for row in rows if isinstance(row, Row))])
+
+
+def _of_old_teachers(
+    finished: Mapping[str, Row], retrained: Collection[str], weights: Mapping[str, str]
+) -> Iterator[Row]:
     """The rows whose teacher was trained again since, or is in this plan."""
-    weights = trained_weights(finished.values())
     for row in finished.values():
         again = row.teacher and row.run.teacher and not row.run.teacher_file and row.run.teacher.id in retrained
         if again or has_old_teacher(row, weights):

@@ -17,20 +17,17 @@ from .. import tasks
 from ..grid.cells import CellSpec, canonical, expand
 from ..records.row import Row
 from ..records.stale import is_stale
-from ..spec.recipe import stretched
-from ..spec.reported import Reported, find, load_reported, student_alone
+from ..spec.reported import Reported, load_reported
 from ..spec.reruns import tuning
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Selection, Table
 from ..text import one_line
 from .comparability import data_differences, incompatibilities, recipe_differences
 from .evidence import NOTHING, Claim, Evidence, Kind, Published, Subject, gather
-from .gains import CellCost, cost, equal_cost_factor, gain
-from .matching import RowIndex, other_recipes, references
+from .gains import CellCost, cost, equal_cost_factor, equal_cost_recipe, gain, is_longer
+from .matching import RowIndex, longer_recipes, other_recipes, references
+from .reported_numbers import ReportedTables, number, teacher_number
 from .verdicts import MINI, Sample, Verdict, make_verdict, noise_budget
-
-ReportedTables = Sequence[tuple[str, list[Reported]]]
-"""The name of each reported table and its numbers."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Cell:
         gain_kd: over our plain KD.
         gain_base: over the entry that `gain_over` names.
         gain_equal: over our `none` trained for as long as this method takes.
+        gain_kd_equal: likewise over our plain KD.
         cost: medians over rows.
         evidence: for the reported number, beside what was trained here; at full scale only.
         settings: whether the authors tuned the method's options pair by pair; empty where that is not known.
@@ -72,6 +70,7 @@ class Cell:
     gain_kd: Sample | None = None
     gain_base: Sample | None = None
     gain_equal: Sample | None = None
+    gain_kd_equal: Sample | None = None
     cost: CellCost | None = None
     evidence: Mapping[Kind, Evidence] = field(default_factory=dict)
     settings: str = ""
@@ -150,7 +149,7 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale, published: Publishe
     measured = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
     specs = expand(table, scale, measured=measured)
     context = _Context(table, reported, specs, RowIndex(rows, specs), published)
-    return [_cell(spec, context) for spec in specs]
+    return _with_plain_gains([_cell(spec, context) for spec in specs])
 
 
 def headline(row: Row, metric: str, selection: Selection) -> float | None:
@@ -175,13 +174,13 @@ class _Context:
 
 def _cell(spec: CellSpec, context: _Context) -> Cell:
     table = context.table
-    reported = _reported(table, spec, context.reported)
+    reported = number(table, spec, context.reported)
     selection = reported.selection if reported and reported.selection else table.selection
     empty = Cell(
         spec=spec,
         metric=table.metric,
         reported=reported,
-        teacher_reported=_teacher_reported(table, spec.pair, context.reported),
+        teacher_reported=teacher_number(table, spec.pair, context.reported),
         selection=selection,
         verdict=Verdict("skipped", spec.skip) if spec.skip else Verdict("not run"),
         evidence=_evidence(spec, reported, selection, context),
@@ -220,7 +219,7 @@ def _settings(spec: CellSpec, context: _Context) -> str:
 def _filled(empty: Cell, groups: Sequence[list[Row]], context: _Context) -> Cell:
     """The cell with the evidence in its rows: the measurement, its verdict, gains and cost."""
     spec, table, index = empty.spec, context.table, context.index
-    chosen, left_out = _chosen(groups, spec, table)
+    chosen, left_out = _chosen(groups, spec, context)
     values = _by_seed(empty, chosen)
     counted = tuple(row for row in chosen if row.run.seed in values)
     unfinished = tuple(row for row in chosen if row.run.seed not in values)
@@ -237,20 +236,18 @@ def _filled(empty: Cell, groups: Sequence[list[Row]], context: _Context) -> Cell
     if not counted:
         return replace(cell, verdict=_failure(unfinished))
     cell = _with_verdict(cell, table)
-    rows = {
-        name: _rows_of(reference, spec, counted[0], index)
-        for name, reference in references(spec, context.specs).items()
-    }
-    paid = cost(counted, counted if spec.entry.method == "none" else rows.get("none", []))
+    over = references(spec, context.specs)
+    rows = {name: _rows_of(reference, spec, counted[0], index) for name, reference in over.items()}
+    paid = cost(counted, counted if spec.entry.method == "none" else rows.get("none", []), rows.get("kd", []))
     by_seed = {name: _by_seed(cell, some) for name, some in rows.items()}
-    return replace(
+    cell = replace(
         cell,
         gain=gain(values, by_seed.get("none", {})),
         gain_kd=gain(values, by_seed.get("kd", {})),
         gain_base=gain(values, by_seed.get("base", {})),
-        gain_equal=_gain_equal(cell, paid, context),
         cost=paid,
     )
+    return _with_equal_cost(cell, over, index)
 
 
 def _with_verdict(cell: Cell, table: Table) -> Cell:
@@ -277,15 +274,39 @@ def _guessing_teachers(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(filter(None, said)))
 
 
-def _gain_equal(cell: Cell, paid: CellCost | None, context: _Context) -> Sample | None:
-    """The gain over `none` trained for as long as this method takes."""
-    factor = equal_cost_factor(paid.factor if paid else None)
-    alone = references(cell.spec, context.specs).get("none")
-    if factor is None or alone is None:
-        return None
-    run = cell.rows[0].run
-    longer = context.index.under(stretched(run.recipe, factor), alone, run)
-    return gain(_by_seed(cell, cell.rows), _by_seed(cell, longer))
+def _with_equal_cost(cell: Cell, over: Mapping[str, CellSpec], index: RowIndex) -> Cell:
+    """The cell with its gains over `none` and plain KD trained for as long as this method takes."""
+    run, values, gains = cell.rows[0].run, _by_seed(cell, cell.rows), {}
+    teachers = {row.teacher.sha256 for row in cell.rows if row.teacher}
+    for name, factor in cell.cost.factors.items() if cell.cost else ():
+        recipe = equal_cost_recipe(run.recipe, factor)
+        if recipe is None or name not in over:
+            continue
+        rows = index.under(recipe, over[name], run)
+        if teachers:  # the same weights, not only the same training
+            rows = [row for row in rows if row.teacher is None or row.teacher.sha256 in teachers]
+        current = [row for row in rows if not index.is_stale(row)]
+        if stale := len(rows) - len(current):
+            note = f"stale: {stale} {_rows(stale)} of {name} trained as long as this method left out"
+            cell = replace(cell, notes=(*cell.notes, f"{note}; `kdbench run --equal-cost` does them again"))
+        gains[name] = gain(values, _by_seed(cell, current))
+    return replace(cell, gain_equal=gains.get("none"), gain_kd_equal=gains.get("kd"))
+
+
+def _with_plain_gains(cells: list[Cell]) -> list[Cell]:
+    """Cells with their plain gains as those at equal cost, where the reference takes as long anyway.
+
+    Only beside cells whose reference was trained longer: without any there is no comparison at equal cost.
+    """
+    for equal, plain, name in (("gain_equal", "gain", "none"), ("gain_kd_equal", "gain_kd", "kd")):
+        if any(getattr(cell, equal) for cell in cells):
+            cells = [
+                replace(cell, **{equal: getattr(cell, plain)})
+                if cell.cost and equal_cost_factor(cell.cost.factors[name]) == 1.0
+                else cell
+                for cell in cells
+            ]
+    return cells
 
 
 def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
@@ -296,33 +317,6 @@ def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
     return {seed: value for seed, row in seeds.items() if (value := cell.value(row)) is not None}
 
 
-def _reported(table: Table, spec: CellSpec, reported: ReportedTables) -> Reported | None:
-    """The first number that the table's files give this cell; for `none`, failing that, the reported student."""
-    if spec.entry.added:
-        return None
-    pair = spec.pair
-    names: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student, "metric": table.metric}
-    names["strategy"] = pair.strategy
-    method = spec.entry.reported or spec.entry.method
-    for name, rows in reported:
-        if row := find(rows, table=name, method=method, **names):
-            return row
-    if method != "none":
-        return None
-    alone = (student_alone(rows, table=name, **names) for name, rows in reported)
-    return next((row for row in alone if row), None)
-
-
-def _teacher_reported(table: Table, pair: Pair, reported: ReportedTables) -> float | None:
-    for name, rows in reported:
-        for row in rows:
-            same = (row.table, row.teacher, row.student, row.metric)
-            wanted = (name, pair.teacher, pair.student, table.metric)
-            if same == wanted and pair.strategy in (None, row.strategy) and row.teacher_value is not None:
-                return row.teacher_value
-    return None
-
-
 def _standing_notes(table: Table, spec: CellSpec, selection: Selection) -> tuple[str, ...]:
     notes = [spec.entry.note]
     if selection != table.selection:
@@ -330,25 +324,21 @@ def _standing_notes(table: Table, spec: CellSpec, selection: Selection) -> tuple
     return tuple(note for note in notes if note)
 
 
-def _chosen(matching: Sequence[list[Row]], spec: CellSpec, table: Table) -> tuple[list[Row], int]:
+def _chosen(matching: Sequence[list[Row]], spec: CellSpec, context: _Context) -> tuple[list[Row], int]:
     """The rows of the group that counts, one a seed in order, and how many rows were left out."""
-    groups = [rows for alike in matching for rows in _by_teacher(alike)]
+    groups, table = [rows for alike in matching for rows in _by_teacher(alike)], context.table
+    longer = longer_recipes(spec, groups, context.specs, context.index)
 
-    def rank(rows: list[Row]) -> tuple[int, str]:
-        """Nearest to the table's recipe and data first, then the most recent."""
+    def rank(rows: list[Row]) -> tuple[int, bool, str]:
+        """Nearest to the table's recipe and data first, not trained for another's cost, then the most recent."""
         differences = [*recipe_differences(rows[0], spec.recipe, table), *data_differences(rows[0], table)]
-        return -len(differences), max(row.finished for row in rows)
+        return -len(differences), rows[0].run.recipe not in longer, max(row.finished for row in rows)
 
     taken = max(groups, key=rank)
     seeds = {row.run.seed: row for row in sorted(taken, key=lambda row: row.finished)}
-    others = {row.run.id for rows in groups for row in rows if rows is taken or not _is_longer(rows[0], taken[0])}
+    wanted = taken[0].run.recipe
+    others = {row.run.id for rows in groups for row in rows if rows is taken or not is_longer(row.run.recipe, wanted)}
     return [seeds[seed] for seed in sorted(seeds)], len(others) - len(seeds)
-
-
-def _is_longer(row: Row, counted: Row) -> bool:
-    """Whether a row is the counted one's, trained for another cell's cost: it is used there, not left out."""
-    wanted, recipe = counted.run.recipe, row.run.recipe
-    return recipe.epochs > wanted.epochs > 0 and recipe == stretched(wanted, recipe.epochs / wanted.epochs)
 
 
 def _by_teacher(rows: Sequence[Row]) -> list[list[Row]]:

@@ -18,6 +18,9 @@ from .cells import Cell
 from .evidence import KINDS, Kind
 from .table_view import HEADERS, TableView
 
+GAINS = ("gain", "gain_kd", "gain_base", "gain_equal", "gain_kd_equal")
+"""Columns of gains in CSV files, by the names of `Cell`."""
+
 
 def write(view: TableView, folder: Path) -> list[Path]:
     """`<folder>/<paper>-<dataset>.csv`, `.md` and `.tex`.
@@ -100,7 +103,7 @@ def _arrows(text: str) -> str:
 
 
 def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
-    measured, gain, cost = cell.measured, cell.gain, cell.cost
+    measured, cost = cell.measured, cell.cost
     reported, teacher_reported = (cell.reported, cell.teacher_reported) if cell.scale == "full" else (None, None)
     agreement = {name: values.last(cell, name) for name in ("agreement", "agreement5")}
     learned = {name: sample.mean for name, sample in values.learned(cell).items()}
@@ -128,9 +131,7 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "reason": cell.verdict.reason,
         "difference": cell.verdict.difference,
         "tolerance": cell.verdict.tolerance,
-        "gain": gain.mean if gain else None,
-        "gain_sd": gain.sd if gain else None,
-        "gain_n": gain.n if gain else 0,
+        **{name: value for gain in GAINS for name, value in _gain(cell, gain).items()},
         **{name: sample.mean if sample else None for name, sample in agreement.items()},
         "agreement_n": sample.n if (sample := agreement["agreement"]) else 0,
         "learned": json.dumps(learned) if learned else None,
@@ -142,12 +143,22 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "step_seconds": cost.step_seconds if cost else None,
         "prepare_seconds": cost.prepare_seconds if cost else None,
         "time_over_none": cost.factor if cost else None,
+        "time_over_kd": cost.factor_kd if cost else None,
         "machine": "; ".join(cell.machines),
         "runs": " ".join(row.id for row in cell.rows),
         "source": reported.source if reported else None,
         "reported_by": reported.paper if reported else None,
         "reported_note": reported.note if reported else None,
         "notes": "; ".join(cell.notes),
+    }
+
+
+def _gain(cell: Cell, name: str) -> dict[str, Any]:
+    sample = getattr(cell, name)
+    return {
+        name: sample.mean if sample else None,
+        f"{name}_sd": sample.sd if sample else None,
+        f"{name}_n": sample.n if sample else 0,
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..records.row import Row
+from ..spec.recipe import Recipe, stretched
 from .verdicts import Sample
 
 
@@ -21,6 +22,12 @@ class CellCost:
     step_seconds: float
     prepare_seconds: float
     factor: float | None  # training time over that of `none` on the same machine, the earlier phase spread over steps
+    factor_kd: float | None = None  # likewise over that of plain KD
+
+    @property
+    def factors(self) -> dict[str, float | None]:
+        """By the reference that `--equal-cost` trains longer."""
+        return {"none": self.factor, "kd": self.factor_kd}
 
 
 def gain(measured: Mapping[int, float], reference: Mapping[int, float]) -> Sample | None:
@@ -33,8 +40,8 @@ def gain(measured: Mapping[int, float], reference: Mapping[int, float]) -> Sampl
     return Sample.of([value - reference[seed] for seed, value in measured.items() if seed in reference])
 
 
-def cost(rows: Sequence[Row], alone: Sequence[Row]) -> CellCost | None:
-    """Medians over `rows`; `alone` are the rows of our `none`."""
+def cost(rows: Sequence[Row], alone: Sequence[Row], kd: Sequence[Row] = ()) -> CellCost | None:
+    """Medians over `rows`; `alone` are the rows of our `none`, `kd` those of our plain KD."""
     costs = [row.cost for row in rows if row.cost]
     if not costs:
         return None
@@ -43,13 +50,14 @@ def cost(rows: Sequence[Row], alone: Sequence[Row]) -> CellCost | None:
         return float(statistics.median(getattr(cost, name) for cost in costs))
 
     fields = ("params", "flops", "images_per_second", "step_seconds", "prepare_seconds")
-    return CellCost(**{name: median(name) for name in fields}, factor=_cost_factor(rows, alone))
+    medians = {name: median(name) for name in fields}
+    return CellCost(**medians, factor=_cost_factor(rows, alone), factor_kd=_cost_factor(rows, kd))
 
 
-def _cost_factor(rows: Sequence[Row], alone: Sequence[Row]) -> float | None:
-    """Seconds a step over those of `none` on the same machine, median over rows; None where no machine is shared."""
+def _cost_factor(rows: Sequence[Row], reference: Sequence[Row]) -> float | None:
+    """Seconds a step over the reference's on the same machine, median over rows; None where no machine is shared."""
     by_machine: dict[str, list[float]] = defaultdict(list)
-    for row in alone:
+    for row in reference:
         if seconds := _seconds(row):
             by_machine[row.environment.machine].append(seconds)
     medians = {machine: statistics.median(seconds) for machine, seconds in by_machine.items()}
@@ -69,6 +77,28 @@ def _seconds(row: Row) -> float | None:
 
 
 def equal_cost_factor(cost: float | None) -> float | None:
-    """A measured cost factor rounded to quarters; None below 1.25 and for an unknown cost."""
-    rounded = round(4 * cost) / 4 if cost is not None else 1.0
-    return rounded if rounded >= 1.25 else None
+    """How many times as long a reference trains for a method of this cost: in quarters, at least 1; None if unknown."""
+    return None if cost is None else max(1.0, round(4 * cost) / 4)
+
+
+def equal_cost_recipe(recipe: Recipe, cost: float | None) -> Recipe | None:
+    """The recipe that makes a reference train as long as a method.
+
+    Args:
+        recipe: of both.
+        cost: the method's training time over the reference's.
+
+    Returns:
+        None for an unknown cost, for a method that takes as long as it is, and where so few epochs cannot be stretched.
+    """
+    longer = stretched(recipe, equal_cost_factor(cost) or 1.0)
+    return None if longer == recipe else longer
+
+
+def is_longer(recipe: Recipe, base: Recipe) -> bool:
+    """Whether a recipe is another one, stretched by quarters."""
+    lengths = {"epochs": base.epochs, "milestones": base.milestones, "max_steps": base.max_steps}
+    if recipe.epochs < base.epochs or recipe == base or recipe.model_copy(update=lengths) != base:
+        return False
+    most = 4 * (recipe.epochs + 1) // max(base.epochs, 1) + 1  # epochs are rounded
+    return any(stretched(base, quarters / 4) == recipe for quarters in range(5, most + 1))

@@ -28,7 +28,8 @@ HEADERS = {
     "gain": "gain over none\n± 95 % (n)",
     "gain_kd": "gain over kd\n± 95 % (n)",
     "gain_base": "gain over its base\n± 95 % (n)",
-    "gain_equal": "gain at equal cost\n± 95 % (n)",
+    "gain_equal": "gain over none at\nequal cost ± 95 % (n)",
+    "gain_kd_equal": "gain over kd at\nequal cost ± 95 % (n)",
     "gain_per_time": "gain per extra\ntraining time",
     "time": "time",
     "params": "params\nM",
@@ -43,7 +44,14 @@ AGREEMENT = (
     "were trained with it, the first one after its last step."
 )
 
-COSTS = ("gain_equal", "gain_per_time", "time", "params", "gflops", "throughput", "step")
+EQUAL_COST = {"gain_equal", "gain_kd_equal"}
+
+AT_EQUAL_COST = (
+    "At equal cost: `none` or `kd` trained for as long as the method takes, its cost over theirs rounded to quarters; "
+    "the plain gain where that is 1 or less, so a method that takes less time than `kd` is not given more."
+)
+
+COSTS = ("gain_equal", "gain_kd_equal", "gain_per_time", "time", "params", "gflops", "throughput", "step")
 
 
 @dataclass
@@ -100,6 +108,8 @@ def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
     top, bottom = header(table, cells, scale), footer(table, cells, grouped, scale)
     if "gain_base" in columns:
         bottom.append(_bases(cells))
+    if EQUAL_COST & set(columns):
+        bottom.append(AT_EQUAL_COST)
     if "agreement" in columns:
         bottom.append(AGREEMENT)
     title = f"{table.name}: {table.title} ({scale} scale)"
@@ -109,7 +119,8 @@ def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
 def _columns(table: Table, cells: Sequence[Cell], views: Sequence[BlockView], scale: Scale) -> tuple[str, ...]:
     """The columns in which some line has a value; at mini scale no reported number is shown beside a measured one."""
     empty = {"reported", "settings", "difference"} if scale == "mini" or not table.reported else set()
-    empty |= {name for name in ("gain_kd", "gain_base", "gain_equal") if all(getattr(c, name) is None for c in cells)}
+    gains = ("gain_kd", "gain_base", *EQUAL_COST)
+    empty |= {name for name in gains if all(getattr(cell, name) is None for cell in cells)}
     records = [record for view in views for record in view.records]
     optional = (
         "settings",
@@ -168,6 +179,7 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
         "gain_kd": values.gain(cell.gain_kd),
         "gain_base": values.gain(cell.gain_base),
         "gain_equal": values.gain(cell.gain_equal),
+        "gain_kd_equal": values.gain(cell.gain_kd_equal),
         "gain_per_time": values.gain_per_time(cell),
         "time": values.time_factor(cell),
         "params": values.params(cell),

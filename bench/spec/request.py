@@ -241,7 +241,9 @@ class RunRequest:
     timeout: float | None = option(
         "Stop a job after this many minutes.", min=0.01, parse=partial(limited, name="timeout")
     )
-    equal_cost: bool = option("Also train `none` for as long as each method takes.", default=False, name="--equal-cost")
+    equal_cost: bool = option(
+        "Also train `none` and `kd` for as long as each method takes.", default=False, name="--equal-cost"
+    )
     keep_stale: bool = option(
         "Keep finished runs whose method's code or teacher has changed since.", default=False, name="--keep-stale"
     )

@@ -39,7 +39,9 @@ SCORES = {
     "mag+fitnet": (75.0, 75.3, 76.2),
 }
 LONGER = (72.0, 72.3, 72.6)  # of `none`, trained as long as `mag+fitnet` takes
+LONGER_KD = (74.0, 74.4, 75.7)  # likewise of `kd`
 STEP_SECONDS = {"none": 0.080, "kd": 0.088, "fitnet+kd": 0.096, "mag+fitnet": 0.110}
+GAINS = {"gain": 4.5, "gain_kd": 2.7, "gain_base": 2.1, "gain_equal": 3.2, "gain_kd_equal": 0.8}
 REPORTED = {"none": (71.4, None), "kd": (70.0, None), "mag+fitnet": (75.1, 0.2), "crd": (74.0, None)}
 
 PRINTED = {
@@ -52,7 +54,8 @@ PRINTED = {
     "gain over none ± 95 % (n)": "+4.50 ± 1.08 (3)",
     "gain over kd ± 95 % (n)": "+2.70 ± 0.66 (3)",
     "gain over its base ± 95 % (n)": "+2.10 ± 0.25 (3)",
-    "gain at equal cost ± 95 % (n)": "+3.20 ± 0.86 (3)",
+    "gain over none at equal cost ± 95 % (n)": "+3.20 ± 0.86 (3)",
+    "gain over kd at equal cost ± 95 % (n)": "+0.80 ± 0.66 (3)",
     "gain per extra training time": "+9.00",
     "time": "×1.50",
     "params M": "12.34",
@@ -61,9 +64,33 @@ PRINTED = {
     "step ms": "110",
 }
 OTHERS = {
-    "none": ["none", "71.40", "71.00 ± 1.00 (3)", "-0.40 / 2.53", "reproduced", *"-----", "-", "×1.00"],
-    "kd": ["kd [1]", "70.00", "72.80 ± 0.89 (3)", "+2.80 / 2.26", "above", "-", "+1.80 ± 0.75 (3)", *"---"],
-    "fitnet+kd": ["fitnet+kd", "-", "73.40 ± 0.61 (3)", "-", "measured", "-", "+2.40 ± 1.29 (3)", "+0.60 ± 0.75 (3)"],
+    "none": ["none", "71.40", "71.00 ± 1.00 (3)", "-0.40 / 2.53", "reproduced", *"------", "-", "×1.00"],
+    "kd": [
+        "kd [1]",
+        "70.00",
+        "72.80 ± 0.89 (3)",
+        "+2.80 / 2.26",
+        "above",
+        "-",
+        "+1.80 ± 0.75 (3)",
+        "-",
+        "-",
+        "+1.80 ± 0.75 (3)",
+        "-",
+    ],
+    "fitnet+kd": [
+        "fitnet+kd",
+        "-",
+        "73.40 ± 0.61 (3)",
+        "-",
+        "measured",
+        "-",
+        "+2.40 ± 1.29 (3)",
+        "+0.60 ± 0.75 (3)",
+        "-",
+        "-",
+        "+0.60 ± 0.75 (3)",
+    ],
 }
 
 
@@ -98,9 +125,11 @@ def rows(table: Table) -> list[Row]:
         for entry in table.methods
         for seed, score in enumerate(SCORES[entry.method])
     ]
-    longer = stretched(made[0].run.recipe, 1.5)
+    longer = [(NONE, 1.5, LONGER), (KD, 1.25, LONGER_KD)]
     return made + [
-        make_row(table, pair, NONE, "full", seed, score, data=DATA, recipe=longer) for seed, score in enumerate(LONGER)
+        make_row(table, pair, entry, "full", seed, score, data=DATA, recipe=stretched(made[0].run.recipe, factor))
+        for entry, factor, scores in longer
+        for seed, score in enumerate(scores)
     ]
 
 
@@ -145,8 +174,9 @@ def test_the_terminal_prints_every_value_in_its_column(text: str) -> None:
     at = next(i for i, line in enumerate(text.splitlines()) if line.startswith("method "))
     upper, lower = (re.split(r" {2,}", line.strip()) for line in text.splitlines()[at - 1 : at + 1])
     assert upper == ["measured", "diff /", "agreement", "gain over none", "gain over kd", "gain over its base",
-                     "gain at equal cost", "gain per extra", "params", "images", "step"]  # fmt: skip
-    assert lower == ["method", "reported", "± sd (n)", "tolerance", "verdict", "with teacher", *["± 95 % (n)"] * 4,
+                     "gain over none at", "gain over kd at", "gain per extra", "params", "images", "step"]  # fmt: skip
+    assert lower == ["method", "reported", "± sd (n)", "tolerance", "verdict", "with teacher", *["± 95 % (n)"] * 3,
+                     "equal cost ± 95 % (n)", "equal cost ± 95 % (n)",
                      "training time", "time", "M", "GFLOPs", "/s", "ms"]  # fmt: skip
 
 
@@ -176,8 +206,9 @@ def test_header_headings_and_footer_count_what_the_rows_hold(table: Table, text:
     assert "Seed-to-seed sd 0.80, pooled over 4 cells" in footer[6] and "below about 2.3 is no evidence" in footer[6]
     assert footer[7].endswith("the student alone is 6.0 top-1 accuracy below its teacher (71.0 and 77.0).")
     assert footer[8] == "- Bases: mag+fitnet over fitnet+kd."
-    assert footer[9].startswith("- Agreement: percent")
-    assert len(footer) == 10
+    assert footer[9].startswith("- At equal cost: `none` or `kd` trained for as long as the method takes")
+    assert footer[10].startswith("- Agreement: percent")
+    assert len(footer) == 11
 
 
 def test_markdown_prints_every_value_under_its_heading(view: TableView) -> None:
@@ -201,6 +232,8 @@ def test_csv_holds_every_value_unrounded_in_its_column(view: TableView, rows: li
     record = frame.set_index("method").loc["mag+fitnet"].to_dict()
     record = {name: value for name, value in record.items() if not name.startswith((*KINDS, "settings"))}
     runs = [row for row in rows if row.run.method == "mag+fitnet"]
+    assert record.pop("gain_sd") == pytest.approx(0.4358899)
+    assert all(record.pop(f"{name}_sd") > 0 for name in GAINS if name != "gain")
     options = json.loads(record.pop("options"))
     assert options == json.loads(json.dumps(runs[0].run.options))
     assert json.loads(record.pop("learned")) == {"attention": 937.0}
@@ -223,9 +256,8 @@ def test_csv_holds_every_value_unrounded_in_its_column(view: TableView, rows: li
         "verdict": "reproduced",
         "difference": pytest.approx(0.4),
         "tolerance": pytest.approx(1.60012, abs=1e-4),
-        "gain": pytest.approx(4.5),
-        "gain_sd": pytest.approx(0.4358899),
-        "gain_n": 3,
+        **{name: pytest.approx(mean) for name, mean in GAINS.items()},
+        **{f"{name}_n": 3 for name in GAINS},
         "agreement": pytest.approx(88.4),
         "agreement5": 97.5,
         "agreement_n": 3,
@@ -237,6 +269,7 @@ def test_csv_holds_every_value_unrounded_in_its_column(view: TableView, rows: li
         "step_seconds": 0.110,
         "prepare_seconds": pytest.approx(0.010 * runs[0].history[-1].steps),
         "time_over_none": pytest.approx(1.5),
+        "time_over_kd": pytest.approx(0.120 / 0.088),
         "machine": "2-core x86",
         "runs": " ".join(row.id for row in runs),
         "source": "Table 1",
