@@ -83,12 +83,18 @@ def open_images(name: str, root: Path, path: Path | None = None, **options: Any)
                 "'digits'"
             )
         set_options = _options(module.open_images)
+    else:
+        check_path(path)
+        set_options = ["pixels"] if path.is_dir() else []
     _reject_unknown(options, sorted((*set_options, *_variants.NAMES)))
     variant = {option: value for option, value in options.items() if option in _variants.NAMES}
     _variants.check(variant)
     if path is not None:
-        check_path(path)
         data = _open_images_at(path)
+        if "pixels" in options:
+            from ._small_images import as_arrays
+
+            data = as_arrays(data, options["pixels"], root)
     else:
         data = module.open_images(root, **{option: value for option, value in options.items() if option in set_options})
     return _variants.apply(data, variant)

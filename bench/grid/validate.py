@@ -15,6 +15,8 @@ from ..spec.table import Pair, Table
 from .cells import canonical, expand_pair
 from .pairs import networks_at, unsupported
 
+MOST_SAMPLES = 20_000  # of a trial's memory banks
+
 
 def check_request(tables: Sequence[Table], scale: Scale, changes: dict[str, Any]) -> None:
     """Everything that can be wrong about a request before its data is opened.
@@ -62,7 +64,8 @@ def _check_networks(table: Table, pair: Pair, scale: Scale, where: str) -> None:
 
 def _check_methods(table: Table, pair: Pair, scale: Scale, where: str, built: set[tuple[str, str]]) -> None:
     """Every recipe loads and every method can be built; `built` are methods with options that were."""
-    samples = min(table.data_size.train_images, 20_000) if scale == "full" else 2_000  # banks take memory
+    images = table.data_size.train_images if table.data_size else MOST_SAMPLES
+    samples = min(images, MOST_SAMPLES) if scale == "full" else 2_000
     for j, entry in enumerate(table.entries(pair)):
         try:
             expand_pair(table, pair, scale, {}, entries=[entry])

@@ -24,7 +24,7 @@ from ..spec.normalisation import Normalisation
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.request import RESULTS, data_root
 from ..spec.weights import WeightsFile
-from ..tasks.base import OpenedData, Task
+from ..tasks.base import DataFormat, OpenedData, Task
 from ..text import counted, printable, shortened
 from ..train.frozen_teacher import TOLERANCE, finite_logits
 from .devices import cores
@@ -73,7 +73,7 @@ class _Set(NamedTuple):
 
     name: str | None  # None for the user's own
     opened: OpenedData
-    image_kind: str
+    image_kinds: tuple[str, ...]  # of recipes that read the user's own
 
 
 class Evaluator:
@@ -92,7 +92,7 @@ class Evaluator:
         self._given_recipe = load_recipe(request.recipe) if request.recipe else None
         if request.data is not None:
             _check_data(request.data)
-        self._sets: dict[tuple[str, str], _Set | DataError | SpecError] = {}
+        self._sets: dict[tuple[str, str, str], _Set | DataError | SpecError] = {}
 
     def measure(self, path: Path, weights: WeightsFile) -> Measured:
         """The row of a file.
@@ -149,10 +149,12 @@ class Evaluator:
         return self.request.data or weights.dataset or default_dataset(find_network(weights.network, None).name)
 
     def _set(self, task: type[Task], where: str, network: str) -> _Set:
-        key = task.name, where
+        form = None if where in datasets.names() else _format(task, where, network)
+        kinds = () if form is None else self._image_kinds(form, network)
+        key = task.name, where, "".join(kinds)
         if key not in self._sets:
             try:
-                self._sets[key] = self._open(task, where, network)
+                self._sets[key] = self._open(task, where, network, form, kinds)
             except (DataError, SpecError) as error:
                 self._sets[key] = error
         found = self._sets[key]
@@ -160,32 +162,37 @@ class Evaluator:
             raise found
         return found
 
-    def _open(self, task: type[Task], where: str, network: str) -> _Set:
+    def _image_kinds(self, form: DataFormat, network: str) -> tuple[str, ...]:
+        """The one image kind of recipes with which a network reads the user's data."""
+        if self._given_recipe is not None:
+            return (self._given_recipe.image.kind,)
+        return (image_recipe(form.task, network, None, (form.image_kind, *form.also)).image.kind,)
+
+    def _open(
+        self, task: type[Task], where: str, network: str, form: DataFormat | None, kinds: tuple[str, ...]
+    ) -> _Set:
         root, options = self.request.data_root, {}
-        if where in datasets.names():
+        if form is None:
             if self._given_recipe is None:
                 image_recipe(task.name, network, where)  # refuses a data set of another task before it is prepared
-            name, kind, path = where, "", None
+            name, path = where, None
         else:
             name, path = None, Path(where)
-            _check_data(where)
-            form = detect_format(path)
-            if form.task != task.name:
-                raise SpecError(f"--data {where} looks like {form.description}, and {network} is for {task.name}")
-            kind = form.image_kind
-            options = {} if self.request.ignore_index is None else {"ignore_index": self.request.ignore_index}
+            options = form.options(kinds[0])
+            if self.request.ignore_index is not None:
+                options["ignore_index"] = self.request.ignore_index
         opened = task.open(where, root, path, options)
         task.verify(opened)
         counts = f"{counted(len(opened.val), 'validation image')}, {counted(len(opened.classes), 'class', 'classes')}"
         self.log(f"data {where}: {counts} ({opened.fingerprint})")
         for notice in opened.notices:
             self.log(f"  {notice}")
-        return _Set(name, opened, kind)
+        return _Set(name, opened, kinds)
 
     def _recipe(self, task: type[Task], network: str, data: _Set, stated: networks.PublishedFile | None) -> Recipe:
         if self._given_recipe is not None:
             return self._given_recipe
-        recipe = image_recipe(task.name, network, data.name, data.image_kind)
+        recipe = image_recipe(task.name, network, data.name, data.image_kinds)
         if stated is None or recipe.image.kind != "resized_crop":
             return recipe
         update = {name: getattr(stated, name) for name in ("size", "val_resize", "interpolation")}
@@ -205,6 +212,19 @@ class Evaluator:
         if task.headline not in metrics:
             raise DataError(f"{task.data.path}: its validation set has nothing that {task.headline} could count")
         return metrics
+
+
+def _format(task: type[Task], where: str, network: str) -> DataFormat:
+    """The format of the user's data.
+
+    Raises:
+        SpecError: it does not exist, or is for another task.
+    """
+    _check_data(where)
+    form = detect_format(Path(where))
+    if form.task != task.name:
+        raise SpecError(f"--data {where} looks like {form.description}, and {network} is for {task.name}")
+    return form
 
 
 def _described(weights: WeightsFile, stated: networks.PublishedFile | None, dataset: str | None) -> dict[str, Any]:

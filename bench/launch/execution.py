@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import NamedTuple
 
 from ..engines.local import LocalEngine
@@ -11,7 +12,6 @@ from ..records.added import keep_added
 from ..records.row import Row
 from ..records.store import Store
 from ..spec.request import RESULTS
-from ..spec.table import table_names
 from ..text import counted
 from ..trackers import tracker_classes
 from .equal_cost import describe, equal_cost_plan
@@ -61,10 +61,9 @@ def _keep_added(final: FinalPlan) -> None:
 
 def _command(final: FinalPlan) -> str:
     """What prints the tables of a plan."""
-    shipped = table_names()
-    names = [table.name if table.name in shipped else f"{table.name}.yaml" for table in final.tables]
     results = final.settings.results
-    return " ".join(["kdbench table", *names, *([] if results == RESULTS else ["--results", str(results)])])
+    place = [] if results == RESULTS else ["--results", shlex.quote(str(results))]
+    return " ".join(["kdbench table", *(table.argument for table in final.tables), *place])
 
 
 def _summarize(plan: Plan, rows: list[Row], command: str, log: Log) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kdbench import datasets
 
@@ -18,6 +19,7 @@ from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_request
 from ..records.checkpoint import sha256
 from ..records.store import Store, check_folder
+from ..spec import network_name
 from ..spec.recipe import load_recipe
 from ..spec.request import RunRequest
 from ..spec.run import Data
@@ -73,12 +75,13 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     check_folder(request.results)
     devices = usable(request.devices, log)
     register(request.choices)
-    paired = _with_pairs(tables, request, log)
+    paired = with_pairs(tables, request, log)
     tables = choose(paired, request.choices)
     if request.equal_cost:
         tables = with_kd(tables, paired)
     if request.data is not None:
-        tables = _tables_for(tables, request.data, request.scale or "full", log)
+        tables, reading = _tables_for(tables, request.data, request.scale or "full", log)
+        request = replace(request, reading=reading)
     groups: dict[tuple[str, str], list[Table]] = {}
     for table in tables:
         groups.setdefault((table.task, table.dataset.full), []).append(table)
@@ -104,37 +107,26 @@ def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
     return "mini"
 
 
-def _with_pairs(tables: Sequence[Table], request: RunRequest, log: Log) -> list[Table]:
-    """The tables with the pairs of the request.
+def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> tuple[list[Table], dict[str, Any]]:
+    """The tables whose recipes can read the user's data, and the options with which they do.
 
-    Raises:
-        SpecError: no table has a pair of that name.
-    """
-    chosen = select_pairs(tables, request.pairs)
-    kept = {table.name for table in chosen}
-    if others := [table.name for table in tables if table.name not in kept]:
-        log(f"left out, because --pairs names none of their pairs: {', '.join(others)}")
-    return chosen
-
-
-def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> list[Table]:
-    """The tables whose recipes can read the user's data.
+    Where some read it as it is, those that read it in another form are left out.
 
     Raises:
         SpecError: the data does not exist, or no table can read it.
     """
     form = detect_format(data)
     kinds = {table.name: load_recipe(getattr(table.recipe, scale)).image.kind for table in tables}
-    others = ", ".join(name for name in kinds if kinds[name] != form.image_kind)
-    fitting = [table for table in tables if kinds[table.name] == form.image_kind]
-    if not fitting:
+    kind = next((kind for kind in (form.image_kind, *form.also) if kind in kinds.values()), None)
+    others = ", ".join(name for name in kinds if kinds[name] != kind)
+    if kind is None:
         raise SpecError(
             f"--data {data} looks like {form.description}, which none of these tables reads at scale {scale} "
             f"({others}); name another table, or choose the other scale"
         )
     if others:
         log(f"left out, because --data {data} looks like {form.description}: {others}")
-    return fitting
+    return [table for table in tables if kinds[table.name] == kind], form.options(kind)
 
 
 def _final_plan(
@@ -147,20 +139,28 @@ def _final_plan(
     for notice in opened.notices:
         log(f"data: {notice}")
     data = task.describe(opened)
-    given = assign(tables, scale, request, opened.classes)
+    stored = task.stored_size(opened)
+    tables, request = sized(tables, scale, request, stored)
+    given = assign(tables, scale, request, opened)
     for notice in given.notices:
         log(notice)
     hashes = {network: sha256(file) for network, file in given.files.items()}
     plan = make_plan(given.tables, scale, data, request, hashes)
     check_inputs(plan, request, opened)
-    settings = _settings(scale, request, given.files)
+    settings = _settings(scale, request, given.files, _network_files(plan))
     taken = slots(devices, scale, request)
-    memory = _memory(plan, task.stored_size(opened), settings, taken, request.memory)
+    memory = _memory(plan, stored, settings, taken, request.memory)
     schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain, request.keep_stale)
     return FinalPlan(tuple(given.tables), request, scale, data, plan, schedule, memory, settings, taken)
 
 
-def _settings(scale: Scale, request: RunRequest, teacher_files: dict[str, Path]) -> JobSettings:
+def _network_files(plan: Plan) -> set[Path]:
+    """The users' files that have networks of a plan."""
+    names = {name for run in plan.runs for name in (run.student, run.teacher_network) if name}
+    return {path for path in map(network_name.file_of, names) if path is not None}
+
+
+def _settings(scale: Scale, request: RunRequest, teacher_files: dict[str, Path], files: set[Path]) -> JobSettings:
     workers = min(8, os.cpu_count() or 1) if scale == "full" else 0
     return JobSettings(
         data_root=request.data_root,
@@ -170,6 +170,7 @@ def _settings(scale: Scale, request: RunRequest, teacher_files: dict[str, Path])
         teacher_files=teacher_files,
         workers=workers if request.workers is None else request.workers,
         method_files=tuple(sorted({choice.file.resolve() for choice in request.choices if choice.file is not None})),
+        network_files=tuple(sorted(files)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple, get_args
 
@@ -77,14 +77,15 @@ def default_dataset(network: str) -> str:
     raise SpecError(f"no table has the network {network}, so its data set is not known; give --data")
 
 
-def image_recipe(task: str, network: str, dataset: str | None, image_kind: str = "") -> Recipe:
+def image_recipe(task: str, network: str, dataset: str | None, image_kinds: Sequence[str] = ()) -> Recipe:
     """The recipe by which images are prepared for the evaluation of a network: that of a table.
 
     Args:
         task: of the network.
         network: of kdbench.
         dataset: a data set of kdbench; None for the user's own.
-        image_kind: of the user's data.
+        image_kinds: of recipes that read the user's data; the first one that a table with the network has, else the
+            first that any table has.
 
     Raises:
         SpecError: no table has such data.
@@ -95,9 +96,12 @@ def image_recipe(task: str, network: str, dataset: str | None, image_kind: str =
         if not found:
             raise SpecError(f"no table evaluates {task} on {dataset}; give a recipe (`kdbench list recipes`)")
     else:
-        found = [(t, s) for t, s in choices if load_recipe(getattr(t.recipe, s)).image.kind == image_kind]
+        kinds = [load_recipe(getattr(t.recipe, s)).image.kind for t, s in choices]
+        found = [each for wanted in image_kinds for each, kind in zip(choices, kinds, strict=True) if kind == wanted]
         if not found:
-            raise SpecError(f"no table evaluates {task} on such data ({image_kind}); give a recipe (--recipe)")
+            raise SpecError(
+                f"no table evaluates {task} on such data ({', '.join(image_kinds)}); give a recipe (--recipe)"
+            )
     table, scale = next((each for each in found if network in _networks_of(*each)), found[0])
     return load_recipe(getattr(table.recipe, scale))
 

@@ -73,7 +73,7 @@ def _fields(recipe: Recipe) -> dict[str, Any]:
 def data_differences(row: Row, table: Table) -> list[str]:
     """Sizes of a row's data that differ from the table's; the embedded data of mini scale has none to differ from."""
     data = row.run.data
-    if row.run.scale == "mini":
+    if row.run.scale == "mini" or table.data_size is None:
         return []
     sizes = [
         (data.train_images, table.data_size.train_images, "train images"),

@@ -73,7 +73,7 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
     if not made:
         drawing.messages.append(
             f"{table.name}: nothing to draw at {scale} scale, no run of it is finished; "
-            f"`make reproduce-{table.dataset.full}` runs it"
+            f"`{table.run_command}` runs it"
         )
         return drawing
     for name, figure in made.items():

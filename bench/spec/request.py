@@ -16,6 +16,7 @@ import typer
 
 from ..errors import SpecError, unknown
 from ..text import shortened
+from . import network_name
 from .choice import MethodChoice, parse_methods, parse_sweeps
 from .scale import Scale
 
@@ -87,15 +88,15 @@ def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
 
 
 class TeacherFile(NamedTuple):
-    """A checkpoint used in place of a trained teacher.
+    """A teacher in place of a trained one: a checkpoint, or a network with its library's published weights.
 
     Attributes:
         network: that it is for; None for the one that it fits.
-        path: a file; without a network also a folder of files.
+        path: a file; without a network also a folder of files. None for the published weights of `network`.
     """
 
     network: str | None
-    path: Path
+    path: Path | None
 
 
 def parse_teachers(
@@ -108,10 +109,15 @@ def parse_teachers(
 
 
 def _teacher_file(text: str | Path) -> TeacherFile:
-    network, equals, path = str(text).partition("=")
-    if isinstance(text, Path) or not equals or os.path.exists(text):  # Path.exists raises for some
+    if isinstance(text, Path) or os.path.exists(text):  # Path.exists raises for some
         return TeacherFile(None, Path(text))
-    return TeacherFile(network.strip(), Path(path))
+    if not network_name.is_outside(text):
+        network, equals, path = text.partition("=")
+        return TeacherFile(network.strip(), Path(path)) if equals else TeacherFile(None, Path(text))
+    network, equals, path = text.rpartition("=")
+    if equals and network_name.is_complete(network):
+        return TeacherFile(network.strip(), Path(path))
+    return TeacherFile(text.strip(), None)
 
 
 def limited(value: float | None, name: str) -> float | None:
@@ -125,9 +131,10 @@ def limited(value: float | None, name: str) -> float | None:
     return value
 
 
-def parse_names(text: str | None) -> tuple[str, ...]:
-    """ "kd, dist" -> ("kd", "dist")."""
-    return tuple(name.strip() for name in text.split(",")) if text else ()
+def parse_names(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """ "kd, dist" -> ("kd", "dist"), and a list of such texts likewise; commas in brackets are part of a name."""
+    texts = [given] if isinstance(given, str) else list(given or ())
+    return tuple(name.strip() for text in texts if text for name in re.split(r",(?![^\[]*\])", text))
 
 
 def option(
@@ -169,13 +176,15 @@ class RunRequest:
         changes: fields of the students' recipe, `teacher.<field>` of the teachers'; such runs are not comparable with
             a paper.
         devices: None takes every CUDA device, or the CPU.
-        pairs: only these, as "TEACHER->STUDENT"; all when empty.
-        teacher: files used in place of trained teachers.
+        pairs: only these, as "TEACHER->STUDENT"; all when empty. A pair that no table lists joins those of its task.
+        student: networks that are trained in place of the tables' students, under each of their teachers.
+        teacher: files used in place of trained teachers, and networks that teach in place of the tables' teachers.
         timeout: minutes.
         trackers: names of `kdbench.trackers`, or files that define one.
         log_dir: None takes each tracker's default place, below the folder of runs.
         memory: GiB of each device.
         data_root: folder that holds data sets; the environment's `KDBENCH_DATA` unless it is given.
+        reading: options with which the tables' recipes read `data`; planning fills them in.
     """
 
     scale: Scale | None = option(
@@ -210,15 +219,23 @@ class RunRequest:
         metavar="FIELD=VALUE",
     )
     pairs: tuple[str, ...] = option(
-        'Only these teacher-student pairs of the tables, separated by commas: "resnet56->resnet20".',
+        'Only these teacher-student pairs, separated by commas: "resnet56->resnet20"; others join the tables.',
         default=(),
         text=str | None,
         parse=parse_names,
         metavar="TEACHER->STUDENT",
     )
+    student: tuple[str, ...] = option(
+        "A student in place of the tables': a network, timm:NAME, torchvision:NAME or ./net.py:FUNCTION. Can be given "
+        "several times.",
+        default=(),
+        text=list[str] | None,
+        parse=parse_names,
+        metavar="NETWORK",
+    )
     teacher: tuple[TeacherFile, ...] = option(
         "A checkpoint to use in place of a trained teacher, or a folder of them: for the teacher that it fits, or for "
-        "NETWORK. Can be given several times.",
+        "NETWORK; or timm:NAME or torchvision:NAME, with their published weights. Can be given several times.",
         default=(),
         text=list[str] | None,
         parse=parse_teachers,
@@ -259,6 +276,7 @@ class RunRequest:
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")
     data_root: Path = field(default_factory=data_root)
+    reading: dict[str, Any] = field(default_factory=dict)
 
     @property
     def choices(self) -> tuple[MethodChoice, ...]:
@@ -268,7 +286,7 @@ class RunRequest:
     @property
     def data_options(self) -> dict[str, Any]:
         """Options for opening `data`."""
-        return {} if self.ignore_index is None else {"ignore_index": self.ignore_index}
+        return self.reading if self.ignore_index is None else {**self.reading, "ignore_index": self.ignore_index}
 
     @classmethod
     def parameters(cls) -> list[inspect.Parameter]:

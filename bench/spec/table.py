@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from ..errors import unknown
+from .own_table import completed
 from .recipe import Positive
 from .scale import Scale
 from .schema import Spec, merged, parse, read_yaml
@@ -76,6 +78,7 @@ class Pair(Spec):
     data: dict[str, Any] = {}  # options of the data set at full scale, such as fraction: 0.25
     mini_data: dict[str, Any] = {}  # likewise at mini scale
     skip: str = ""  # why the full-scale pair cannot be run
+    added: bool = False  # by a request, not by the paper: no reported number is about it
     note: str = ""
 
 
@@ -109,7 +112,7 @@ class Unreachable(Spec):
 
 
 class Table(Spec):
-    """One table of a paper."""
+    """One table of a paper, or a user's own, which reports nothing and need not state the size of its data."""
 
     name: str
     paper: str
@@ -117,7 +120,7 @@ class Table(Spec):
     citation: str
     task: str
     dataset: ByScale
-    data_size: DataSize
+    data_size: DataSize | None = None
     metric: str
     selection: Selection = "last"
     recipe: ByScale
@@ -128,8 +131,12 @@ class Table(Spec):
     methods: tuple[MethodEntry, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
 
+    _file: str = PrivateAttr("")  # that a user's table was read from
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.reported and self.data_size is None:
+            raise ValueError("data_size is missing: a number that a paper reports is about data of one size")
         for i, pair in enumerate(self.pairs):
             entries = self.entries(pair)
             if not entries and not pair.skip:
@@ -155,6 +162,16 @@ class Table(Spec):
         """The table's name as the beginning of a file's name: letters, digits and `.`, `-`, `_`, `+`."""
         return re.sub(r"[^\w.+-]+", "-", self.name).lstrip(".-")[:100] or "table"
 
+    @property
+    def argument(self) -> str:
+        """The table as a command line names it, quoted where a shell needs it."""
+        return shlex.quote(self._file or self.name)
+
+    @property
+    def run_command(self) -> str:
+        """What runs the table."""
+        return f"kdbench run {self.argument}" if self._file else f"make reproduce-{self.dataset.full}"
+
     def entries(self, pair: Pair) -> tuple[MethodEntry, ...]:
         return pair.methods or self.methods
 
@@ -164,8 +181,21 @@ def table_names() -> list[str]:
 
 
 def load_table(name: str) -> Table:
-    """The table `paper/dataset`, or one in a YAML file given by its path."""
-    path = Path(name) if name.endswith(".yaml") else TABLES / f"{name}.yaml"
-    if not path.exists():
-        raise unknown("table", name, table_names())
-    return parse(Table, {"name": str(path.stem if name.endswith(".yaml") else name)} | read_yaml(path), path)
+    """The table `paper/dataset`, or one in a YAML file given by its path, where much has a default (`own_table`).
+
+    Raises:
+        SpecError: no such table or file, or what is wrong in it.
+    """
+    if not _is_path(name):
+        path = TABLES / f"{name}.yaml"
+        if not path.exists():
+            raise unknown("table", name, table_names())
+        return parse(Table, {"name": name} | read_yaml(path), path)
+    path = Path(name).expanduser()
+    table = parse(Table, completed(read_yaml(path), path), path)
+    table._file = str(path)
+    return table
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or name.startswith((".", "/", "~"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -46,6 +47,11 @@ class DataFormat(NamedTuple):
     task: str
     description: str
     image_kind: str  # of the recipes that fit
+    also: Mapping[str, Mapping[str, Any]] = MappingProxyType({})  # further kinds, with the data options that they need
+
+    def options(self, image_kind: str) -> dict[str, Any]:
+        """Options of the data set with which recipes of a kind read it."""
+        return dict(self.also.get(image_kind, {}))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from .image_arrays import ArrayImages
 from .image_files import FileImages
 
 EVALUATED = 250  # images a batch when evaluating
+SMALL = 32  # side of the images of a folder for recipes of small images, pixels: CIFAR's
 
 
 class ClassificationTask(Task):
@@ -63,7 +64,8 @@ class ClassificationTask(Task):
     @classmethod
     def recognizes(cls, path: Path) -> DataFormat | None:
         if path.is_dir():
-            return DataFormat(cls.name, "a classification set of image files", "resized_crop")
+            small = {"padded_crop": {"pixels": SMALL}}
+            return DataFormat(cls.name, "a classification set of image files", "resized_crop", small)
         return DataFormat(cls.name, "a classification set of small images", "padded_crop") if path.exists() else None
 
     @classmethod

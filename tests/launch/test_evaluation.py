@@ -244,8 +244,11 @@ def test_the_names_of_papers_are_known() -> None:
 def test_a_network_has_the_data_set_and_the_recipe_of_its_table() -> None:
     names = ("resnet20", "resnet8", "mobilenet_v2", "deeplabv3_r18", "fcos_mini_student")
     assert [default_dataset(name) for name in names] == ["cifar100", "cifar100", "imagenet", "cityscapes", "digits"]
-    assert image_recipe("detection", "fcos_mini_student", None, "resize").name == "coco_mini"
-    assert image_recipe("detection", "retinanet_r50_fpn", None, "resize").name == "coco_2x"
+    assert image_recipe("detection", "fcos_mini_student", None, ("resize",)).name == "coco_mini"
+    assert image_recipe("detection", "retinanet_r50_fpn", None, ("resize",)).name == "coco_2x"
+    folder = ("resized_crop", "padded_crop")
+    kinds = [image_recipe("classification", name, None, folder).image.kind for name in ("resnet18", "resnet20")]
+    assert kinds == ["resized_crop", "padded_crop"]
     assert image_recipe("classification", "resnet18", "imagenet").image.kind == "resized_crop"
 
 

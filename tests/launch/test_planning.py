@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdbench import networks
 from kdbench.datasets import DataError
@@ -22,6 +23,7 @@ from kdbench.methods.base import MethodError
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.choice import parse_methods
 from kdbench.spec.request import RunRequest, TeacherFile, parse_teachers
+from kdbench.spec.scale import Scale
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table
 from tests.helpers.command import jobs_environment
 from tests.helpers.command import kdbench as command
@@ -105,12 +107,31 @@ def test_a_coco_folder_picks_detection_tables(plans: Plans, digits_path: Path, l
     assert "dist/cifar100" in logged.text
 
 
-def test_an_image_folder_picks_tables_of_image_files(plans: Plans, tmp_path: Path) -> None:
+def test_an_image_folder_picks_tables_of_image_files(tmp_path: Path) -> None:
     tables = [load_table(name) for name in ("crd/cifar100", "torchdistill/imagenet")]
-    found = planning._tables_for(tables, tmp_path, "full", lambda _: None)
-    assert [table.name for table in found] == ["torchdistill/imagenet"]
-    with pytest.raises(SpecError, match=r"image files, which none of these tables reads at scale mini \(crd"):
-        plans(*tables, data=tmp_path)
+    found, reading = planning._tables_for(tables, tmp_path, "full", lambda _: None)
+    assert [table.name for table in found] == ["torchdistill/imagenet"] and reading == {}
+
+
+@pytest.mark.parametrize(("names", "scale"), [(("crd/cifar100",), "full"), (("crd/cifar100", "dkd/imagenet"), "mini")])
+def test_tables_of_small_images_read_an_image_folder_as_such(
+    names: tuple[str, ...], scale: Scale, tmp_path: Path
+) -> None:
+    tables = [load_table(name) for name in names]
+    found, reading = planning._tables_for(tables, tmp_path, scale, lambda _: None)
+    assert tuple(table.name for table in found) == names and reading == {"pixels": 32}
+
+
+def test_small_networks_are_planned_on_an_image_folder(plans: Plans, tmp_path: Path, logged: Log) -> None:
+    for split, count in (("train", 8), ("val", 2)):
+        for shade, name in ((60, "cat"), (180, "dog")):
+            (tmp_path / "photos" / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (50, 40), (shade, i, 0)).save(tmp_path / "photos" / split / name / f"{i}.jpg")
+    (final,) = plans(table_of(MethodEntry(method="kd")), data=tmp_path / "photos")
+    assert {run.data.name for run in final.plan.runs} == {"photos"}
+    assert final.settings.data_options == {"pixels": 32} and final.memory.stored == (32, 32)
+    assert "resized to 32x32 pixels" in logged.text
 
 
 def test_data_that_no_named_table_is_for_is_one_error(plans: Plans, digits_path: Path) -> None:
