@@ -1,4 +1,4 @@
-"""Backbones with feature pyramids: torchvision's ResNets, and small ones for two CPU cores."""
+"""Backbones with feature pyramids: torchvision's ResNets and MobileNetV3, and small ones for two CPU cores."""
 
 from __future__ import annotations
 
@@ -6,44 +6,57 @@ from collections import OrderedDict
 from typing import cast
 
 from torch import Tensor, nn
-from torchvision.models import resnet
-from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models import get_model
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, _mobilenet_extractor, _resnet_fpn_extractor
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
 from . import _torchvision_weights as weights
 
-RESNETS = {"r50": "resnet50", "r101": "resnet101", "x101": "resnext101_64x4d"}
+BACKBONES = {
+    "r18": "resnet18",
+    "r50": "resnet50",
+    "r101": "resnet101",
+    "x101": "resnext101_64x4d",
+    "mobilenet_v3": "mobilenet_v3_large",
+}
+"""torchvision's name of each backbone."""
+
+LAST_CHANNELS = {"r18": 512, "mobilenet_v3": 960}
+"""Channels of a backbone's last map; 2048 of the others."""
 
 
-class ResNetPyramid(nn.Module):
-    """A torchvision ResNet with a 256-channel FPN.
+class ImageNetPyramid(nn.Module):
+    """A torchvision classifier's backbone with a 256-channel FPN.
 
     Args:
-        depth: "r50", "r101" or "x101" (ResNeXt-101 64x4d).
-        init: "imagenet" loads torchvision's ImageNet weights, freezes the stem and the first stage and keeps every
-            BatchNorm at its stored statistics (scale and shift train), as mmdetection does; "random" starts from
-            scratch and trains everything.
+        backbone: one of `BACKBONES`.
+        init: "imagenet" loads torchvision's ImageNet weights, freezes the stem and the first stage (all up to stride
+            4) and keeps every BatchNorm at its stored statistics (scale and shift train), as mmdetection does;
+            "random" starts from scratch and trains everything.
         top: the coarsest levels: "c5" gives P3 to P7 with P6 from the backbone's last map (RetinaNet), "p5" the same
             with P6 from P5 (FCOS), "pool" P2 to P5 and a max-pooled P6 (Faster R-CNN), as in the papers' configs.
     """
 
-    def __init__(self, depth: str, init: str, top: str) -> None:
+    def __init__(self, backbone: str, init: str, top: str) -> None:
         super().__init__()
-        body = getattr(resnet, RESNETS[depth])(weights=None)
+        body = get_model(BACKBONES[backbone], weights=None)
         self.fixed_statistics = init == "imagenet"
         if self.fixed_statistics:
-            weights.load_imagenet(body, RESNETS[depth])
-        self.pyramid = _resnet_fpn_extractor(
-            body,
-            trainable_layers=3 if self.fixed_statistics else 5,
-            returned_layers=[1, 2, 3, 4] if top == "pool" else [2, 3, 4],
-            extra_blocks=LastLevelMaxPool() if top == "pool" else LastLevelP6P7(2048 if top == "c5" else 256, 256),
-        )
+            weights.load_imagenet(body, BACKBONES[backbone])
+        last = LAST_CHANNELS.get(backbone, 2048) if top == "c5" else 256
+        extra = LastLevelMaxPool() if top == "pool" else LastLevelP6P7(last, 256)
+        # torchvision counts a MobileNet's stages from its stem, and the last convolution as one more, at stride 32.
+        stages = ([1, 2, 3, 5] if backbone == "mobilenet_v3" else [1, 2, 3, 4])[0 if top == "pool" else 1 :]
+        if backbone == "mobilenet_v3":
+            made = _mobilenet_extractor(body, True, 4 if self.fixed_statistics else 6, stages, extra)
+        else:
+            made = _resnet_fpn_extractor(body, 3 if self.fixed_statistics else 5, stages, extra)
+        self.pyramid = cast(BackboneWithFPN, made)
         self.out_channels = 256
         self.strides = (4, 8, 16, 32, 64) if top == "pool" else (8, 16, 32, 64, 128)
 
-    def train(self, mode: bool = True) -> ResNetPyramid:
+    def train(self, mode: bool = True) -> ImageNetPyramid:
         super().train(mode)
         if self.fixed_statistics:
             for module in self.pyramid.body.modules():
@@ -112,4 +125,4 @@ class MiniPyramid(nn.Module):
         return cast(dict[str, Tensor], self.fpn(maps))
 
 
-Pyramid = ResNetPyramid | MiniPyramid
+Pyramid = ImageNetPyramid | MiniPyramid

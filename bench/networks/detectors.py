@@ -1,4 +1,4 @@
-"""torchvision's detectors: at the size of the papers, and small ones for two CPU cores."""
+"""torchvision's detectors: at the size of the papers, smaller students, and small ones for two CPU cores."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from .base import Network
 
 HEADS = ("retinanet", "fcos", "faster_rcnn")
-PAPER_SIZE = tuple(f"{head}_{depth}_fpn" for head in HEADS for depth in ("r50", "r101", "x101"))
-NAMES = PAPER_SIZE + tuple(f"{head}_mini_{role}" for head in HEADS for role in ("teacher", "student"))
+BACKBONES = ("r18", "r50", "r101", "x101", "mobilenet_v3")
+FULL_SIZE = tuple(f"{head}_{backbone}_fpn" for head in HEADS for backbone in BACKBONES)
+NAMES = FULL_SIZE + tuple(f"{head}_mini_{role}" for head in HEADS for role in ("teacher", "student"))
 
 
 def head_of(name: str) -> str:
@@ -26,13 +27,13 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     Args:
         name: one of `NAMES`.
         num_classes: K, the background not counted.
-        init: "random", or "imagenet" for the backbone of a `PAPER_SIZE` network (see `_backbones.ResNetPyramid`).
+        init: "random", or "imagenet" for the backbone of a `FULL_SIZE` network (see `_backbones.ImageNetPyramid`).
 
     Raises:
         CheckpointError: weights are needed and neither on this machine nor downloadable.
     """
     from . import _torchvision_detectors as detectors
-    from ._backbones import MiniPyramid, ResNetPyramid
+    from ._backbones import ImageNetPyramid, MiniPyramid
 
     head = head_of(name)
     detector: Callable[..., Network] = {
@@ -40,10 +41,10 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         "fcos": detectors.FCOSDetector,
         "faster_rcnn": detectors.FasterRCNNDetector,
     }[head]
-    if name in PAPER_SIZE:
-        depth = name.removesuffix("_fpn").rsplit("_", 1)[1]
+    if name in FULL_SIZE:
+        backbone = name.removeprefix(f"{head}_").removesuffix("_fpn")
         top = {"retinanet": "c5", "fcos": "p5", "faster_rcnn": "pool"}[head]
-        return detector(ResNetPyramid(depth, init, top), num_classes)
+        return detector(ImageNetPyramid(backbone, init, top), num_classes)
     if name.endswith("_teacher"):
         width = 96 if head == "fcos" else 64  # torchvision's FCOS head normalizes in 32 groups
         pyramid = MiniPyramid(widths=(32, 64, 128, 224), blocks=(1, 2, 2, 2), out_channels=width)
@@ -64,5 +65,5 @@ FAMILY = Family(
     names=lambda: NAMES,
     head=head_of,
     build=build,
-    inits=lambda name: ("random", "imagenet") if name in PAPER_SIZE else ("random",),
+    inits=lambda name: ("random", "imagenet") if name in FULL_SIZE else ("random",),
 )

@@ -9,6 +9,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torchvision.models import resnet50
 
@@ -37,7 +38,7 @@ def test_missing_weights_without_a_network_say_which_file_goes_where(weights: Pa
         networks.build("retinanet_r50_fpn", 3, init="imagenet")
     message = str(caught.value)
     assert message.startswith(f"{weights / FILE} is missing and cannot be downloaded (")
-    assert f"fetch https://download.pytorch.org/models/{FILE} elsewhere and put it there" in message
+    assert f"fetch https://download.pytorch.org/models/{FILE} elsewhere and save it there" in message
     assert "--set init=random" in message
     assert list(weights.iterdir()) == []
 
@@ -101,8 +102,36 @@ def test_local_imagenet_weights_are_loaded_frozen_and_kept_in_eval_mode(
     assert equal(buffers(network), before)
 
 
-def test_random_weights_train_everything() -> None:
-    network = networks.build("retinanet_r50_fpn", 3).train()
+@pytest.mark.parametrize(
+    ("name", "classifier", "file", "frozen"),
+    [
+        ("fcos_r18_fpn", "resnet18", "resnet18-f37072fd.pth", {"conv1", "bn1", "layer1"}),
+        ("retinanet_mobilenet_v3_fpn", "mobilenet_v3_large", "mobilenet_v3_large-8738ca79.pth", {"0", "1", "2", "3"}),
+    ],
+)
+def test_smaller_backbones_start_from_imagenet_by_the_same_rules(
+    name: str, classifier: str, file: str, frozen: set[str], weights: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=rf"{file} is missing .*fetch https://download.pytorch.org/models/{file}"):
+        networks.build(name, 3, init="imagenet")
+    weights.mkdir(exist_ok=True)
+    state = torchvision.models.get_model(classifier, weights=None).state_dict()
+    torch.save(state, weights / file)
+    network: Any = networks.build(name, 3, init="imagenet").train()
+    body = network.model.backbone.pyramid.body
+    state = {key.removeprefix("features."): value for key, value in state.items()}
+    assert all(torch.equal(value, state[key]) for key, value in body.state_dict().items())
+    assert {key.split(".")[0] for key, p in body.named_parameters() if not p.requires_grad} == frozen
+    assert not any(module.training for module in body.modules() if isinstance(module, nn.BatchNorm2d))
+    assert all(parameter.requires_grad for parameter in network.model.head.parameters())
+    before = buffers(network)
+    network(torch.randn(2, 3, 64, 64))
+    assert equal(buffers(network), before)
+
+
+@pytest.mark.parametrize("name", ["retinanet_r50_fpn", "retinanet_r18_fpn", "retinanet_mobilenet_v3_fpn"])
+def test_random_weights_train_everything(name: str) -> None:
+    network = networks.build(name, 3).train()
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(module.training for module in network.modules())
 
