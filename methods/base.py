@@ -146,7 +146,8 @@ class Setting:
         student: shapes of the student.
         teacher: shapes of the teacher.
         train_targets: classification: label of every training sample, int64 [num_samples]; None if unknown.
-        steps_per_epoch: optimizer steps per epoch, for warm-ups counted in epochs; None if unknown.
+        steps_per_epoch: optimizer steps per epoch; None if unknown.
+        epochs: of the whole training, for schedules; None if unknown.
     """
 
     task: str
@@ -156,6 +157,7 @@ class Setting:
     teacher: NetworkInfo
     train_targets: Tensor | None = None
     steps_per_epoch: int | None = None
+    epochs: int | None = None
 
 
 class Teacher(Protocol):
@@ -185,6 +187,11 @@ class Method(nn.Module, ABC):
         teacher_mode: "frozen" or "online" (trained with the student).
         task_weight: factor on the task loss.
         initial_epochs: epochs of the initial phase, before those of the recipe.
+        epoch: finished epochs, with the fraction of the current one: 1.5 in the middle of the second epoch. The
+            training loop sets it before every optimizer step, also after a resume; it is 0.0 in `prepare` and in the
+            `initial_epochs`. Schedules and warm-ups read it, with `setting.epochs` where they end with the training.
+        step: finished optimizer steps of the training; set with `epoch`. A forward is no step: with gradient
+            accumulation (`accumulate` of a recipe) a step has several.
     """
 
     name: ClassVar[str]
@@ -196,10 +203,23 @@ class Method(nn.Module, ABC):
     teacher_mode: str = "frozen"
     task_weight: float = 1.0
     initial_epochs: int = 0
+    epoch: float = 0.0
+    step: int = 0
 
     def __init__(self, setting: Setting) -> None:
         super().__init__()
         self.setting = setting
+
+    def set_progress(self, step: int, steps_per_epoch: int) -> None:
+        """Set `step` and `epoch` of this method and of every method inside it, as a training loop does before a step.
+
+        Args:
+            step: finished optimizer steps.
+            steps_per_epoch: of the training.
+        """
+        for module in self.modules():
+            if isinstance(module, Method):
+                module.step, module.epoch = step, step / steps_per_epoch
 
     @classmethod
     def mode(cls, options: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import kl_divergence, logits_pair
+from .functional import kl_divergence, logits_pair, warmup
 
 
 class DKD(Method):
@@ -15,7 +15,7 @@ class DKD(Method):
 
         p = softmax(z / T);  b = (p_y, 1 - p_y);  r = softmax(z / T) over the classes except y
         tckd = alpha * T^2 * KL(b(teacher) || b(student)),  nckd = beta * T^2 * KL(r(teacher) || r(student))
-        both are means over images, times weight, times min(epoch / warmup_epochs, 1), with epochs from 1
+        both are means over images, times weight, times min(e / warmup_epochs, 1), in the e-th epoch, from 1
 
     z [N, K] logits, y [N] labels. With two classes nckd would be 0, so three are needed. Both terms are computed from
     log-probabilities.
@@ -27,8 +27,7 @@ class DKD(Method):
         beta: factor on nckd. CIFAR-100: 8; 6 for vgg13 to vgg8 or MobileNetV2 and for wrn_40_2 to
             wrn_16_2 or wrn_40_1; 2 for resnet56 to resnet20 and resnet110 to resnet32.
         temperature: T.
-        warmup_epochs: epochs until the full weight; 0 is the full weight from the start. Training forwards are counted
-            in a buffer, so a resumed run continues the warm-up.
+        warmup_epochs: epochs until the full weight, by `epoch`; 0 is the full weight from the start.
     """
 
     name = "dkd"
@@ -38,7 +37,6 @@ class DKD(Method):
     )
     tasks = frozenset({"classification"})
     min_classes = 3
-    forwards: Tensor
 
     def __init__(
         self,
@@ -54,11 +52,8 @@ class DKD(Method):
             raise MethodError(f"dkd: temperature is {temperature}; it must be positive")
         if warmup_epochs < 0:
             raise MethodError(f"dkd: warmup_epochs is {warmup_epochs}; use a number of epochs, or 0 for none")
-        if warmup_epochs and not setting.steps_per_epoch:
-            raise MethodError("dkd: warmup_epochs needs Setting.steps_per_epoch; pass it, or set warmup_epochs: 0")
         self.weight, self.alpha, self.beta = weight, alpha, beta
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
-        self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Terms `tckd` and `nckd`; see the class."""
@@ -69,19 +64,10 @@ class DKD(Method):
                 f"dkd: targets have shape {tuple(labels.shape)} for {len(s)} images; it needs one class per image, so "
                 "choose a recipe without mixup and cutmix"
             )
-        factor = self.weight * self._warmup()
+        factor = self.weight * warmup(self.epoch, self.warmup_epochs, s)
         tckd = kl_divergence(binary_logits(s, labels, temperature), binary_logits(t, labels, temperature), 1.0)
         nckd = kl_divergence(non_target_logits(s, labels), non_target_logits(t, labels), temperature)
         return {"tckd": factor * self.alpha * temperature**2 * tckd, "nckd": factor * self.beta * nckd}
-
-    def _warmup(self) -> Tensor | float:
-        """The factor of the current epoch; a tensor, so the device is not synchronized."""
-        if self.training:
-            self.forwards += 1
-        if not self.warmup_epochs or not self.setting.steps_per_epoch:
-            return 1.0
-        epoch = (self.forwards - int(self.training)) // self.setting.steps_per_epoch + 1
-        return (epoch / self.warmup_epochs).clamp_max(1.0)
 
 
 def binary_logits(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -151,3 +151,14 @@ def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: f
 def attention_map(features: Tensor, p: float = 2) -> Tensor:
     """Mean over channels of |features|^p, as a unit vector over space (or 0): [N, C, H, W] -> [N, H*W]."""
     return F.normalize(features.abs().pow(p).mean(dim=1).flatten(1), dim=1)
+
+
+def warmup(epoch: float, epochs: int, like: Tensor) -> Tensor | float:
+    """min(e / epochs, 1) in the e-th epoch, counted from 1, as a scalar in the type of `like`; 1 without a warm-up.
+
+    Args:
+        epoch: `Method.epoch`.
+        epochs: of the warm-up; 0 for none.
+        like: on the device of the loss.
+    """
+    return like.new_full((), min((int(epoch) + 1) / epochs, 1.0)) if epochs else 1.0

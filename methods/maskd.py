@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from .base import Batch, FeatureMethod, MethodError, Outputs, Setting, Teacher
+from .base import Batch, FeatureMethod, MethodError, Setting, Teacher
 from .functional import target
 
 
@@ -45,7 +45,7 @@ class ReceptiveTokens(nn.Module):
 class MasKD(FeatureMethod):
     """Squared error inside masks of the teacher's feature, defined by tokens that are trained on the teacher before.
 
-        m = sigmoid(tokens @ T)                              [N, tokens, H, W]; after custom_mask_warmup forwards
+        m = sigmoid(tokens @ T)                              [N, tokens, H, W]; after custom_mask_warmup steps
                                                              times sigmoid(tokens @ align(S)), without gradient
         D[n,t,c] = sum_{hw} m^2 (align(S) - T)^2 / sum_{hw} m
         level loss = mean_n sum_t softmax(prob(T))[n,t] * mean_c D[n,t,c];  summed over levels, times weight
@@ -58,8 +58,7 @@ class MasKD(FeatureMethod):
         setting: the run's shapes.
         weight: RetinaNet 7; FCOS 10; Faster R-CNN 1.
         num_tokens: masks a level.
-        custom_mask_warmup: training forwards without the student's mask: RetinaNet 7000 (X101 8500), Faster R-CNN 7330,
-            FCOS 5000. The count is a buffer, so a resumed run continues it.
+        custom_mask_warmup: steps without the student's mask: RetinaNet 7000 (X101 8500), Faster R-CNN 7330, FCOS 5000.
         mask_steps: iterations of `prepare`; with 0 the tokens keep their random initial values.
         mask_lr: learning rate of `prepare`.
         align: "conv1x1" or None.
@@ -72,7 +71,6 @@ class MasKD(FeatureMethod):
     )
     tasks = frozenset({"detection"})
     prepared_prefixes = ("tokens.",)
-    forwards: Tensor
 
     def __init__(
         self,
@@ -91,7 +89,6 @@ class MasKD(FeatureMethod):
         self.num_tokens = num_tokens
         self.tokens = nn.ModuleList(ReceptiveTokens(channels, num_tokens) for channels in setting.teacher.channels)
         self.tokens.requires_grad_(False)
-        self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
     @property
     def preparation_key(self) -> str:
@@ -133,23 +130,16 @@ class MasKD(FeatureMethod):
         task = torch.stack(list(teacher.losses_from(tuple(masked), batch).values())).sum()
         return task + torch.stack(overlaps).sum()
 
-    def aligned(self, student: Outputs, level: int) -> Tensor:
-        # Forwards are counted here because a forward aligns each level once, also in a wrapper such as AKD, which may
-        # compare a level several times.
-        if self.training and level == 0:
-            self.forwards += 1
-        return super().aligned(student, level)
-
     def compare(self, student: Tensor, teacher: Tensor, level: int) -> Tensor:
         """The level loss of two [N, C, H, W] maps."""
         teacher = target(self.name, student, teacher, f"features of level {level}")
         tokens = self.tokens[level]
         assert isinstance(tokens, ReceptiveTokens)
         with torch.no_grad():
-            # While training, the count includes this forward. `torch.where` instead of `if`: no device synchronization.
-            custom = self.forwards - int(self.training) >= self.custom_mask_warmup
             masks = tokens.masks(teacher)
-            masks = torch.where(custom, masks * tokens.masks(student), masks).flatten(2)
+            if self.step >= self.custom_mask_warmup:
+                masks = masks * tokens.masks(student)
+            masks = masks.flatten(2)
             weights = tokens.mask_weights(teacher)
         error = (student - teacher).square().mean(dim=1).flatten(1)
         # The masks of a small map can all underflow to 0; clamping only prevents 0 / 0.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Batch, Method, MethodError, Outputs, Setting
-from .functional import level_pairs, pre_activations, stage_channels
+from .functional import level_pairs, pre_activations, stage_channels, warmup
 
 
 class AttentionFusion(nn.Module):
@@ -46,18 +46,17 @@ class ReviewKD(Method):
     """The student's stages, each fused with the deeper ones, match the teacher's pre-activations.
 
         r_l, m_l = fusion_l(S_l, m_{l+1})                      the deepest level is the pooled feature as a 1x1 map
-        loss = weight * min(epoch / warmup_epochs, 1) * sum_l hierarchical_context(r_l, T_l)
+        loss = weight * min(e / warmup_epochs, 1) * sum_l hierarchical_context(r_l, T_l), in the e-th epoch, from 1
 
     S: the student's stages after their last ReLU (before it with stu_preact) and its pooled feature; T: the teacher's
     `pre_activations` and its pooled feature; without the stem. mid = min(max_mid_channel, student's pooled_dim):
     256 for resnet8x4. The fusion (1x1 to mid, attention, 3x3 to the teacher's width, each convolution with BatchNorm)
-    is the paper's; sizes are those of the maps. The epoch, from 1, follows from the number of training forwards; the
-    count is a buffer, so a resumed run continues it.
+    is the paper's; sizes are those of the maps.
 
     Args:
-        setting: the run's shapes; needs steps_per_epoch for a warm-up.
+        setting: the run's shapes.
         weight: resnet32x4 -> resnet8x4: 5; ImageNet (mdistiller): 1, ResNet50 -> MobileNet 8.
-        warmup_epochs: epochs of linear warm-up: CIFAR-100 20; ImageNet 1; 0 for none.
+        warmup_epochs: epochs of linear warm-up, by `epoch`: CIFAR-100 20; ImageNet 1; 0 for none.
         stu_preact: use the student's pre-activations as well, as mdistiller does on ImageNet.
         max_mid_channel: upper limit of mid.
     """
@@ -68,7 +67,6 @@ class ReviewKD(Method):
         "As released in https://github.com/megvii-research/mdistiller"
     )
     tasks = frozenset({"classification"})
-    forwards: Tensor
 
     def __init__(
         self,
@@ -87,14 +85,11 @@ class ReviewKD(Method):
                 f"reviewkd: warmup_epochs is {warmup_epochs} and max_mid_channel {max_mid_channel}; "
                 "they must be at least 0 and 1"
             )
-        if warmup_epochs and not setting.steps_per_epoch:
-            raise MethodError("reviewkd: warmup_epochs needs Setting.steps_per_epoch; give it, or set warmup_epochs=0")
         self.weight, self.warmup_epochs, self.stu_preact = weight, warmup_epochs, stu_preact
         mid = min(max_mid_channel, setting.student.pooled_dim)
         fusions = [AttentionFusion(s, mid, t, fuse=True) for s, t in stages]
         fusions.append(AttentionFusion(setting.student.pooled_dim, mid, setting.teacher.pooled_dim, fuse=False))
         self.fusions = nn.ModuleList(fusions)
-        self.register_buffer("forwards", torch.zeros((), dtype=torch.long))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         maps = _levels(student, pre_activations(student) if self.stu_preact else student.features[1:])
@@ -111,17 +106,7 @@ class ReviewKD(Method):
             reviewed.insert(0, result)
         pairs = level_pairs(self.name, tuple(reviewed), targets, "reviewed features")
         total = torch.stack([hierarchical_context(s, t) for s, t in pairs]).sum()
-        return {self.name: self.weight * self._warmup() * total}
-
-    def _warmup(self) -> Tensor | float:
-        """min(epoch / warmup_epochs, 1) of the current epoch; counts training forwards."""
-        done = self.forwards.clone()
-        if self.training:
-            self.forwards += 1
-        if not self.warmup_epochs:
-            return 1.0
-        epoch = done // (self.setting.steps_per_epoch or 1) + 1
-        return (epoch / self.warmup_epochs).clamp(max=1.0)
+        return {self.name: self.weight * warmup(self.epoch, self.warmup_epochs, total) * total}
 
 
 def hierarchical_context(student: Tensor, teacher: Tensor) -> Tensor:

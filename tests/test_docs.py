@@ -81,6 +81,7 @@ def test_a_command_of_the_pages_parses(words: tuple[str, ...]) -> None:
 def check_request(parameters: dict[str, object]) -> None:
     """The options of a run are readable, and every method is in one of its tables or exists."""
     from kdbench import methods
+    from kdbench.spec import image_size
     from kdbench.spec.recipe import Recipe
     from kdbench.spec.request import RunRequest
 
@@ -88,7 +89,8 @@ def check_request(parameters: dict[str, object]) -> None:
     own = {choice.method for choice in request.choices if choice.file}
     for choice in request.choices:
         assert choice.method in own or methods.known(choice.method), choice
-    assert {name.removeprefix("teacher.").split(".")[0] for name in request.changes} <= set(Recipe.model_fields)
+    fields = {*Recipe.model_fields, image_size.NAME}
+    assert {name.removeprefix("teacher.").split(".")[0] for name in request.changes} <= fields
 
 
 @pytest.mark.parametrize("words", [case[2:] for case in COMMANDS if case[1] == "make"], ids=" ".join)

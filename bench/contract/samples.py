@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ WIDTHS = (4, 6)
 """Channels of student and teacher."""
 
 SIZES = ((6, 5), (3, 3))
+LENGTH: dict[str, Any] = {"steps_per_epoch": 5, "epochs": 10}
+"""Of the training that the methods are built for."""
+
 TASKS = {
     "classification": "classification",
     "segmentation": "segmentation",
@@ -68,7 +72,7 @@ def make_sample(
         return Outputs(objectness, features, boxes=boxes, extra=extra)
 
     infos = [NetworkInfo((width,) * len(sizes), strides=(8, 16)[: len(sizes)], pooled_dim=width) for width in widths]
-    setting = Setting(TASKS[kind], CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
+    setting = Setting(TASKS[kind], CLASSES, 20, infos[0], infos[1], **LENGTH)
     targets = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)} for _ in range(images)]
     batch = Batch(torch.zeros(images, 3, 24, 20), targets, torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
@@ -103,7 +107,7 @@ def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples
 
     torch.manual_seed(3)
     targets = torch.arange(samples) % CLASSES
-    setting = Setting("classification", CLASSES, samples, info(widths[0]), info(widths[1]), targets, steps_per_epoch=5)
+    setting = Setting("classification", CLASSES, samples, info(widths[0]), info(widths[1]), targets, **LENGTH)
     batch = Batch(torch.zeros(images, 3, 8, 8), targets[:images], torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
 
@@ -131,6 +135,6 @@ def segmenter_sample(widths: tuple[int, int] = WIDTHS, images: int = IMAGES) -> 
     patches = torch.where(patches == CLASSES, IGNORE_INDEX, patches)
     targets = patches.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
     targets[:, :3] = targets[:, :, -3:] = IGNORE_INDEX
-    setting = Setting("segmentation", CLASSES, num_samples=20, student=infos[0], teacher=infos[1])
+    setting = Setting("segmentation", CLASSES, 20, infos[0], infos[1], **LENGTH)
     batch = Batch(torch.zeros(images, 3, height, width), targets, torch.arange(images))
     return Sample(setting, batch, outputs(infos[0]), outputs(infos[1]))

@@ -11,6 +11,7 @@ from kdbench import methods
 
 from .. import tasks
 from ..errors import SpecError, unknown
+from ..spec import image_size
 from ..spec.recipe import Recipe, UnfitRecipeError, fitted_milestones, load_recipe
 from ..spec.reported import load_reported
 from ..spec.run import Data, Run, current_version
@@ -69,6 +70,11 @@ class CellSpec:
     options: dict[str, Any] | None = None
     key: CellKey | None = None
     skip: str = ""
+
+    @property
+    def added(self) -> bool:
+        """Whether a request added the cell, so that no reported number is about it."""
+        return self.entry.added or self.pair.added
 
     @property
     def data(self) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def runs_of(
                 recipe,
                 f"batch_size {recipe.batch_size} is above the {counted(data.train_images, 'training image')}; lower "
                 "it with",
-                {"batch_size": data.train_images},
+                recipe.batch_within(data.train_images),
                 [owner for owner, each in recipes.items() if each == recipe],
             )
     common: dict[str, Any] = {"task": table.task, "scale": cell.scale, "seed": 0}
@@ -220,18 +226,15 @@ def _recipe_loader(
 ) -> Callable[[MethodEntry], tuple[Recipe, Recipe]]:
     """The students' recipe for an entry (its own, where it has one) and the teacher's; each is loaded once a pair."""
     students, teachers = (pair.recipe, pair.teacher_recipe) if scale == "full" else ({}, {})
-    of_teachers = {name.removeprefix("teacher."): changes[name] for name in changes if name.startswith("teacher.")}
-    of_students = {name: value for name, value in changes.items() if not name.startswith("teacher.")}
     loaded: dict[tuple[str, bool], Recipe] = {}
 
     def load(name: str, teacher: bool) -> Recipe:
         if (name, teacher) not in loaded:
-            fields, changed = (teachers, of_teachers) if teacher else (students, of_students)
-            if changed:
-                changed = fitted_milestones(load_recipe(name, fields), changed)
-            prefix = "teacher." if teacher else ""
-            given = f"--set {prefix}FIELD=VALUE, recipe {name}" if changed else ""
-            recipe = load_recipe(name, {**fields, **changed}, given)
+            fields, prefix = (teachers, "teacher.") if teacher else (students, "")
+            recipe = load_recipe(name, fields)
+            if changed := image_size.changes_of(recipe, changes, teacher):
+                changed = fitted_milestones(recipe, changed)
+                recipe = load_recipe(name, {**fields, **changed}, f"--set {prefix}FIELD=VALUE, recipe {name}")
             if recipe.task != table.task:
                 raise SpecError(f"{table.name}: recipe {recipe.name} is for {recipe.task}, the table for {table.task}")
             tasks.get(recipe.task).check_image_kind(recipe)

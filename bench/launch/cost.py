@@ -64,7 +64,7 @@ def operations(runs: Sequence[Run], memory: Memory) -> float:
     step = sum(3 * traced(name, shapes).flops for name in trained) + sum(
         traced(name, shapes).flops for name in evaluated
     )
-    return float(step) * max(steps_of(run) for run in runs)
+    return float(step) * runs[0].recipe.accumulate * max(steps_of(run) for run in runs)
 
 
 def duration(value: float) -> str:

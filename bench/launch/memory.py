@@ -1,7 +1,8 @@
 """The memory of a cohort, estimated before it starts, and how it is split where that is too much.
 
 Every student keeps its weights, gradients, the state of its optimizer, and what its method trains or remembers. What a
-forward saves for the backward is one student's at a time, so the largest counts once.
+forward saves for the backward is one student's and one micro-batch's at a time, so the largest counts once. A method's
+preparation has the teacher's forward of a whole batch.
 
 Eleven jobs on a CPU (1 to 9 students of all three tasks, peaks of 0.8 to 3.6 GiB) were estimated at 1.05 to 1.44 times
 their measured peak. On CUDA nothing was measured yet.
@@ -92,7 +93,8 @@ class Memory:
     def bound(self, runs: Sequence[Run]) -> float:
         """An upper bound of `needed`, from the shapes of batches and weights alone."""
         shapes = self.shapes(runs[0])
-        pixels = shapes.height * shapes.width * shapes.batch * max(1.0, _evaluated(runs[0], shapes))
+        largest = max(runs[0].recipe.accumulate, _evaluated(runs[0], shapes))  # a method may prepare by whole batches
+        pixels = shapes.height * shapes.width * shapes.batch * largest
         names = [run.teacher.student for run in runs if run.teacher]
         for run in runs:
             names += [run.student, *online.teacher_names(run), *online.snapshot_names(run)]
@@ -119,17 +121,18 @@ class Memory:
             for student, loss, teachers in zip(students, losses, online_teachers, strict=True)
         ]
         forward = max(net.forward for net in [*students, *frozen, *itertools.chain(*online_teachers)])
-        peak = max(*steps, forward * _evaluated(runs[0], shapes), *(teacher.forward for teacher in frozen))
+        prepared = runs[0].recipe.accumulate if any(loss.prepares for loss in losses) else 1
+        peak = max(*steps, forward * _evaluated(runs[0], shapes), *(prepared * teacher.forward for teacher in frozen))
         return MARGIN * (states + peak + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def shapes(self, run: Run) -> Shapes:
-        """A run's largest batches."""
+        """A run's largest micro-batches."""
         height, width = tasks.get(run.task).input_size(run.recipe, self.stored)
         return Shapes(
             run.task,
             run.data.classes,
             run.data.train_images,
-            run.recipe.batch_size,
+            run.recipe.micro_batch_size,
             height,
             width,
             run.recipe.precision,
@@ -137,7 +140,7 @@ class Memory:
 
     def _data(self, run: Run, shapes: Shapes) -> int:
         """The batch, those that are prefetched, and a data set of arrays."""
-        batch = 3 * FLOAT * shapes.batch * shapes.height * shapes.width
+        batch = 3 * FLOAT * run.recipe.batch_size * shapes.height * shapes.width
         size = (3 + 2 * self.workers * (self.kind == "cpu")) * batch
         return size + tasks.get(run.task).stored_bytes(run.recipe, run.data, self.stored, self.kind)
 

@@ -118,7 +118,8 @@ def for_evaluation(recipe: Recipe, training_images: int) -> Recipe:
         image = image.model_copy(update={"mixup": 0.0, "cutmix": 0.0, "rand_augment": None})
     elif isinstance(image, ScaledCrop):
         image = image.model_copy(update={"height": 1, "width": 1})  # whole images are evaluated
-    return recipe.model_copy(update={"image": image, "batch_size": min(recipe.batch_size, training_images)})
+    batch = min(recipe.micro_batch_size, training_images)
+    return recipe.model_copy(update={"image": image, "batch_size": batch, "accumulate": 1})
 
 
 @cache

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdbench import methods
-from kdbench.methods.base import Batch, Outputs, Setting
+from kdbench.methods.base import Batch, Method, Outputs, Setting
 
 from .. import networks, tasks
 from ..networks.base import Network
@@ -64,12 +64,16 @@ class Traced:
 
 @dataclass(frozen=True)
 class Loss:
-    """A method's memory in bytes: `saved` for the backward and its gradients; `rule` says why it was not traced."""
+    """A method's memory in bytes: `saved` for the backward and its gradients; `rule` says why it was not traced.
+
+    `prepares` says that it reads the teacher's outputs of whole batches before the training.
+    """
 
     weights: int = 0
     buffers: int = 0
     saved: int = 0
     rule: str = ""
+    prepares: bool = False
 
 
 class UntracedError(RuntimeError):
@@ -130,10 +134,13 @@ def _loss(method: str, options: str, student: str, teacher: str, others: int, sh
     teacher_outputs = replace(frozen.outputs, others=(frozen.outputs,) * others)
     resolved = json.loads(options)
     setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.network.info, frozen.network.info)
+    prepares = False
     try:
         with _fake():
             labels = tasks.get(shapes.task).example_setting(shapes.samples, shapes.classes).train_targets
-            made = methods.build(method, replace(setting, train_targets=labels, steps_per_epoch=1), **resolved).train()
+            setting = replace(setting, train_targets=labels, steps_per_epoch=1, epochs=1)
+            made = methods.build(method, setting, **resolved).train()
+            prepares = any(type(m).prepare is not Method.prepare for m in made.modules() if isinstance(m, Method))
             with _PeakBytes(made, learner.outputs, teacher_outputs) as peak, _autocast(shapes):
                 terms = made(_batch(shapes), learner.outputs, teacher_outputs)
                 saved = peak.current
@@ -141,8 +148,8 @@ def _loss(method: str, options: str, student: str, teacher: str, others: int, sh
     except Exception as error:  # noqa: BLE001 - values decide its shapes, or it is no method for fake tensors
         bank = methods.bank_bytes(method, setting, resolved)
         saved = METHOD * (learner.output_bytes + (1 + others) * frozen.output_bytes) + bank
-        return Loss(0, bank, 2 * saved, _first_line(error))
-    return Loss(_size(made.parameters()), _size(made.buffers()), 2 * saved)
+        return Loss(0, bank, 2 * saved, _first_line(error), prepares)
+    return Loss(_size(made.parameters()), _size(made.buffers()), 2 * saved, prepares=prepares)
 
 
 class _PeakBytes(TorchDispatchMode):

@@ -113,7 +113,10 @@ class Recipe(Spec):
     epochs: Count  # 0 takes the weights of `init` as they are
     epoch_steps: Positive | None = None  # of an epoch, round after round of the data; None for once through it
     max_steps: Positive | None = None  # stop early; a run shortened so is never comparable with a paper
-    batch_size: Positive  # global: over all devices
+    batch_size: Positive  # global: over all devices, and over the micro-batches of `accumulate`
+    # micro-batches of equal size that a batch is split into, one after the other; their gradients are summed for one
+    # optimizer step, so a batch that is too large for the memory can be trained
+    accumulate: Positive = _added(1)
     drop_last: bool = True  # leave out an epoch's last, smaller batch
     optimizer: Literal["sgd", "adamw", "rmsprop_tf"] = "sgd"
     lr: PositiveFloat
@@ -144,8 +147,26 @@ class Recipe(Spec):
     image: Annotated[Resize | PaddedCrop | ResizedCrop | ScaledCrop, Field(discriminator="kind")]
     eval_every: Positive = 1  # epochs; the last is always evaluated
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Images of a forward and backward pass."""
+        return self.batch_size // self.accumulate
+
+    def batch_within(self, images: int) -> dict[str, int]:
+        """`batch_size`, and `accumulate` where it has to change, of the largest batch of at most so many images."""
+        if images < self.accumulate:
+            return {"batch_size": images, "accumulate": images}
+        return {"batch_size": images - images % self.accumulate}
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if rest := self.batch_size % self.accumulate:
+            most = min(self.accumulate, self.batch_size, 4096)
+            divisor = next(n for n in range(most, 0, -1) if not self.batch_size % n)
+            raise ValueError(
+                f"batch_size {self.batch_size} is not divisible into accumulate {self.accumulate} micro-batches of "
+                f"equal size; set accumulate to {divisor}, or batch_size to {self.batch_size - rest + self.accumulate}"
+            )
         if any(milestone >= self.epochs for milestone in self.milestones):
             epochs = counted(self.epochs, "epoch")
             raise ValueError(f"milestones {list(self.milestones)} must lie before the last of {epochs}")
@@ -180,6 +201,14 @@ class UnfitRecipeError(SpecError):
     def of(self, owners: Iterable[str]) -> UnfitRecipeError:
         """The same for other owners."""
         return UnfitRecipeError(self.recipe, self.problem, self.changes, owners)
+
+
+def evaluated_alike(first: Recipe, second: Recipe) -> bool:
+    """Whether two recipes prepare validation images alike."""
+    names = {"resize": ("shorter", "longer"), "resized_crop": ("size", "val_resize", "interpolation")}
+    images = first.image, second.image
+    read = names.get(first.image.kind, ())  # whole images as they are stored, in other kinds
+    return images[0].kind == images[1].kind and all(getattr(images[0], n) == getattr(images[1], n) for n in read)
 
 
 def stretched(recipe: Recipe, factor: float) -> Recipe:
@@ -226,7 +255,7 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None, source: str = 
         field, *inner = place.split(".")
         field = current_name(field, "--set")
         if field not in Recipe.model_fields:
-            raise unknown("recipe field", field, Recipe.model_fields)
+            raise unknown("recipe field", field, [*Recipe.model_fields, "image_size"])
         for part in reversed(inner):
             value = {part: value}
         values = merged(values, {field: value})

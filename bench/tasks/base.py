@@ -56,7 +56,7 @@ class DataFormat(NamedTuple):
 
 @dataclass(frozen=True)
 class Shapes:
-    """The shapes of a training run's batches, from which its memory is estimated."""
+    """The shapes of a training run's micro-batches, from which its memory is estimated."""
 
     task: str
     classes: int
@@ -143,7 +143,7 @@ class Task(ABC):
                 recipe,
                 f"batch_size {recipe.batch_size} is above the {counted(len(data.train), 'training image')} of "
                 f"{data.path}; lower it with",
-                {"batch_size": len(data.train)},
+                recipe.batch_within(len(data.train)),
             )
         self.data, self.recipe, self.data_seed, self.workers = data, recipe, data_seed, workers
         self.classes: tuple[str, ...] = data.classes

@@ -84,7 +84,7 @@ class ClassificationTask(Task):
         norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
         network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
         labels = torch.arange(samples) % classes
-        return Setting(cls.name, classes, samples, network, network, labels, steps_per_epoch=10)
+        return Setting(cls.name, classes, samples, network, network, labels, steps_per_epoch=10, epochs=10)
 
     @classmethod
     def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
@@ -208,11 +208,12 @@ def _images(data: ImageSet, recipe: Recipe, workers: int) -> ArrayImages | FileI
             return ArrayImages(train, val, image, (data.mean, data.std))
         case FileSplit() as train, FileSplit() as val, ResizedCrop() as image:
             if (image.mixup or image.cutmix) and recipe.batch_size % 2:
+                even = math.lcm(2, recipe.accumulate)
                 raise UnfitRecipeError(
                     recipe,
                     f"batch_size {recipe.batch_size} is odd, and image.mixup and image.cutmix mix the images of a "
                     "batch in pairs; make it even with",
-                    {"batch_size": max(2, recipe.batch_size - 1)},
+                    {"batch_size": max(even, recipe.batch_size - recipe.batch_size % even)},
                 )
             return FileImages(data, train, val, image, workers)
     kind = "padded_crop" if isinstance(data.train, ArraySplit) else "resized_crop"

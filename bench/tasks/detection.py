@@ -81,7 +81,7 @@ class DetectionTask(Task):
     @classmethod
     def example_setting(cls, samples: int, classes: int) -> Setting:
         network = NetworkInfo(channels=(8, 8), strides=(8, 16))
-        return Setting(cls.name, classes, samples, student=network, teacher=network)
+        return Setting(cls.name, classes, samples, student=network, teacher=network, steps_per_epoch=10, epochs=10)
 
     @classmethod
     def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
@@ -121,7 +121,7 @@ class DetectionTask(Task):
         """All detections in the validation images, in pixels of the images as stored."""
         detector = cast(Detector, network).eval()
         samples = _Split(self.data.val, _transform(self.recipe, flip=0.0))
-        groups = grouped([(i,) for i in range(len(self.data.val))], self.batch_size)
+        groups = grouped([(i,) for i in range(len(self.data.val))], self.recipe.micro_batch_size)
         image_ids = self.data.val.image_ids
         detections: list[coco_eval.Detection] = []
         for images, targets in load(samples, groups, self.workers, _collate):

@@ -69,7 +69,7 @@ class SegmentationTask(Task):
     @classmethod
     def example_setting(cls, samples: int, classes: int) -> Setting:
         network = NetworkInfo(channels=(8, 8, 8, 16, 16, 16), strides=(2, 4, 8, 8, 8, 8))
-        return Setting(cls.name, classes, samples, student=network, teacher=network)
+        return Setting(cls.name, classes, samples, student=network, teacher=network, steps_per_epoch=10, epochs=10)
 
     @classmethod
     def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:

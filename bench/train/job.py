@@ -25,6 +25,8 @@ from ..networks.base import Network
 from ..records import checkpoint
 from ..records.row import Row
 from ..records.store import Store
+from ..spec.recipe import evaluated_alike
+from ..spec import network_name
 from ..spec.run import Run
 from ..tasks.base import Task
 from . import checkpointing
@@ -60,6 +62,7 @@ class JobSettings(BaseModel):
         teacher_files: by teacher network, a checkpoint used in place of the teacher's run.
         workers: loader processes.
         method_files: files of methods that do not come with kdbench.
+        network_files: files of networks, likewise.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +74,7 @@ class JobSettings(BaseModel):
     teacher_files: dict[str, Path] = {}
     workers: int = 0
     method_files: tuple[Path, ...] = ()
+    network_files: tuple[Path, ...] = ()
 
 
 class Job(JobSettings):
@@ -111,6 +115,8 @@ def execute(job: Job, report: Report) -> list[Row]:
     device, store = torch.device(job.device), Store(job.results)
     for file in job.method_files:
         methods.register(file)
+    for file in job.network_files:
+        network_name.register(file)
     task = _task(job, job.runs[0])
     runs, failed = list(job.runs), []
     teacher = measured = None
@@ -173,7 +179,7 @@ def _teacher(
     if given is not None and checkpoint.sha256(given) not in [run.teacher_file for run in job.runs]:
         raise TeacherError(f"{given} changed since the runs were planned; give the same command again")
     network, file, recorded = load_teacher(spec, given, store, task, first.recipe.channels_last, device)
-    teacher_task = task if spec.data == first.data else _task(job, spec)
+    teacher_task = task if spec.data == first.data and evaluated_alike(spec.recipe, first.recipe) else _task(job, spec)
     measured = measure_teacher(spec, network, file, recorded, teacher_task, task, device)
     if measured.warning:
         report(WarningEvent(text=measured.warning))

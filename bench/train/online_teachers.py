@@ -39,19 +39,21 @@ class OnlineTeachers(nn.Module):
     def first(self) -> Network:
         return cast(Network, self.networks[0])
 
+    def begin(self, step: int) -> None:
+        """Take the snapshot that is due when a step of the training, counted from 0, begins."""
+        if self.snapshot is not None and self._taken(step) > self._taken(step - 1):
+            self.snapshot.load_state_dict(self.first.state_dict())
+
     def forward(self, x: Tensor, step: int) -> Outputs:
         """The first teacher's outputs in train mode, with those of the others and of the snapshot in `others`.
 
         Args:
             x: [N, 3, H, W].
-            step: of the training, counted from 0.
+            step: of the training, counted from 0; it has begun.
         """
-        taken = self._taken(step)
-        if self.snapshot is not None and taken > self._taken(step - 1):
-            self.snapshot.load_state_dict(self.first.state_dict())
         self.networks.train()
         outputs: list[Outputs] = [network(x) for network in self.networks]
-        if self.snapshot is not None and taken:
+        if self.snapshot is not None and self._taken(step):
             with torch.no_grad():
                 outputs.append(self.snapshot.eval()(x))
         return replace(outputs[0], others=tuple(outputs[1:]))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from kdbench.methods.base import Batch, Method
@@ -17,9 +16,10 @@ from ..networks.base import Network
 from ..spec.schema import digest
 from ..tasks.base import autocast
 from . import checkpointing
+from .micro_batches import micro_batches
 from .optimizer import build_optimizer
 from .rng import RandomState
-from .step import teacher_forward
+from .step import backward, teacher_forward
 from .student import Student
 
 Prepared = dict[int, tuple[dict[str, Tensor], float]]
@@ -66,7 +66,7 @@ def _prepare_method(method: Method, student: Student, teacher: Network, cache: P
 
 
 def _teacher_batches(student: Student) -> Iterator[Batch]:
-    """Batches without end, with the teacher's inputs in place of the student's."""
+    """Whole batches without end, with the teacher's inputs in place of the student's."""
     for batch in student.task.endless(student.device, "prepare"):
         yield replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
 
@@ -92,13 +92,14 @@ def _initial_phase(student: Student, teacher: Network) -> None:
     optimizer = build_optimizer(recipe, [student.network], method)
     steps = min(method.initial_epochs * task.steps_per_epoch, recipe.max_steps or 2**62)
     for step, batch in zip(range(steps), task.endless(student.device, "initial"), strict=False):
-        with student.random_state.current(), autocast(recipe, student.device):
-            teacher_outputs = teacher_forward(teacher, batch, recipe)
-            outputs = task.outputs(student.network, batch)
-            losses = method(batch, outputs, teacher_outputs, initial=True)
         optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+        for part, share in micro_batches(batch, recipe.micro_batch_size):
+            with student.random_state.current(), autocast(recipe, student.device):
+                teacher_outputs = teacher_forward(teacher, part, recipe)
+                outputs = task.outputs(student.network, part)
+                losses = method(part, outputs, teacher_outputs, initial=True)
+            backward(losses, share)
+            for name, value in losses.items():
+                if (step + 1) % task.steps_per_epoch == 0 and not value.isfinite():
+                    raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
         optimizer.step()
-        for name, value in losses.items():
-            if (step + 1) % task.steps_per_epoch == 0 and not value.isfinite():
-                raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 
 import torch
 
-from kdbench import methods
-
 from ..networks.base import Network
 from ..networks.load import load_network
 from ..records import environment
+from ..records.code import code_of
 from ..records.row import Cost, Epoch, Metrics, Row, Status, StudentRecord, TeacherRecord
 from ..records.store import Store
 from ..spec.run import Run
@@ -64,7 +63,7 @@ def row_without_result(run: Run, status: Status, reason: str, device: torch.devi
     return Row(
         id=run.id,
         run=run,
-        code=methods.code(run.method),
+        code=code_of(run),
         status=status,
         reason=reason,
         environment=environment.describe(device),
@@ -82,6 +81,7 @@ def keep(store: Store, row: Row, report: Report) -> Row:
 
 def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohort: int, device: torch.device) -> Row:
     student.check_finite()
+    student.update_progress()  # for what the method computes in `learned`
     begin = time.perf_counter()
     sha256 = checkpointing.save_student(student)
     if student.run.online_teacher is not None:

@@ -1,4 +1,4 @@
-"""One training step: the teacher's forward, then forward, losses, backward and update of every student."""
+"""One training step: forwards of teacher and students, losses and gradients for each micro-batch, then the updates."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..spec.recipe import Recipe
 from ..tasks.base import autocast
 from .failures import isolate_failures
 from .lr_schedule import learning_rate
+from .micro_batches import micro_batches
 from .optimizer import set_learning_rate
 from .student import Student
 from .timing import StepTimer
@@ -25,27 +26,34 @@ def train_step(students: Sequence[Student], batch: Batch, teacher: Network | Non
     Args:
         students: of one cohort, so of one recipe.
         batch: on the students' device.
-        teacher: their frozen teacher, if they have one; one forward serves them all.
+        teacher: their frozen teacher, if they have one; one forward of a micro-batch serves them all.
         timer: of this step.
     """
-    active = [student for student in students if student.active]
-    teacher_outputs = None
-    if teacher is not None and any(student.uses_frozen_teacher for student in active):
-        with timer.part("teacher"):
-            teacher_outputs = teacher_forward(teacher, batch, active[0].run.recipe)
-    for student in active:
-        with isolate_failures(student):
-            student_timer = timer.copy()
-            with student_timer.part("student"):
-                frozen = teacher_outputs if student.uses_frozen_teacher else None
-                student_step(student, batch, teacher, frozen, student_timer)
-            student.record_seconds(student_timer)
+    steps = [StudentStep(student, timer.empty()) for student in students if student.active]
+    for step in steps:
+        with isolate_failures(step.student), step.timer.part("student"):
+            step.begin()
+    recipe = steps[0].student.run.recipe
+    for part, share in micro_batches(batch, recipe.micro_batch_size):
+        current = [step for step in steps if step.student.active]
+        outputs = None
+        if teacher is not None and any(step.student.uses_frozen_teacher for step in current):
+            with timer.part("teacher"):
+                outputs = teacher_forward(teacher, part, recipe)
+        for step in current:
+            with isolate_failures(step.student), step.timer.part("student"):
+                step.add_gradients(part, share, teacher, outputs if step.student.uses_frozen_teacher else None)
+    for step in [step for step in steps if step.student.active]:
+        with isolate_failures(step.student):
+            with step.timer.part("student"):
+                step.update()
+            step.student.record_seconds(timer + step.timer)
 
 
 def student_step(
     student: Student, batch: Batch, teacher: Network | None, teacher_outputs: Outputs | None, timer: StepTimer
 ) -> None:
-    """One student's forward, losses, backward and update.
+    """One student's step on a batch that is one micro-batch.
 
     Args:
         student: in training.
@@ -54,30 +62,84 @@ def student_step(
         teacher_outputs: its outputs for the batch; None for a student that does not use it.
         timer: counts the teacher's work on the student's proposals for the teacher.
     """
-    recipe, task = student.run.recipe, student.task
-    set_learning_rate(student.optimizer, learning_rate(recipe, student.steps, task.steps_per_epoch))
-    student.network.train()
-    student.method.train()
-    with student.random_state.current():
-        with autocast(recipe, student.device):
-            outputs = task.outputs(student.network, batch)
-            if student.online_teachers is not None:
-                teacher_outputs = student.online_teachers(batch.teacher_inputs, student.steps)
-            elif teacher is not None and teacher_outputs is not None:
-                with timer.part("teacher"), torch.no_grad():
-                    teacher_outputs = teacher.outputs_for_student(teacher_outputs, outputs, batch)
-        losses = {name: student.method.task_weight * value for name, value in outputs.losses.items()}
-        if teacher_outputs is not None:
-            losses = joined(losses, student.method(batch, outputs, teacher_outputs))
+    step = StudentStep(student, timer)
+    step.begin()
+    step.add_gradients(batch, 1.0, teacher, teacher_outputs)
+    step.update()
+
+
+class StudentStep:
+    """One student's step: `begin`, `add_gradients` for every micro-batch, and `update`.
+
+    Args:
+        student: in training.
+        timer: counts the teacher's work on the student's proposals for the teacher.
+
+    Attributes:
+        losses: every loss term so far, weighted by the share of the images that it is of.
+    """
+
+    def __init__(self, student: Student, timer: StepTimer) -> None:
+        self.student, self.timer = student, timer
+        self.losses: dict[str, Tensor] = {}
+
+    def begin(self) -> None:
+        """Set the step's learning rate and progress, and train mode; no gradients."""
+        student = self.student
+        rate = learning_rate(student.run.recipe, student.steps, student.task.steps_per_epoch)
+        set_learning_rate(student.optimizer, rate)
+        student.update_progress()
+        if student.online_teachers is not None:
+            student.online_teachers.begin(student.steps)
+        student.network.train()
+        student.method.train()
         student.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-    if recipe.clip_norm:
-        for parameters in student.clip_groups:
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-    student.optimizer.step()
-    if student.averaged is not None:
-        student.averaged.update_parameters(student.network)
-    student.record_losses(losses)
+
+    def add_gradients(
+        self, batch: Batch, share: float, teacher: Network | None, teacher_outputs: Outputs | None
+    ) -> None:
+        """Add the gradients of the losses of a micro-batch.
+
+        Args:
+            batch: the micro-batch.
+            share: its share of the step's images, the weight of its losses.
+            teacher: the frozen teacher.
+            teacher_outputs: its outputs for the micro-batch; None for a student that does not use it.
+        """
+        student = self.student
+        recipe, task = student.run.recipe, student.task
+        with student.random_state.current():
+            with autocast(recipe, student.device):
+                outputs = task.outputs(student.network, batch)
+                if student.online_teachers is not None:
+                    teacher_outputs = student.online_teachers(batch.teacher_inputs, student.steps)
+                elif teacher is not None and teacher_outputs is not None:
+                    with self.timer.part("teacher"), torch.no_grad():
+                        teacher_outputs = teacher.outputs_for_student(teacher_outputs, outputs, batch)
+            losses = {name: student.method.task_weight * value for name, value in outputs.losses.items()}
+            if teacher_outputs is not None:
+                losses = joined(losses, student.method(batch, outputs, teacher_outputs))
+            backward(losses, share)
+        for name, value in losses.items():
+            weighted = share * value.detach().float()
+            self.losses[name] = self.losses[name] + weighted if name in self.losses else weighted
+
+    def update(self) -> None:
+        """Change the weights by the gradients, and record the step."""
+        student, recipe = self.student, self.student.run.recipe
+        if recipe.clip_norm:
+            for parameters in student.clip_groups:
+                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        student.optimizer.step()
+        if student.averaged is not None:
+            student.averaged.update_parameters(student.network)
+        student.record_losses(self.losses)
+
+
+def backward(losses: dict[str, Tensor], share: float) -> None:
+    """Add the gradients of the sum of all loss terms, times a micro-batch's share of the images."""
+    total = torch.stack(list(losses.values())).sum()
+    (total if share == 1 else share * total).backward()
 
 
 @torch.no_grad()

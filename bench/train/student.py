@@ -18,6 +18,7 @@ from kdbench.methods.base import Method, NetworkInfo, Setting
 from .. import networks
 from ..errors import DivergedError
 from ..networks.base import Network
+from ..records.code import code_of
 from ..records.row import Epoch, Status
 from ..spec.recipe import Recipe
 from ..spec.run import Run
@@ -82,7 +83,7 @@ class Student:
 
     def __init__(self, run: Run, task: Task, teacher: NetworkInfo | None, folder: Path, device: torch.device) -> None:
         self.run, self.task, self.folder, self.device = run, task, folder, device
-        self.code = methods.code(run.method)
+        self.code = code_of(run)
         self.teacher_sha256: str | None = None
         torch.manual_seed(run.init_seed)
         self.network: Network = networks.build(run.student, len(task.classes), run.recipe.init)
@@ -120,7 +121,12 @@ class Student:
             teacher or self.network.info,
             self.task.train_targets,
             self.task.steps_per_epoch,
+            self.run.recipe.epochs,
         )
+
+    def update_progress(self) -> None:
+        """Tell the method how far the training is (`Method.epoch` and `step`)."""
+        self.method.set_progress(self.steps, self.task.steps_per_epoch)
 
     @property
     def active(self) -> bool:

@@ -27,9 +27,15 @@ class StepTimer:
         self.seconds = dict(seconds or {})
         self._nested = 0.0
 
-    def copy(self) -> StepTimer:
-        """A timer that continues from the same seconds: one for each student after the shared parts of a step."""
-        return StepTimer(self.device, self.exact, self.seconds)
+    def empty(self) -> StepTimer:
+        """A timer of the same kind without any seconds: one for each student beside the shared parts of a step."""
+        return StepTimer(self.device, self.exact)
+
+    def __add__(self, other: StepTimer) -> StepTimer:
+        """A timer with the seconds of both."""
+        names = self.seconds | other.seconds
+        seconds = {name: self.seconds.get(name, 0.0) + other.seconds.get(name, 0.0) for name in names}
+        return StepTimer(self.device, self.exact, seconds)
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:

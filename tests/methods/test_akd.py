@@ -150,11 +150,10 @@ def test_loss_is_the_weighted_sum_of_levels_of_the_mean_over_avatars(plain: Any)
     assert loss.item() == pytest.approx(3 * sum(sum(level) / 4 for level in values).item(), rel=1e-5)
 
 
-def test_maskd_counts_a_forward_once_whatever_the_avatars(dense: Any) -> None:
+def test_the_wrapped_method_knows_the_progress_of_the_training(dense: Any) -> None:
     method = methods.build("akd+maskd", dense.setting, avatars=3)
-    for _ in range(2):
-        method(dense.batch, dense.student, dense.teacher)
-    assert method.base.forwards.item() == 2
+    method.set_progress(5, 2)
+    assert (method.base.step, method.base.epoch) == (5, 2.5)
 
 
 def test_figure_divides_both_sides_by_the_variance_of_the_differences(plain: Any) -> None:

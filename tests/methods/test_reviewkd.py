@@ -83,22 +83,9 @@ def test_warm_up_rises_with_the_epochs_of_training(data: Any) -> None:
     method.fusions.requires_grad_(False)
     found = []
     for step in range(25):  # five steps an epoch
-        method.forwards.fill_(step)
+        method.set_progress(step, 5)
         found.append(loss(method, data).item() / whole)
     assert found == pytest.approx([0.25] * 5 + [0.5] * 5 + [0.75] * 5 + [1.0] * 10, rel=1e-5)
-
-
-def test_a_resumed_method_goes_on_counting(data: Any) -> None:
-    method, resumed = build(data, warmup_epochs=4), build(data, warmup_epochs=4)
-    early = [loss(method, data).item() for _ in range(5)]
-    resumed.load_state_dict(method.state_dict())
-    assert method.forwards.item() == 5
-    later = loss(method, data)
-    assert loss(resumed, data) == later
-    assert later.item() == pytest.approx(2 * early[-1], rel=1e-4)  # the second epoch of four
-    method.eval()
-    loss(method, data)
-    assert method.forwards.item() == 6
 
 
 def test_context_is_zero_for_equal_maps_and_skips_sizes_not_below_the_maps() -> None:
@@ -110,8 +97,6 @@ def test_context_is_zero_for_equal_maps_and_skips_sizes_not_below_the_maps() -> 
 
 
 def test_faults_are_named(data: Any) -> None:
-    with pytest.raises(MethodError, match="warmup_epochs needs Setting.steps_per_epoch"):
-        methods.build("reviewkd", replace(data.setting, steps_per_epoch=None))
     with pytest.raises(MethodError, match="warmup_epochs is -1"):
         build(data, warmup_epochs=-1)
     with pytest.raises(MethodError, match="pooled_dim of a network is unknown"):

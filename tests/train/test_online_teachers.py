@@ -46,6 +46,7 @@ def followed(snapshots: int, steps: int) -> Iterator[int | None]:
     """At every step of a training: how many steps the teacher had made that the student follows; None for nobody."""
     teachers = OnlineTeachers([Tiny(0.0)], snapshots, steps)
     for step in range(steps):
+        teachers.begin(step)
         shown = teachers(images(), step)
         assert len(shown.others) <= 1
         yield round(teachers.snapshot.weight.item()) if shown.others else None  # type: ignore[union-attr,operator,arg-type]
@@ -76,7 +77,8 @@ def test_teachers_learn_and_a_copy_neither_learns_nor_gathers_statistics() -> No
     before = teachers(images(), 0)
     assert before.others == ()
     taken = state(teachers.first)
-    after = teachers.train()(images(), 1)
+    teachers.train().begin(1)
+    after = teachers(images(), 1)
     (copy,) = after.others
     assert isinstance(copy.logits, Tensor) and isinstance(after.logits, Tensor)
     assert teachers.snapshot is not None

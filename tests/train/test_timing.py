@@ -32,13 +32,15 @@ def test_a_part_within_another_counts_for_itself_alone(clock: SimpleNamespace) -
     assert timer.seconds == {"data": 0.5, "teacher": 5.0, "student": 10.0}
 
 
-def test_a_copy_continues_from_the_shared_parts_and_leaves_them_alone(clock: SimpleNamespace) -> None:
+def test_a_students_timer_is_added_to_the_shared_parts_and_leaves_them_alone(clock: SimpleNamespace) -> None:
     shared = StepTimer(CPU, exact=False, seconds={"teacher": 1.0})
     for _ in range(2):
-        timer = shared.copy()
+        timer = shared.empty()
         with timer.part("student"):
             clock.seconds += 2
-        assert timer.seconds == {"teacher": 1.0, "student": 2.0}
+            with timer.part("teacher"):
+                clock.seconds += 4
+        assert (shared + timer).seconds == {"teacher": 5.0, "student": 2.0}
     assert shared.seconds == {"teacher": 1.0}
 
 
