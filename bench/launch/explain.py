@@ -148,7 +148,7 @@ def _equal_cost(final: FinalPlan, rows: Sequence[Row]) -> str:
     known = f"then {describe(runs)}, each as long as a method takes" if runs or not more else ""
     names = ", ".join(more) if len(more) <= 8 else counted(len(more), "method")
     trained = "none and kd" if any(run.method == "kd" for run in final.plan.runs) else "none (no kd runs here)"
-    later = f"{trained} as long as {names}, once their costs are measured" if more else ""
+    later = f"{trained} trained as long as a method takes, once its cost is measured: {names}" if more else ""
     return "; ".join(filter(None, [known, later]))
 
 

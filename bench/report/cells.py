@@ -329,10 +329,10 @@ def _chosen(matching: Sequence[list[Row]], spec: CellSpec, context: _Context) ->
     groups, table = [rows for alike in matching for rows in _by_teacher(alike)], context.table
     longer = longer_recipes(spec, groups, context.specs, context.index)
 
-    def rank(rows: list[Row]) -> tuple[int, bool, str]:
-        """Nearest to the table's recipe and data first, not trained for another's cost, then the most recent."""
+    def rank(rows: list[Row]) -> tuple[bool, int, str]:
+        """Not trained for another's cost first, nearest to the table's recipe and data, then the most recent."""
         differences = [*recipe_differences(rows[0], spec.recipe, table), *data_differences(rows[0], table)]
-        return -len(differences), rows[0].run.recipe not in longer, max(row.finished for row in rows)
+        return rows[0].run.recipe not in longer, -len(differences), max(row.finished for row in rows)
 
     taken = max(groups, key=rank)
     seeds = {row.run.seed: row for row in sorted(taken, key=lambda row: row.finished)}

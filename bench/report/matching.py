@@ -82,13 +82,13 @@ def longer_recipes(
 ) -> set[Recipe]:
     """Recipes of a cell's groups under which `none` or `kd` was trained for another method's cost.
 
-    They are another group's, stretched, and no method ran under them.
+    They are another group's, stretched, and neither the table's nor any that a method ran under.
     """
     recipes = {rows[0].run.recipe for rows in groups}
     if len(recipes) < 2 or cell.entry.method not in ("none", "kd"):
         return set()
     longer = {recipe for recipe in recipes if any(is_longer(recipe, other) for other in recipes)}
-    return longer - _base_recipes(cell, cells, index)
+    return longer - {cell.recipe} - _base_recipes(cell, cells, index)
 
 
 def _base_recipes(cell: CellSpec, cells: Sequence[CellSpec], index: RowIndex) -> set[Recipe]:

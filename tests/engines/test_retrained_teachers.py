@@ -52,6 +52,18 @@ def test_students_of_a_teacher_that_was_trained_again_are_done_again(
     assert [row.status for row in execute(engine, plan)] == ["done", "done", "failed"]
 
 
+def test_the_teachers_of_a_plan_without_them_count_too(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+    """Runs of equal cost are planned when their teachers are finished."""
+    teacher, _, dist = rows
+    students = Plan((((dist.run,),),), ())
+    for row in (teacher, dist):
+        engine.store.write(row)
+    assert not schedule(students, engine).jobs
+    engine.store.write(retrained(teacher))
+    made = schedule(students, engine)
+    assert made.of_old_teachers == (dist,) and to_do(made) == [dist.run] and said(made) == [STALE]
+
+
 def test_the_rows_can_be_kept(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
     teacher, none, dist = rows
     for row in (retrained(teacher), none, dist):

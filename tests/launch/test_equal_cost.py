@@ -188,6 +188,17 @@ def test_references_keep_the_recipe_of_the_methods(table: Table, epochs: int | N
     assert means(cell_of(table, rows, CRD)) == (4.0, 2.5, 1.0, 0.5)
 
 
+def test_a_stretched_recipe_that_is_nearer_to_the_tables_counts_only_where_it_is_the_tables(table: Table) -> None:
+    own = load_recipe(table.recipe.mini)
+    short = own.model_copy(update={"epochs": own.epochs // 2, "milestones": (), "max_steps": 12})
+    rows = [row(table, entry, value, recipe=short) for entry, value in ((NONE, 60.0), (KD, 61.0), (CRD, 62.0))]
+    rows.append(row(table, NONE, 63.0, recipe=stretched(short, 2.0)))
+    none = cell_of(table, rows, NONE)
+    assert none.measured and none.measured.mean == 60.0  # the longer one has the table's epochs
+    none = cell_of(table, [*rows, row(table, NONE, 70.0)], NONE)
+    assert none.measured and none.measured.mean == 70.0
+
+
 def test_longer_runs_of_every_method_are_another_recipe(table: Table) -> None:
     recipes = [load_recipe(table.recipe.mini).model_copy(update={"epochs": epochs}) for epochs in (20, 40)]
     rows = [
