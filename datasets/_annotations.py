@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _fields, _files
+from . import _fields, _files, _voc
 from .base import DataError
 
 Mask = NDArray[np.bool_]
@@ -190,7 +190,7 @@ def ground_truth(file: Path) -> tuple[dict[str, Any], dict[int, int], dict[int, 
 
 
 def _checked(file: Path) -> _File:
-    content, digest = _read_json(file)
+    content, digest = _voc.content(file) if _voc.is_split(file) else _read_json(file)
     categories = _categories(file, content["categories"])
     images: list[dict[str, Any]] = content["images"]
     image_ids = _fields.ids(file, "image", images)

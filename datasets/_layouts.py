@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import _voc
 from ._errors import DataError
+from ._voc import VALIDATION
 
 COCO = "annotations/instances_train*.json and instances_val*.json with image folders train*/ and val*/ beside"
-VALIDATION = ("val", "valid", "validation", "test")
-"""Names of the folder of validation images, by preference."""
-
 Files = tuple[Path, Path]
 """Annotation file and image folder."""
 
@@ -68,7 +67,7 @@ def detect(path: Path) -> Layout | None:
     """
     if not path.is_dir():
         return None
-    layouts = (look(path) for look in (_coco, _export_of_splits, _single_export, _voc, _yolo, _other, _empty))
+    layouts = (look(path) for look in (_coco, _export_of_splits, _single_export, _pascal_voc, _yolo, _other, _empty))
     try:
         return next((layout for layout in layouts if layout is not None), None)
     except OSError as error:
@@ -145,10 +144,25 @@ def _single_export(path: Path) -> Layout | None:
     return None
 
 
-def _voc(path: Path) -> Layout | None:
-    folders = ("Annotations", "annotations", "train", "train/labels", "valid", "labels")
-    file = _first(path, folders, "*.xml")
-    return _to_convert(file, "Pascal VOC annotations (an XML file an image)", "VOCDetectionDataset")
+def _pascal_voc(path: Path) -> Layout | None:
+    """VOC's own layout, which may be in VOCdevkit/VOC2012/, or XML files in a folder of each split."""
+    description = "Pascal VOC annotations (an XML file an image)"
+    roots = [root for root in (path, *sorted(path.glob("VOCdevkit/*"))) if root.is_dir()]
+    splits = [found for root in roots if (found := _voc.find(root))]
+    whole = [found for found in splits if len(found) == 2]
+    if len(whole) > 1:
+        folders = " and ".join(str(found["train"][0].parents[2]) for found in whole)
+        return Layout(description, {}, f"{path}: {folders} are data sets of their own; give one of them")
+    if whole:
+        name = whole[0]["val"][0].stem
+        notices = (f"{whole[0]['val'][0]} is used for validation",) if name not in ("val", "labels") else ()
+        return Layout(description, whole[0], notices=notices)
+    file = _first(path, ("Annotations", "annotations", "train", "train/labels", "valid", "labels"), "*.xml")
+    if file is None:
+        return None
+    missing = " and ".join(sorted({"train", "val"} - set(splits[0] if splits else ())))
+    problem = f"{file}: {description} without a list of images for {missing}; a VOC folder has {_voc.LAYOUT}"
+    return Layout(description, {}, problem)
 
 
 def _yolo(path: Path) -> Layout | None:
