@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ import yaml
 from kdbench.cli import app
 from kdbench.spec.table import MethodEntry, Pair, load_table, table_names
 from tests.helpers.pages import PAGES, ROOT, block, blocks, commands
+from tests.helpers.pictures import Pictures, done
 
 COMMANDS = sorted({(page, *words) for page in PAGES for words in commands(page)})
 KDBENCH = [case[2:] for case in COMMANDS if case[1] == "kdbench"]
@@ -126,6 +128,31 @@ def test_the_example_method_is_complete_and_keeps_the_contract(tmp_path: Path, m
     (tmp_path / "huber.py").write_text(example)
     assert contract.problems(tmp_path / "huber.py") == []
     assert len(list(contract.report("huber"))) == 5, "described, and four kinds of network"
+
+
+def test_the_example_of_a_schedule_and_of_a_learned_value_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench import contract, methods
+    from kdbench.contract.samples import make_sample
+    from kdbench.methods import _outside
+    from kdbench.train.job import execute
+
+    monkeypatch.setattr(_outside, "_files", {})
+    (tmp_path / "tempered.py").write_text(block("docs/own-method.md", "# tempered.py"))
+    assert contract.problems(tmp_path / "tempered.py") == []
+    method = methods.build("tempered", make_sample("classification").setting)
+    temperatures = []
+    for step in (0, 25, 50):  # of 10 epochs of 5 steps
+        method.set_progress(step, 5)
+        temperatures.append(method.learned()["temperature"])
+    assert temperatures == pytest.approx([8.0, 5.0, 2.0])
+    pictures = Pictures(tmp_path)
+    options: tuple[dict[str, Any], ...] = ({}, {"learn": True}, {"learn": True, "temperature_lr": 0.1})
+    runs = [pictures.run("tempered", options=each) for each in options]
+    planned, slow, fast = (row.learned["temperature"] for row in done(execute(pictures.job(tmp_path, *runs), print)))
+    assert planned == 2.0
+    assert slow != 8.0 and abs(math.log(fast / 8)) > 5 * abs(math.log(slow / 8)), "by its own learning rate"
 
 
 def test_the_example_network_is_found_and_runs(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import torch
 from kdbench import networks
 from kdbench.records import checkpoint as checkpoints
 from kdbench.records.row import Row
+from kdbench.spec.recipe import load_recipe
 from kdbench.spec.run import Data
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.tasks.detection import DetectionTask
 from kdbench.tasks.segmentation import SegmentationTask
 from kdbench.train.events import Event
 from kdbench.train.job import execute
+from tests.conftest import SHORT
 from tests.helpers.pictures import Pictures, short
 
 Events = list[Event]
@@ -72,3 +74,26 @@ def test_chance_is_above_a_random_answer_and_below_a_network_that_learned() -> N
     assert DetectionTask.chance(data(80, 5000)) == 0.1
     assert ClassificationTask.guesses("resnet56", 72.3, data(100, 10_000)) == ""
     assert "scores 1.0 top1" in ClassificationTask.guesses("resnet56", 1.0, data(100, 10_000))
+
+
+def test_a_teacher_is_measured_on_images_of_the_size_that_it_was_trained_at(
+    make_run: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    evaluate = DetectionTask.evaluate
+
+    def counted(self: DetectionTask, network: Any, device: torch.device, reference: bool, full: bool = False) -> Any:
+        if full:
+            measured.append(self.recipe.image.shorter)  # type: ignore[union-attr]
+        return evaluate(self, network, device, reference, full)
+
+    monkeypatch.setattr(DetectionTask, "evaluate", counted)
+    quick = {**SHORT, "epochs": 1, "max_steps": 1}
+    teacher = make_run("teacher", recipe=load_recipe("coco_mini", quick))
+    smaller = make_run("mimic", recipe=load_recipe("coco_mini", quick | {"image": {"shorter": 64, "longer": 64}}))
+    same = make_run("mimic", recipe=load_recipe("coco_mini", quick))
+    runs = [run.model_copy(update={"teacher": teacher}) for run in (smaller, same)]
+    for run in (teacher, *runs):
+        (row,) = execute(make_job(run), lambda _: None)
+        assert row.status == "done", row.reason
+    assert measured == [96, 96]
