@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import StoreError
+from ..records.by_name import FOLDER as BY_NAME
+from ..records.by_name import link_runs
 from ..records.row import Row, Status
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store, Version, write_atomically
@@ -69,6 +71,7 @@ class LocalEngine:
         self.processes: dict[subprocess.Popen[str], list[Run]] = {}
         self.stopped = False
         self.lost: set[str] = set()
+        self.unlinked = False
 
     def execute(self, jobs: Sequence[PlannedJob], runs: Sequence[Run]) -> list[Row]:
         """Run every job, those of teachers first; returns the rows of all `runs` of the plan that have one.
@@ -83,10 +86,24 @@ class LocalEngine:
                 done = len(runs) - sum(len(job.runs) for job in jobs)
                 display = Display(len(runs), done, variants(runs))
                 with self.tracking.follow(runs, display.name, display.log):
-                    _Grid(self, leases, display).run(jobs)
+                    try:
+                        _Grid(self, leases, display).run(jobs)
+                    finally:
+                        self._link(runs, display)
         rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
         self._delete_leftovers(rows)
         return rows
+
+    def _link(self, runs: Sequence[Run], display: Display) -> None:
+        """Link the folders of finished runs under their names; where that is impossible, it is logged once."""
+        try:
+            link_runs(self.store.root, {run.id: display.name(run) for run in runs if self.store.version(run.id)})
+        except OSError as error:
+            if not self.unlinked:
+                display.log(
+                    f"{self.store.root / BY_NAME}: no links by name ({error.strerror}); `kdbench runs` lists the runs"
+                )
+            self.unlinked = True
 
     def _delete_leftovers(self, rows: Sequence[Row]) -> None:
         """Delete checkpoints and leases of finished runs that were killed before they did so."""
@@ -125,6 +142,7 @@ class LocalEngine:
             for run in self._unrecorded(runs, before):
                 self._record(run, "failed", f"{type(error).__name__}: {error}", device, display)
         self.tracking.stopped([run.id for run in runs])
+        self._link(runs, display)
         new = [row for row in self._rows(runs) if row and self.store.version(row.run.id) != before[row.run.id]]
         if device == "cpu" or self.stopped or all(row.status in (*FINISHED, "skipped") for row in new):
             return ""

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdbench.records.by_name import FOLDER
 from kdbench.records.row import Row
 from kdbench.records.store import read_rows
 from kdbench.text import counted
@@ -145,7 +146,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
         elif comparable(row) != comparable(rows[row.id]):
             problems.append(f"{row.run.display_name}: differs")
     for file in parts.glob("*/*"):
-        if file.parent.name != "jobs" and file.name not in ("row.json", "student.pt", "teacher.pt"):
+        if file.parent.name not in ("jobs", FOLDER) and file.name not in ("row.json", "student.pt", "teacher.pt"):
             problems.append(f"left over: {file.relative_to(parts)}")
     return problems
 
