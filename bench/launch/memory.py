@@ -47,6 +47,13 @@ class Split:
     words: str
 
 
+def shapes_of(run: Run, stored: tuple[int, int]) -> Shapes:
+    """A run's largest micro-batches, of images that are stored in one size, if any: height and width in pixels."""
+    height, width = tasks.get(run.task).input_size(run.recipe, stored)
+    data, recipe = run.data, run.recipe
+    return Shapes(run.task, data.classes, data.train_images, recipe.micro_batch_size, height, width, recipe.precision)
+
+
 class Memory:
     """What jobs on one kind of device need, and whether they have it.
 
@@ -83,6 +90,7 @@ class Memory:
             words = f"split into {len(parts)}, because together they take {words} and a job has {_gib(self.room)}"
         if largest > self.room:
             words += f"; one run takes {_gib(largest)} GiB and a job has {_gib(self.room)}: it is still attempted"
+            words += " (micro-batches take less: accumulate in its recipe)"
         return Split(parts, words)
 
     def _fewest(self, runs: Sequence[Run], room: float) -> tuple[tuple[Run, ...], ...]:
@@ -127,16 +135,7 @@ class Memory:
 
     def shapes(self, run: Run) -> Shapes:
         """A run's largest micro-batches."""
-        height, width = tasks.get(run.task).input_size(run.recipe, self.stored)
-        return Shapes(
-            run.task,
-            run.data.classes,
-            run.data.train_images,
-            run.recipe.micro_batch_size,
-            height,
-            width,
-            run.recipe.precision,
-        )
+        return shapes_of(run, self.stored)
 
     def _data(self, run: Run, shapes: Shapes) -> int:
         """The batch, those that are prefetched, and a data set of arrays."""

@@ -33,7 +33,8 @@ def status_of(error: Exception) -> tuple[Status, str]:
     if isinstance(error, DivergedError | FloatingPointError):  # detectron2 raises the latter for boxes that are NaN
         return "diverged", str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "out-of-memory", f"{_first_line(error)}; try --cohort 1, or a smaller batch or image with --set"
+        remedy = "try --cohort 1, micro-batches (--set accumulate=4) or smaller images (--set image_size=...)"
+        return "out-of-memory", f"{_first_line(error)}; {remedy}"
     if isinstance(error, (*USER_ERRORS, MethodError)):
         return "failed", str(error)
     where = traceback.extract_tb(error.__traceback__)[-1]

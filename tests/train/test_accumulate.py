@@ -282,3 +282,32 @@ def test_advice_for_few_images_keeps_batches_divisible(images: int, fitting: dic
     recipe = load_recipe("coco_2x", {"accumulate": 4})
     assert recipe.batch_within(images) == fitting
     assert load_recipe("coco_2x", {"accumulate": 4, **fitting}).batch_size == fitting["batch_size"]
+
+
+def test_a_preparation_takes_whole_batches_and_a_first_phase_micro_batches(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench import methods
+    from kdbench.train.preparation import prepare
+
+    torch.manual_seed(1)
+    teacher = networks.build("resnet14", 10).eval().requires_grad_(False)
+    prepared = []
+    for accumulate in (1, 4):
+        run = pictures.run("mag+kd", recipe=short(accumulate=accumulate))
+        student = Student(run, pictures.task(run), teacher.info, tmp_path / run.id, CPU)
+        prepare(student, teacher, {})
+        prepared.append({name: v for name, v in student.method.state_dict().items() if name.startswith("teacher_")})
+    assert prepared[0] and equal(*prepared)
+
+    sizes: list[int] = []
+    initial = methods.method_class("fsp").initial
+
+    def counted(self: Any, batch: Batch, *given: Any) -> Any:
+        sizes.append(len(batch.inputs))
+        return initial(self, batch, *given)
+
+    monkeypatch.setattr(methods.method_class("fsp"), "initial", counted)
+    run = pictures.run("fsp", recipe=short(accumulate=4))
+    prepare(Student(run, pictures.task(run), teacher.info, tmp_path / run.id, CPU), teacher, {})
+    assert sizes == [2] * 4 * 3
