@@ -102,7 +102,7 @@ def table(
 ) -> None:
     """Print every reported number of tables beside its evidence, with verdicts; without a table, a line a paper."""
     from .records.store import read_rows
-    from .report.added import register_methods, with_added
+    from .report.added import register_files, with_added
     from .report.terminal import print_overview, print_tables
 
     rows, invalid = read_rows([results, MEASURED])
@@ -111,7 +111,7 @@ def table(
     if not tables and not every and scale is None:
         print_overview(_tables(None), rows, invalid, published, out=out)
     else:
-        register_methods(results, _say)
+        register_files(results, _say)
         shown = with_added(_tables(tables), results)
         print_tables(shown, rows, invalid, parse_scale(scale), published, out=out)
 
@@ -159,10 +159,10 @@ def evaluate(
 @app.command()
 def runs(results: ResultsOption = RESULTS) -> None:
     """List the runs of a folder: hash, networks, method, status, score and age, the latest first."""
-    from .report.added import register_methods
+    from .report.added import register_files
     from .report.runs import print_runs
 
-    register_methods(results, _say)
+    register_files(results, _say)
     print_runs(results)
 
 
@@ -172,10 +172,10 @@ def show(
     results: ResultsOption = RESULTS,
 ) -> None:
     """Print a run: its specification, scores, cost, epochs and files."""
-    from .report.added import register_methods
+    from .report.added import register_files
     from .report.runs import print_run
 
-    register_methods(results, _say)
+    register_files(results, _say)
     print_run(results, run)
 
 
@@ -191,14 +191,14 @@ def plots(
     """Draw measured against reported, gains, learning curves, predicted masks and the history over commits."""
     from .records.store import read_all, read_rows
     from .regress.history_figure import draw_history
-    from .report.added import register_methods, with_added
+    from .report.added import register_files, with_added
     from .report.panels import Gallery
     from .report.plots import draw_all
 
     rows, invalid = read_rows([results, MEASURED])
     data_options = {} if ignore_index is None else {"ignore_index": ignore_index}
     gallery = Gallery(results, data_root(), data, data_options)
-    register_methods(results, _say)
+    register_files(results, _say)
     shown = with_added(_tables(tables), results)
     drawing = draw_all(shown, rows, out, parse_scale(scale), gallery)
     for line in (*drawing.messages, *(str(path) for path in drawing.files)):

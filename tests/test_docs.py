@@ -155,6 +155,22 @@ def test_the_example_of_a_schedule_and_of_a_learned_value_trains(
     assert slow != 8.0 and abs(math.log(fast / 8)) > 5 * abs(math.log(slow / 8)), "by its own learning rate"
 
 
+def test_the_example_of_a_module_is_a_network_whatever_layers_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdbench import networks
+    from kdbench.spec import network_name
+
+    monkeypatch.setattr(network_name, "_files", {})
+    (tmp_path / "net.py").write_text(block("docs/own-network.md", "# net.py"))
+    name = network_name.resolve(f"{tmp_path}/net.py:build:width=8")
+    outputs = networks.build(name, 7)(torch.randn(2, 3, 32, 32))
+    named = networks.build(f"{name}:layers=[0,1,2]:classifier=5", 7)(torch.randn(2, 3, 32, 32))
+    for each in (outputs, named):
+        assert each.logits.shape == (2, 7) and each.pooled is not None and each.pooled.shape == (2, 32)
+        assert [feature.shape[1:] for feature in each.features] == [(8, 16, 16), (16, 8, 8), (32, 4, 4)]
+
+
 def test_the_example_network_is_found_and_runs(tmp_path: Path) -> None:
     folder = linked_package(tmp_path, ROOT / "bench" / "networks")
     (folder / "plain.py").write_text(block("docs/own-network.md", "# bench/networks/plain.py"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from kdbench import methods
@@ -13,6 +14,7 @@ from ..spec.choice import MethodChoice
 from ..spec.schema import merged
 from ..spec.table import MethodEntry, Pair, Table
 from .cells import canonical
+from .pairs import pair_name
 
 
 def register(choices: Sequence[MethodChoice]) -> None:
@@ -81,22 +83,31 @@ def _missing_kd(table: Table, entries: Sequence[MethodEntry], listed: Sequence[M
     return [] if entry is None else [entry]
 
 
-def with_entries(table: Table, entries: Mapping[str, Sequence[MethodEntry]]) -> Table:
-    """The table with further entries.
+def with_entries(
+    table: Table,
+    entries: Mapping[str, Sequence[MethodEntry]],
+    pairs: Mapping[str, Pair] = MappingProxyType({}),
+) -> Table:
+    """The table with further entries and pairs.
 
     Args:
         table: the table.
         entries: by pair, as `kdbench.grid.pairs.pair_name` names it.
+        pairs: likewise; one that the table has is left out.
     """
-    from .pairs import pair_name
-
-    pairs = tuple(
+    listed = {pair_name(pair) for pair in table.pairs}
+    joined = [
+        pair.model_copy(update={"methods": tuple(entries[name])})
+        for name, pair in pairs.items()
+        if name not in listed and entries.get(name)
+    ]
+    extended = tuple(
         pair.model_copy(update={"methods": (*table.entries(pair), *_new(table.entries(pair), more))})
         if (more := entries.get(pair_name(pair))) and table.entries(pair)
         else pair
         for pair in table.pairs
     )
-    return table.model_copy(update={"pairs": pairs})
+    return table.model_copy(update={"pairs": (*extended, *joined)})
 
 
 def _new(entries: Sequence[MethodEntry], more: Sequence[MethodEntry]) -> list[MethodEntry]:

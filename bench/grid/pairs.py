@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from .. import networks
-from ..errors import unknown
 from ..spec.scale import Scale
-from ..spec.table import Pair, Table
+from ..spec.table import Pair
 
 
 def pair_name(pair: Pair) -> str:
@@ -15,27 +12,8 @@ def pair_name(pair: Pair) -> str:
     return f"{pair.teacher}->{pair.student}"
 
 
-def select_pairs(tables: Sequence[Table], names: Sequence[str]) -> list[Table]:
-    """The tables with those of their pairs that are named "TEACHER->STUDENT"; without names, all pairs.
-
-    A pair has the networks' names of the paper, or those of the networks that run at full scale. Tables none of whose
-    pairs is named are left out.
-
-    Raises:
-        SpecError: no table has a pair of that name; suggests the nearest.
-    """
-    wanted = {name.replace(" ", "").replace("\N{RIGHTWARDS ARROW}", "->") for name in names}
-    if not wanted:
-        return list(tables)
-    known = {name for table in tables for pair in table.pairs for name in _names(pair)}
-    for name in sorted(wanted - known):
-        raise unknown("pair of these tables in --pairs", name, known)
-    chosen = [(table, tuple(pair for pair in table.pairs if wanted & _names(pair))) for table in tables]
-    return [table.model_copy(update={"pairs": pairs}) for table, pairs in chosen if pairs]
-
-
-def _names(pair: Pair) -> set[str]:
-    """The names of a pair."""
+def pair_names(pair: Pair) -> set[str]:
+    """The names by which `--pairs` knows a pair: that of the paper, and of the networks that run at full scale."""
     own = {pair_name(pair)}
     return own | {f"{pair.networks.teacher}->{pair.networks.student}"} if pair.networks else own
 

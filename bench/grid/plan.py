@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -47,6 +47,7 @@ def make_plan(
     data: Data,
     request: RunRequest,
     teacher_files: Mapping[str, str] = MappingProxyType({}),
+    misfit: Callable[[Run], str] = lambda _run: "",
 ) -> Plan:
     """Every run that the tables need, teachers first, grouped into cohorts.
 
@@ -56,6 +57,7 @@ def make_plan(
         data: the data set, without options.
         request: seeds, recipe changes and the size of cohorts.
         teacher_files: by teacher network, sha256 of a checkpoint used in place of a trained teacher.
+        misfit: why a run of an added cell cannot train, empty if it can; such a cell is skipped.
 
     Raises:
         SpecError, MethodError: a recipe change or an option does not fit, or a batch is larger than the data set.
@@ -68,12 +70,15 @@ def make_plan(
             if skip_reason(pair, scale):
                 continue
             for cell in expand_pair(table, pair, scale, request.changes):
-                if reason := cell.skip or methods.class_shortage(cell.entry.method, data.classes):
+                reason = cell.skip or methods.class_shortage(cell.entry.method, data.classes)
+                given = teacher_files.get(cell.teacher or "")
+                runs = [] if reason else runs_of(cell, table, data, seeds_of(table, request), given)
+                if cell.added and not reason:
+                    reason = misfit(runs[0])
+                if reason:
                     skipped.append(Skipped(table.name, f"{_name(pair)} {cell.entry.display_name}", reason))
                 else:
-                    given = teacher_files.get(cell.teacher or "")
-                    for run in runs_of(cell, table, data, seeds_of(table, request), given):
-                        students.setdefault(run.id, run)
+                    students |= {run.id: run for run in runs if run.id not in students}
     teachers = {run.teacher.id: run.teacher for run in students.values() if run.teacher and not run.teacher_file}
     distilled = [run for run in students.values() if run.id not in teachers]  # a student may be a teacher elsewhere
     size = cohort_size(scale, request)

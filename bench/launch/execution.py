@@ -54,9 +54,12 @@ def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outc
 
 def _keep_added(final: FinalPlan) -> None:
     """Let tables show what the request added to them."""
+    settings = final.settings
+    files = {path.stem: path for path in settings.method_files}
     for table in final.tables:
-        entries = {pair_name(pair): [e for e in table.entries(pair) if e.added] for pair in table.pairs}
-        keep_added(final.settings.results, table, entries, {path.stem: path for path in final.settings.method_files})
+        entries = {pair_name(p): [e for e in table.entries(p) if e.added or p.added] for p in table.pairs}
+        pairs = {pair_name(pair): pair for pair in table.pairs if pair.added}
+        keep_added(settings.results, table, entries, files, pairs, settings.network_files)
 
 
 def _command(final: FinalPlan) -> str:

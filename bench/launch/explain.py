@@ -78,16 +78,25 @@ def _line(cohort: ScheduledCohort, final: FinalPlan, time: float | None, exact: 
     runs, first = cohort.runs, cohort.runs[0]
     stage = final.plan.stages[cohort.stage]
     suffixes = variants(final.plan.runs)
-    names = ", ".join(run.student if run.method == "none" else run.method + suffixes[run.id] for run in runs)
+    students = {run.student for run in runs}
+    names = ", ".join(_name(run, suffixes[run.id], len(students) > 1) for run in runs)
     variant = first.data.display_name.removeprefix(final.data.name)
     notes = [alone(first, stage)] if len(runs) == 1 and len(stage) > 1 else []
     if cohort.unfinished:
         unknown = "time unknown" if exact else ""
         notes += [cohort.split.words, unknown if time is None else f"about {duration(time)}"]
     head = (
-        f"  stage {cohort.stage + 1}: {runs[-1].student}{variant} seed {first.seed}, {len(cohort.unfinished)} to do: "
+        f"  stage {cohort.stage + 1}: {' and '.join(sorted(students))}{variant} seed {first.seed}, "
+        f"{len(cohort.unfinished)} to do: "
     )
     return head + "; ".join(filter(None, [names, *notes]))
+
+
+def _name(run: Run, suffix: str, several: bool) -> str:
+    """A run of a cohort; where that has several students, with its own."""
+    if run.method == "none":
+        return run.student
+    return f"{run.method}{suffix} ({run.student})" if several else f"{run.method}{suffix}"
 
 
 def alone(run: Run, stage: Sequence[Sequence[Run]]) -> str:

@@ -14,7 +14,7 @@ from kdbench import datasets
 from .. import tasks
 from ..errors import SpecError
 from ..grid.choose import choose, register, with_kd
-from ..grid.pairs import select_pairs
+from ..grid.join import sized, with_pairs
 from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_request
 from ..records.checkpoint import sha256
@@ -28,8 +28,9 @@ from ..spec.table import Table
 from ..trackers import check_trackers
 from ..train.job import JobSettings
 from .devices import slots, usable
+from .fit import misfit
 from .inputs import check_inputs
-from .memory import GIB, Memory, available
+from .memory import GIB, Memory, available, shapes_of
 from .schedule import Schedule, make_schedule
 from .teachers import assign, check_networks
 from .user_data import detect_format
@@ -145,7 +146,7 @@ def _final_plan(
     for notice in given.notices:
         log(notice)
     hashes = {network: sha256(file) for network, file in given.files.items()}
-    plan = make_plan(given.tables, scale, data, request, hashes)
+    plan = make_plan(given.tables, scale, data, request, hashes, lambda run: misfit(run, shapes_of(run, stored)))
     check_inputs(plan, request, opened)
     settings = _settings(scale, request, given.files, _network_files(plan))
     taken = slots(devices, scale, request)

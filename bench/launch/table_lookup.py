@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args
 from .. import networks
 from ..errors import SpecError, unknown
 from ..grid.pairs import networks_at
+from ..spec import network_name
 from ..spec.recipe import Recipe, ResizedCrop, ScaledCrop, load_recipe
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table, table_names
@@ -41,6 +42,10 @@ def find_network(name: str, dataset: str | None) -> NamedNetwork:
     Raises:
         SpecError: no network has the name; the nearest is suggested.
     """
+    if network_name.is_outside(name):
+        name = network_name.resolve(name)
+        networks.task(name)
+        return NamedNetwork(name, [name])
     tables = [table for table in _tables() if dataset in (None, table.dataset.full)]
     papers: dict[str, list[str]] = {}
     for table in tables:

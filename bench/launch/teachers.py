@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import NamedTuple
 
 from kdbench import methods
 
+from .. import networks
 from ..errors import CheckpointError, SpecError, unknown
 from ..grid.cells import expand_pair
 from ..grid.pairs import networks_at, pair_name
 from ..networks.load import explain_misfit, try_networks
+from ..records.checkpoint import sha256
+from ..spec import network_name
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
 from ..spec.table import Pair, Table
+from ..tasks.base import OpenedData
 
 SUFFIXES = (".pt", ".pth", ".tar", ".pkl", ".ckpt", ".bin", ".safetensors")
 MOST_FILES = 500
@@ -35,7 +40,7 @@ class GivenTeachers(NamedTuple):
     notices: list[str]
 
 
-def assign(tables: Sequence[Table], scale: Scale, request: RunRequest, classes: tuple[str, ...]) -> GivenTeachers:
+def assign(tables: Sequence[Table], scale: Scale, request: RunRequest, data: OpenedData) -> GivenTeachers:
     """The file of each teacher network that the request gives one for.
 
     A file that is given for a network is used for it, and other teachers are trained here. A file without a network,
@@ -45,13 +50,13 @@ def assign(tables: Sequence[Table], scale: Scale, request: RunRequest, classes: 
         tables: of one data set, validated.
         scale: "full" or "mini".
         request: its `teacher`, methods and recipe changes.
-        classes: names of the K classes of the data.
+        data: its classes and the normalisation of its images.
 
     Raises:
         SpecError: a file fits several teachers, or two files fit one.
         CheckpointError: a file cannot be read, fits no teacher, or its weights cannot be used.
     """
-    needed = frozen_teachers(tables, scale, request)
+    needed, classes = frozen_teachers(tables, scale, request), data.classes
     if not request.teacher:
         return GivenTeachers(list(tables), {}, [])
     if not needed:
@@ -59,10 +64,15 @@ def assign(tables: Sequence[Table], scale: Scale, request: RunRequest, classes: 
     files: dict[str, Path] = {}
     notices: list[str] = []
     for given in request.teacher:
-        if given.network is not None:
-            _add_named(given.network, given.path, needed, classes, files, notices)
-        else:
+        if given.network is None:
+            assert given.path is not None
             _add_fitting(given.path, sorted(needed), classes, files, notices)
+        elif given.path is not None:
+            _add_named(given.network, given.path, needed, classes, files, notices)
+        elif not network_name.is_in_file(given.network):
+            path = networks.weights(given.network)
+            _add_named(given.network, path, needed, classes, files, notices)
+            notices += _stated(given.network, path, data)
     if all(given.network is not None for given in request.teacher):
         if others := sorted(needed.keys() - files.keys()):
             notices.append(f"teachers trained here, because --teacher gives no file for them: {', '.join(others)}")
@@ -87,7 +97,7 @@ def check_networks(tables: Mapping[Scale, Sequence[Table]], request: RunRequest)
         for network, names in frozen_teachers(group, scale, request).items():
             known |= {network, *names}
     for network in named:
-        if network not in known:
+        if not network_name.is_outside(network) and network not in known:
             raise unknown("teacher of these tables in --teacher NETWORK=FILE", network, known)
 
 
@@ -166,6 +176,26 @@ def _add_fitting(
             raise CheckpointError(misfit_message(file, trial.refusals, classes))
     if folder and not files.keys() & set(needed):
         raise CheckpointError(f"no file in {path} fits a teacher of these tables ({', '.join(needed)})")
+
+
+def _stated(network: str, path: Path, data: OpenedData) -> list[str]:
+    """What a network's library states of its weights, and how its images differ from those of the data."""
+    stated = networks.published(network, path, sha256(path))
+    if stated is None:
+        return []
+    scores = ", ".join(f"{value:.2f} {name}" for name, value in stated.metrics.items())
+    lines = [f"teacher {network}: {stated.source} states {scores}; it is measured here before it teaches"]
+    there, here = (*stated.mean, *stated.std), (*data.mean, *data.std)
+    if not all(math.isclose(a, b, abs_tol=0.005) for a, b in zip(there, here, strict=True)):
+        lines.append(
+            f"teacher {network}: its images were normalised by mean {_three(there[:3])}, sd {_three(there[3:])}, and "
+            f"here by mean {_three(here[:3])}, sd {_three(here[3:])}, which lowers its score"
+        )
+    return lines if scores else lines[1:]
+
+
+def _three(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.3g}" for value in values)
 
 
 def misfit_message(file: Path, refusals: Mapping[str, str], classes: tuple[str, ...]) -> str:

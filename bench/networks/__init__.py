@@ -15,9 +15,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
-from . import _outside
+from ..spec import network_name
 from ._family import Family, PublishedFile
-from ._outside import file_of, register, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from .base import Network
 
 __all__ = ["Family", "PublishedFile", "build", "check_init", "family", "library", "names", "published", "reports"]
-__all__ += ["code", "file_of", "for_images", "is_outside", "register", "resolve", "task", "unavailable"]
+__all__ += ["for_images", "is_outside", "task", "unavailable", "weights"]
 
 NOT_FAMILIES = ("base", "hooked", "load")
 GROUP = "kdbench.networks"
@@ -84,8 +83,8 @@ def unavailable(name: str) -> str:
 
 
 def is_outside(name: str) -> bool:
-    """Whether a network is in a user's file or any network of a library, so that nothing here is made for it."""
-    return ":" in name and _family_of(name).pattern != ""
+    """Whether a network is in a user's file, or named by a library of classifiers rather than here."""
+    return network_name.is_outside(name)
 
 
 def for_images(name: str, size: tuple[int, int]) -> str:
@@ -101,9 +100,17 @@ def for_images(name: str, size: tuple[int, int]) -> str:
     return _family_of(name).for_images(name, size)
 
 
-def code(name: str) -> str | None:
-    """Hash of the source of a network in a user's file; None for all others, and where the file is not known here."""
-    return _outside.code(name)
+def weights(name: str) -> Path:
+    """The file of a network's published weights, downloaded once where that is possible.
+
+    Raises:
+        SpecError: an unknown name, or there are none.
+        CheckpointError: they are neither on this machine nor downloadable.
+    """
+    found = _family_of(name).weights
+    if found is None:
+        raise SpecError(f"{name} has no published weights; give a file with --teacher {name}=FILE")
+    return found(name)
 
 
 def reports() -> list[tuple[str, bool]]:

@@ -57,10 +57,6 @@ def _any_size(name: str, _size: tuple[int, int]) -> str:
     return name
 
 
-def _no_code(_name: str) -> str | None:
-    return None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Networks that one module lists and builds.
@@ -79,7 +75,7 @@ class Family:
         check: refuses a name that matches the pattern and is none of the family's, by a SpecError.
         for_images: name, height and width in pixels -> the name of the network that reads images of this size, which
             is another one where an architecture is built for one size.
-        code: name -> hash of the source of a network that is defined in a user's file; None for all others.
+        weights: name -> the file of its published weights, downloaded once; None where they are in no single file.
         library: whose detectors these are; teacher and student must share it, because libraries order anchors
             differently.
         unavailable: name -> what is missing on this machine to build a network; empty where nothing is.
@@ -97,7 +93,7 @@ class Family:
     pattern: str = ""
     check: Callable[[str], None] = lambda _name: None
     for_images: Callable[[str, tuple[int, int]], str] = _any_size
-    code: Callable[[str], str | None] = _no_code
+    weights: Callable[[str], Path] | None = None
     library: str = "torchvision"
     unavailable: Callable[[str], str] = _always_available
     published: Callable[[str, Path, str], PublishedFile | None] = _unknown_file

@@ -15,6 +15,8 @@ from .base import Network
 from .hooked import HookedNetwork
 
 STAGES = 4
+SIDE = 256
+"""Of the image with which strides are learned: a multiple of the largest one."""
 
 
 class TimmNetwork(Network):
@@ -99,16 +101,18 @@ def make(name: str, network: str, num_classes: int, options: dict[str, Any]) -> 
         SpecError: an option that does not fit.
     """
     hooks = {key: options.pop(key) for key in ("layers", "classifier") if key in options}
+    cfg, given = config(network), options.get("img_size")
+    usual = cfg.input_size[1:] if cfg.fixed_input_size else (SIDE, SIDE)
+    height, width = (given, given) if isinstance(given, int) else given or usual
     try:
         model: Any = timm.create_model(network, pretrained=False, num_classes=num_classes, **options)
-    except (TypeError, ValueError, AssertionError, RuntimeError, AttributeError, ZeroDivisionError) as error:
-        raise SpecError(f"{name}: timm cannot build it: {type(error).__name__}: {error}") from error
-    cfg = config(network)
-    given = options.get("img_size")
-    height, width = (given, given) if isinstance(given, int) else given or cfg.input_size[1:]
-    if hooks or not hasattr(model, "forward_intermediates"):
-        return HookedNetwork(model, num_classes, size=height, **hooks)
-    return TimmNetwork(model, num_classes, (height, width))
+        if hooks or not hasattr(model, "forward_intermediates"):
+            return HookedNetwork(model, num_classes, size=height, **hooks)
+        return TimmNetwork(model, num_classes, (height, width))
+    except SpecError as error:
+        raise SpecError(f"network {name}: {error}") from error
+    except Exception as error:  # timm's constructors and forwards raise anything for options that do not fit
+        raise SpecError(f"network {name}: timm cannot build it: {type(error).__name__}: {error}") from error
 
 
 def _indices(shapes: list[torch.Size]) -> list[int]:

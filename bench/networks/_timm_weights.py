@@ -1,4 +1,4 @@
-"""timm's published weights, read from local files and never downloaded."""
+"""timm's published weights: read from a local folder, downloaded where that is possible."""
 
 from __future__ import annotations
 
@@ -7,42 +7,37 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import CheckpointError
 from ..records.checkpoint import read
 from ._family import PublishedFile
 from ._state_dicts import load_weights
-from ._torchvision_weights import folder
+from ._torchvision_weights import download, folder
 
 
 def load(body: nn.Module, model_id: str) -> None:
-    """Load a timm model's weights from `$KDBENCH_DATA/weights/<model_id>.safetensors` or `.pth`.
+    """Load a timm model's weights from `$KDBENCH_DATA/weights/<model_id>.safetensors` or `.pth`, which `find` finds.
 
     Args:
         body: the model that timm builds under the part of `model_id` before the dot.
         model_id: timm's architecture and tag, such as "resnet50.a1_in1k".
 
     Raises:
-        CheckpointError: the file is missing, damaged or another network's; names the file and the place to put it.
+        CheckpointError: the file is neither there nor downloadable, damaged or another network's; names it.
     """
     path = find(model_id)
     load_weights(body, read(path), path)
 
 
 def find(model_id: str) -> Path:
-    """The local file of a timm model; safetensors before pickles.
+    """The local file of a timm model, safetensors before pickles; downloaded once if there is none.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: it cannot be downloaded; names the file and the place to put it.
     """
     candidates = [folder() / f"{model_id}{suffix}" for suffix in (".safetensors", ".pth")]
     for path in candidates:
         if path.exists():
             return path
-    raise CheckpointError(
-        f"{candidates[0]} is missing; download model.safetensors from https://huggingface.co/timm/{model_id} and save "
-        f"it under that name (or its pickled state dict as {candidates[1].name}), set KDBENCH_DATA to the folder that "
-        "holds weights/, or choose a recipe that starts from random weights"
-    )
+    return download(f"https://huggingface.co/timm/{model_id}/resolve/main/model.safetensors", candidates[0])
 
 
 def published(architecture: str, file: Path, sha256: str) -> PublishedFile | None:

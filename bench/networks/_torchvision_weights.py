@@ -45,18 +45,30 @@ def find(url: str) -> Path:
         CheckpointError: it cannot be downloaded; names the file and the place to put it.
     """
     path = folder() / url.rsplit("/", 1)[1]
-    if path.exists():
-        return path
+    return path if path.exists() else download(url, path, path.stem.rsplit("-", 1)[-1])
+
+
+def download(url: str, path: Path, hash_prefix: str | None = None) -> Path:
+    """The file at `url`, downloaded to `path`.
+
+    Args:
+        url: of a file of weights.
+        path: where it is put.
+        hash_prefix: beginning of its sha256, which is checked.
+
+    Raises:
+        CheckpointError: it cannot be downloaded; names the file and the place to put it.
+    """
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(part), hash_prefix=path.stem.rsplit("-", 1)[-1], progress=False)
+        torch.hub.download_url_to_file(url, str(part), hash_prefix=hash_prefix, progress=False)
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path} is missing and cannot be downloaded ({error}); fetch {url} elsewhere and put it there, "
+            f"{path} is missing and cannot be downloaded ({error}); fetch {url} elsewhere and save it there, "
             "set KDBENCH_DATA to the folder that holds weights/, or start from random weights with --set init=random "
             "(a teacher's: --set teacher.init=random)"
         ) from error

@@ -11,7 +11,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
-from . import _outside
+from ..spec import network_name
 from ._family import Family
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     from .base import Network
     from .hooked import HookedNetwork
 
-    parts = _outside.parsed(name)
-    function = _outside.function_of(parts)
+    parts = network_name.parsed(name)
+    function = network_name.function_of(parts)
     options: dict[str, Any] = dict(parts.options)
     accepted = inspect.signature(function).parameters
     hooks = {key: options.pop(key) for key in ("layers", "classifier") if key in options and key not in accepted}
@@ -51,7 +51,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     try:
         made = function(num_classes, **options)
     except Exception as error:
-        where = f"{_outside.file_of(name)}: {parts.network}"
+        where = f"{network_name.file_of(name)}: {parts.network}"
         raise SpecError(f"{where} fails: {type(error).__name__}: {error}") from error
     if isinstance(made, Network):
         if hooks:
@@ -72,8 +72,8 @@ def task(name: str) -> str:
     Raises:
         SpecError: its `TASK` is none.
     """
-    parts = _outside.parsed(name)
-    found = getattr(_outside.module_of(parts), "TASK", "classification")
+    parts = network_name.parsed(name)
+    found = getattr(network_name.module_of(parts), "TASK", "classification")
     if found not in TASKS:
         raise unknown(f"TASK of {parts.source}", str(found), TASKS)
     return str(found)
@@ -88,8 +88,8 @@ def head(name: str) -> str:
     of = task(name)
     if of != "detection":
         return {"classification": "classifier", "segmentation": "segmenter"}[of]
-    parts = _outside.parsed(name)
-    found = getattr(_outside.module_of(parts), "HEAD", None)
+    parts = network_name.parsed(name)
+    found = getattr(network_name.module_of(parts), "HEAD", None)
     if not isinstance(found, str):
         raise SpecError(f'{parts.source}: a detector\'s file names its head, as in HEAD = "retinanet"')
     return found
@@ -101,13 +101,13 @@ def check(name: str) -> None:
     Raises:
         SpecError: says which.
     """
-    _outside.function_of(_outside.parsed(name))
+    network_name.function_of(network_name.parsed(name))
 
 
 def for_images(name: str, size: tuple[int, int]) -> str:
     """The name with the side of the images, where the function has a parameter for it and they are square."""
-    parts = _outside.parsed(name)
-    parameters = inspect.signature(_outside.function_of(parts)).parameters
+    parts = network_name.parsed(name)
+    parameters = inspect.signature(network_name.function_of(parts)).parameters
     wanted = [key for key in SIZES if key in parameters and key not in parts.options]
     if not wanted or size[0] != size[1]:
         return name
@@ -119,7 +119,7 @@ FAMILY = Family(
     names=lambda: (),
     head=head,
     build=build,
-    pattern=_outside.FILE_NAME,
+    pattern=network_name.FILE_NAME,
     check=check,
     for_images=for_images,
 )

@@ -68,6 +68,8 @@ class HookedNetwork(Network):
         super().__init__()
         self.model, self.num_classes = model, num_classes
         modules = dict(model.named_modules())
+        layers = None if layers is None else [layers] if isinstance(layers, str) else [str(path) for path in layers]
+        classifier = None if classifier is None else str(classifier)
         for path in (*(layers or ()), *([classifier] if classifier else ())):
             if path not in modules:
                 raise SpecError(f"{type(model).__name__} has no module {path!r}; it has {_some(modules)}")
@@ -113,10 +115,10 @@ class HookedNetwork(Network):
 class _Seen:
     """What modules received and returned in a forward, by path; of one that ran several times, the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, versions: bool = False) -> None:
         self.inputs: dict[str, Any] = {}
         self.outputs: dict[str, Any] = {}
-        self.versions: dict[str, int] = {}
+        self.versions: dict[str, int] | None = {} if versions else None
         self.output: Any = None
         self.size = 0
 
@@ -124,7 +126,7 @@ class _Seen:
         def record(_module: nn.Module, inputs: Any, output: Any) -> None:
             self.outputs.pop(path, None)  # so that paths are in the order of their last runs
             self.outputs[path], self.inputs[path] = output, inputs[0] if inputs else None
-            if isinstance(output, Tensor):
+            if self.versions is not None and isinstance(output, Tensor):
                 self.versions[path] = output._version
 
         return record
@@ -132,13 +134,19 @@ class _Seen:
     def is_changed(self, path: str) -> bool:
         """Whether a later module changed this one's output in place."""
         value = self.outputs[path]
-        return isinstance(value, Tensor) and value._version != self.versions[path]
+        return isinstance(value, Tensor) and self.versions is not None and value._version != self.versions[path]
 
 
 @contextmanager
-def _recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[_Seen]:
-    """Hooks for one forward: a copy of the network, such as a running mean, has its own."""
-    seen = _Seen()
+def _recorded(model: nn.Module, paths: Sequence[str], versions: bool = False) -> Iterator[_Seen]:
+    """Hooks for one forward: a copy of the network, such as a running mean, has its own.
+
+    Args:
+        model: the module.
+        paths: of its modules whose inputs and outputs are recorded.
+        versions: also record which outputs are changed in place later, which inference mode does not count.
+    """
+    seen = _Seen(versions)
     handles = [model.get_submodule(path).register_forward_hook(seen.hook(path)) for path in paths]
     try:
         yield seen
@@ -157,7 +165,12 @@ def _run(model: nn.Module, size: int | None) -> _Seen:
     try:
         for side in (size,) if size else SIZES:
             paths = [path for path, _ in model.named_modules() if path]
-            with torch.no_grad(), torch.random.fork_rng(devices=[]), _recorded(model, paths) as seen:
+            with (
+                torch.inference_mode(False),
+                torch.no_grad(),
+                torch.random.fork_rng(devices=[]),
+                _recorded(model, paths, versions=True) as seen,
+            ):
                 try:
                     seen.output = model(torch.zeros(1, 3, side, side, device=device))
                 except Exception as error:  # noqa: BLE001 - a user's module raises anything

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
-from . import _outside
+from ..spec import network_name
 from ._family import Family, PublishedFile
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     """
     from . import _timm_network, _timm_weights
 
-    parts = _outside.parsed(name)
+    parts = network_name.parsed(name)
     check(name)
     network = _timm_network.make(name, parts.network, num_classes, dict(parts.options))
     if init == "published":
@@ -58,7 +58,7 @@ def check(name: str) -> None:
     """
     import timm
 
-    parts = _outside.parsed(name)
+    parts = network_name.parsed(name)
     architecture, _, tag = parts.network.partition(".")
     if not timm.is_model(architecture):
         raise unknown("network of timm", architecture, timm.list_models())
@@ -77,7 +77,7 @@ def weights_id(name: str) -> str:
     """
     import timm
 
-    network = _outside.parsed(name).network
+    network = network_name.parsed(name).network
     config: Any = timm.get_pretrained_cfg(network)
     if config is None or not (config.hf_hub_id or config.url or config.tag):
         raise SpecError(f"{name} has no published weights; set init to random, or give a checkpoint of yours")
@@ -92,7 +92,7 @@ def for_images(name: str, size: tuple[int, int]) -> str:
     """
     from . import _timm_network
 
-    parts = _outside.parsed(name)
+    parts = network_name.parsed(name)
     cfg = _timm_network.config(parts.network)
     if not cfg.fixed_input_size or "img_size" in parts.options or tuple(cfg.input_size[1:]) == size:
         return name
@@ -112,7 +112,20 @@ def published(name: str, file: Path, sha256: str) -> PublishedFile | None:
     """What timm states of one of its ImageNet files."""
     from . import _timm_weights
 
-    return _timm_weights.published(_outside.parsed(name).network.partition(".")[0], file, sha256)
+    return _timm_weights.published(network_name.parsed(name).network.partition(".")[0], file, sha256)
+
+
+def weights(name: str) -> Path:
+    """The file of a name's published weights.
+
+    Raises:
+        SpecError: there are none.
+        CheckpointError: they are neither on this machine nor downloadable.
+    """
+    from . import _timm_weights
+
+    check(name)
+    return _timm_weights.find(weights_id(name))
 
 
 def _tags(architecture: str) -> list[str]:
@@ -131,4 +144,5 @@ FAMILY = Family(
     check=check,
     for_images=for_images,
     published=published,
+    weights=weights,
 )

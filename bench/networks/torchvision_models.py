@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
-from . import _outside
+from ..spec import network_name
 from ._family import Family, PublishedFile
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     from .hooked import HookedNetwork
 
     check(name)
-    parts = _outside.parsed(name)
+    parts = network_name.parsed(name)
     options: dict[str, Any] = dict(parts.options)
     hooks = {key: options.pop(key) for key in ("layers", "classifier") if key in options}
     if task(name) == "segmentation":
@@ -87,10 +87,10 @@ def check(name: str) -> None:
         raise SpecError(f"{name}: detectors of torchvision have names of their own; see `kdbench list networks`")
     if architecture not in known:
         raise unknown("network of torchvision", architecture, known)
-    for option in _outside.parsed(name).options:
+    for option in network_name.parsed(name).options:
         if option in GIVEN:
             raise SpecError(f"network {name}: {option} is decided by the run; leave it out")
-    if "." in _outside.parsed(name).network:
+    if "." in network_name.parsed(name).network:
         weights_of(name)
 
 
@@ -111,12 +111,25 @@ def weights_of(name: str) -> Any:
     from torchvision import models
 
     available = models.get_model_weights(_architecture(name))
-    _, _, wanted = _outside.parsed(name).network.partition(".")
+    _, _, wanted = network_name.parsed(name).network.partition(".")
     if not wanted:
         return available.DEFAULT
     if wanted not in available.__members__:
         raise unknown(f"weights of torchvision's {_architecture(name)}", wanted, available.__members__)
     return available[wanted]
+
+
+def weights(name: str) -> Path:
+    """The file of a name's published weights.
+
+    Raises:
+        SpecError: there are none of that name.
+        CheckpointError: they are neither on this machine nor downloadable.
+    """
+    from . import _torchvision_weights
+
+    check(name)
+    return _torchvision_weights.find(weights_of(name).url)
 
 
 def for_images(name: str, size: tuple[int, int]) -> str:
@@ -125,7 +138,7 @@ def for_images(name: str, size: tuple[int, int]) -> str:
     Raises:
         SpecError: the architecture cannot be built for this size.
     """
-    parts = _outside.parsed(name)
+    parts = network_name.parsed(name)
     option = FIXED_SIZE.get(_architecture(name).split("_")[0])
     if option is None or option in parts.options or size == (224, 224):
         return name
@@ -148,7 +161,7 @@ def published(name: str, _file: Path, sha256: str) -> PublishedFile | None:
 
 
 def _architecture(name: str) -> str:
-    return _outside.parsed(name).network.partition(".")[0]
+    return network_name.parsed(name).network.partition(".")[0]
 
 
 FAMILY = Family(
@@ -161,4 +174,5 @@ FAMILY = Family(
     check=check,
     for_images=for_images,
     published=published,
+    weights=weights,
 )

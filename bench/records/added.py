@@ -1,9 +1,10 @@
-"""Entries that a request added to tables, kept beside its runs so that tables and figures show their rows."""
+"""What requests added to tables, kept beside the runs so that tables and figures show their rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,7 +12,7 @@ from kdbench.datasets._files import read_bytes
 
 from ..errors import SpecError
 from ..spec.schema import MAX_BYTES
-from ..spec.table import MethodEntry, Table
+from ..spec.table import MethodEntry, Pair, Table
 from .atomic import write_atomically
 
 Entries = Mapping[str, Sequence[MethodEntry]]
@@ -23,23 +24,34 @@ FOLDER = "added"
 
 
 class _Added(BaseModel):
-    """What is kept of a table: its added entries by pair, and the users' files that have their methods."""
+    """What is kept of a table: added pairs, added entries by pair, and the users' files that have what they name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     table: str
     files: dict[str, Path] = {}
+    networks: tuple[Path, ...] = ()
     entries: dict[str, tuple[MethodEntry, ...]] = {}
+    pairs: dict[str, Pair] = {}  # their methods are among the entries
 
 
-def keep_added(results: Path, table: Table, entries: Entries, files: Mapping[str, Path]) -> None:
-    """Keep the entries, beside those of earlier requests; of one name the latest counts.
+def keep_added(
+    results: Path,
+    table: Table,
+    entries: Entries,
+    files: Mapping[str, Path],
+    pairs: Mapping[str, Pair] = MappingProxyType({}),
+    network_files: Collection[Path] = (),
+) -> None:
+    """Keep the entries and pairs, beside those of earlier requests; of one name the latest counts.
 
     Args:
         results: folder of runs.
         table: that they were added to.
-        entries: by pair; nothing is written without any.
+        entries: by pair; nothing is written without any. Of an added pair all that it has.
         files: by method, the user's file that has it.
+        pairs: added ones, by name.
+        network_files: users' files that have networks.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -51,30 +63,40 @@ def keep_added(results: Path, table: Table, entries: Entries, files: Mapping[str
         pair: tuple({e.display_name: e for e in (*before.entries.get(pair, ()), *entries.get(pair, ()))}.values())
         for pair in before.entries.keys() | entries.keys()
     }
-    after = _Added(table=table.name, files={**before.files, **files}, entries=both)
+    after = _Added(
+        table=table.name,
+        files={**before.files, **files},
+        networks=tuple(sorted({*before.networks, *network_files})),
+        entries=both,
+        pairs={**before.pairs, **{name: pair.model_copy(update={"methods": ()}) for name, pair in pairs.items()}},
+    )
     if after != before:
         write_atomically(_file(results, table), after.model_dump_json(indent=1, exclude_defaults=True).encode())
 
 
-def read_added(results: Path, table: Table) -> Entries:
-    """The entries that were added to a table, by pair.
+def read_added(results: Path, table: Table) -> tuple[Entries, Mapping[str, Pair]]:
+    """The entries and the pairs that were added to a table, by pair.
 
     Raises:
         SpecError: the file is damaged; names it.
     """
-    return _read(_file(results, table), table.name).entries
+    added = _read(_file(results, table), table.name)
+    return added.entries, added.pairs
 
 
-def method_files(results: Path) -> dict[str, Path]:
-    """The users' files that have methods of a folder's runs, by method.
+def added_files(results: Path) -> tuple[dict[str, Path], set[Path]]:
+    """The users' files that have methods of a folder's runs, by method, and those that have networks.
 
     Raises:
         SpecError: a file that lists them is damaged; names it.
     """
-    found: dict[str, Path] = {}
+    methods: dict[str, Path] = {}
+    networks: set[Path] = set()
     for path in sorted((results / FOLDER).glob("*.json")):
-        found |= _read(path, "").files
-    return found
+        added = _read(path, "")
+        methods |= added.files
+        networks |= set(added.networks)
+    return methods, networks
 
 
 def _file(results: Path, table: Table) -> Path:

@@ -1,17 +1,16 @@
-"""Rows that another training would replace: of a method that has changed, or of a teacher that was trained again."""
+"""Rows that another training would replace: of a method or network that has changed, or of a teacher trained again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from kdbench import methods
-
+from .code import code_of
 from .row import Row
 
 
 def is_stale(row: Row) -> bool:
-    """Whether the code of a row's method has changed since; False where that is not known."""
-    return row.code is not None and methods.code(row.run.method) not in (row.code, None)
+    """Whether the code of a row's method or network has changed since; False where that is not known."""
+    return row.code is not None and code_of(row.run) not in (row.code, None)
 
 
 def trained_weights(rows: Iterable[Row]) -> dict[str, str]:

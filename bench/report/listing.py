@@ -92,6 +92,7 @@ def _networks(width: int) -> Lines:
         yield f"  {task}"
         rows = [(family, ", ".join(names)) for (of, family), names in groups.items() if of == task]
         yield from _columns(rows, width, indent=4)
+    yield "  also timm:NAME and torchvision:NAME, any of their classifiers, and FILE.py:FUNCTION, a network of your own"
 
 
 def _tables(width: int) -> Lines:

@@ -109,12 +109,9 @@ def _parts(text: str) -> list[str]:
 
 def _value(where: str, text: str) -> Any:
     try:
-        value = yaml_reader.load(text)
+        return yaml_reader.load_value(text)
     except yaml_reader.YamlError as error:
         raise SpecError(f"{shortened(where, 200)}: the value is {error}") from error
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
-        return float(value)  # YAML wants 1.0e-2 where people write 1e-2
-    return value
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def _pair(given: Any, mini: Mini, path: Path) -> Any:
         pair = {"teacher": teacher, "student": student}
     if not isinstance(pair, Mapping):
         return pair
-    whole = {"mini": _mini_networks(pair, mini), **pair}
+    whole = dict(pair) if pair.get("skip") else {"mini": _mini_networks(pair, mini), **pair}
     return whole | {"methods": _methods(pair["methods"])} if pair.get("methods") else whole
 
 

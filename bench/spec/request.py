@@ -79,11 +79,9 @@ def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
         if not equals or not name:
             raise SpecError(f"--set {setting}: write FIELD=VALUE, as in --set epochs=1")
         try:
-            changes[name] = yaml_reader.load(value)
+            changes[name] = yaml_reader.load_value(value)
         except yaml_reader.YamlError as error:
             raise SpecError(f"--set {shortened(setting, 200)}: the value is {error}") from error
-        if isinstance(changes[name], str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value):
-            changes[name] = float(value)  # YAML wants 1.0e-2 where people write 1e-2
     return changes
 
 

@@ -14,6 +14,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is four time
 MAX_VALUES = 200_000  # of a file, the values of an alias counted each time it is used
 MAX_DEPTH = 100
 
+EXPONENT = re.compile(r"[-+]?[\d.]+[eE][-+]?\d+")
 OCTAL = re.compile(r"0[0-7_]+")
 
 MERGE = "tag:yaml.org,2002:merge"
@@ -46,6 +47,16 @@ def load(text: str) -> Any:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:  # of numbers, dates and keys
         raise YamlError(f"holds a value that is no plain data: {error}") from error
+
+
+def load_value(text: str) -> Any:
+    """A value on a command line: as `load`, and numbers such as 1e-2, where YAML wants 1.0e-2.
+
+    Raises:
+        YamlError: as `load`.
+    """
+    value = load(text)
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def _check_depth(text: str) -> None:

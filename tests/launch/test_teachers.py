@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from kdbench import networks
 from kdbench.errors import CheckpointError, SpecError
 from kdbench.grid.choose import choose
-from kdbench.grid.pairs import select_pairs
+from kdbench.grid.join import with_pairs
 from kdbench.launch.teachers import GivenTeachers, assign, check_networks
 from kdbench.spec.choice import MethodChoice
 from kdbench.spec.request import RunRequest, TeacherFile, parse_teachers
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table
+from kdbench.tasks.base import OpenedData
 from tests.helpers.tables import cifar_table
 
 CLASSES = ("cat", "dog", "fox")
+DATA = SimpleNamespace(classes=CLASSES, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 SMALL = {"batch_size": 8, "teacher.batch_size": 8}
 
 
@@ -42,7 +47,7 @@ def write(path: Path, name: str, classes: int = len(CLASSES)) -> Path:
 
 def given(*teachers: Any, table: Table = TABLE, **more: Any) -> GivenTeachers:
     request = RunRequest(teacher=parse_teachers(teachers), changes=SMALL, **more)
-    return assign([table], "full", request, CLASSES)
+    return assign([table], "full", request, cast(OpenedData, DATA))
 
 
 def pairs(found: GivenTeachers) -> list[str]:
@@ -124,18 +129,36 @@ def test_an_equals_sign_in_the_path_of_an_existing_file_is_no_network(tmp_path: 
     assert parse_teachers(None) == ()
 
 
-@pytest.mark.parametrize("name", ["big_resnet14->resnet8", "resnet14->resnet8", "big_resnet14 -> resnet8"])
-def test_pairs_are_selected_by_the_names_of_the_paper_or_of_the_networks(name: str) -> None:
-    (table,) = select_pairs([TABLE], [name])
-    assert [pair.teacher for pair in table.pairs] == ["big_resnet14"]
+def test_a_library_s_network_teaches_with_its_published_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KDBENCH_DATA", str(tmp_path))
+    (tmp_path / "weights").mkdir()
+    file = tmp_path / "weights" / "resnet10t.c3_in1k.safetensors"
+    save_file(timm.create_model("resnet10t").state_dict(), file)
+    request = RunRequest(teacher=parse_teachers("timm:resnet10t"), changes=SMALL)
+    (table,) = with_pairs([TABLE], request, print)
+    thousand = SimpleNamespace(**{**vars(DATA), "classes": tuple(map(str, range(1000)))})
+    found = assign([table], "full", request, cast(OpenedData, thousand))
+    assert found.files == {"timm:resnet10t": file} and pairs(found) == ["timm:resnet10t"]
+    assert (
+        "its images were normalised by mean 0.485 0.456 0.406, sd 0.229 0.224 0.225, and here by" in found.notices[-1]
+    )
+    with pytest.raises(CheckpointError, match="It fits|does not fit"):
+        assign([table], "full", request, cast(OpenedData, DATA))
 
 
-def test_without_names_every_pair_stays_and_a_table_without_a_named_pair_goes() -> None:
-    other = cifar_table("none")
-    assert select_pairs([TABLE, other], []) == [TABLE, other]
-    assert [len(table.pairs) for table in select_pairs([TABLE, other], ["resnet20->resnet8"])] == [1]
-
-
-def test_an_unknown_pair_is_refused_with_the_nearest() -> None:
-    with pytest.raises(SpecError, match=r"unknown pair .*'resnet14->resnet9'\. Did you mean 'resnet14->resnet8'"):
-        select_pairs([TABLE], ["resnet14->resnet9"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("timm:resnet10t", TeacherFile("timm:resnet10t", None)),
+        ("timm:vit_tiny:img_size=32", TeacherFile("timm:vit_tiny:img_size=32", None)),
+        ("timm:vit_tiny:img_size=32=a.pth", TeacherFile("timm:vit_tiny:img_size=32", Path("a.pth"))),
+        ("./net.py:build=a=b.pth", TeacherFile("./net.py:build=a", Path("b.pth"))),
+        ("./net.py:build=b.pth", TeacherFile("./net.py:build", Path("b.pth"))),
+        ("resnet56=a=b.pth", TeacherFile("resnet56", Path("a=b.pth"))),
+        ("a.pth", TeacherFile(None, Path("a.pth"))),
+    ],
+)
+def test_a_network_with_options_is_told_from_its_file(text: str, expected: TeacherFile) -> None:
+    assert parse_teachers(text) == (expected,)

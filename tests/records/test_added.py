@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from kdbench.errors import SpecError
-from kdbench.records.added import keep_added, method_files, read_added
-from kdbench.spec.table import MethodEntry
+from kdbench.grid.choose import with_entries
+from kdbench.records.added import added_files, keep_added, read_added
+from kdbench.spec.table import MethodEntry, Networks, Pair
 from tests.helpers.tables import cifar_table
 
 TABLE = cifar_table("none", "kd")
@@ -20,12 +21,26 @@ def entry(label: str, tau: float) -> MethodEntry:
 
 
 def test_entries_are_kept_beside_those_of_earlier_requests_and_the_latest_of_a_name_counts(tmp_path: Path) -> None:
-    assert read_added(tmp_path, TABLE) == {}
+    assert read_added(tmp_path, TABLE) == ({}, {})
     keep_added(tmp_path, TABLE, {PAIR: [entry("a", 1.0), entry("b", 2.0)]}, {"mine": Path("/x/mine.py")})
     keep_added(tmp_path, TABLE, {PAIR: [entry("b", 3.0)]}, {})
-    assert read_added(tmp_path, TABLE) == {PAIR: (entry("a", 1.0), entry("b", 3.0))}
-    assert method_files(tmp_path) == {"mine": Path("/x/mine.py")}
-    assert read_added(tmp_path, TABLE.model_copy(update={"name": "other"})) == {}
+    assert read_added(tmp_path, TABLE)[0] == {PAIR: (entry("a", 1.0), entry("b", 3.0))}
+    assert added_files(tmp_path) == ({"mine": Path("/x/mine.py")}, set())
+    assert read_added(tmp_path, TABLE.model_copy(update={"name": "other"})) == ({}, {})
+
+
+def test_pairs_are_kept_with_the_files_of_their_networks(tmp_path: Path) -> None:
+    names = Networks(teacher="resnet56", student="net.py:build")
+    pair = Pair(teacher="resnet56", student="net.py:build", networks=names, mini=names, added=True)
+    none = {"resnet56->net.py:build": [MethodEntry(method="none")]}
+    keep_added(tmp_path, TABLE, none, {}, {"resnet56->net.py:build": pair}, [Path("/x/net.py")])
+    keep_added(tmp_path, TABLE, {PAIR: [entry("a", 1.0)]}, {})
+    entries, pairs = read_added(tmp_path, TABLE)
+    assert pairs == {"resnet56->net.py:build": pair} and entries.keys() == {PAIR, "resnet56->net.py:build"}
+    assert added_files(tmp_path) == ({}, {Path("/x/net.py")})
+    shown = with_entries(TABLE, entries, pairs)
+    assert [pair.student for pair in shown.pairs] == ["resnet20", "net.py:build"]
+    assert [entry.method for entry in shown.entries(shown.pairs[1])] == ["none"]
 
 
 def test_nothing_is_written_without_entries(tmp_path: Path) -> None:

@@ -19,18 +19,19 @@ from kdbench.methods._outside import import_file
 from kdbench.methods._source import source_hash
 
 from ..errors import SpecError
-from ..spec import yaml_reader
 from ..text import shortened
+from . import yaml_reader
 
 FILE_NAME = r"[\w.-]+\.py:"
 """Regular expression of the beginning of a file's network."""
 
+_OUTSIDE = re.compile(r"(?:timm|torchvision|.+?\.py):(?![\\/])")
 _FILE = re.compile(r"(?P<path>.+?\.py):(?P<rest>[^\\/].*)")
 _OPTION = re.compile(r"(\w+)\s*=\s*(.+)", re.DOTALL)
 _files: dict[str, Path] = {}
 
 
-class OutsideName(NamedTuple):
+class NetworkName(NamedTuple):
     """A name in parts.
 
     Attributes:
@@ -49,8 +50,19 @@ class OutsideName(NamedTuple):
         )
 
 
+def is_outside(text: str) -> bool:
+    """Whether a text names a network of a library or of a user's file."""
+    return _OUTSIDE.match(text.strip()) is not None
+
+
+def is_complete(text: str) -> bool:
+    """Whether a text is a network's name with a value for each of its options."""
+    match = _OUTSIDE.match(text.strip())
+    return match is not None and all("=" in part for part in _split(text.strip()[match.end() :])[1:])
+
+
 @cache
-def parsed(name: str) -> OutsideName:
+def parsed(name: str) -> NetworkName:
     """A name in its parts.
 
     Raises:
@@ -69,10 +81,10 @@ def parsed(name: str) -> OutsideName:
         if match[1] in options:
             raise SpecError(f"{where}: {match[1]} is given twice; remove one")
         try:
-            options[match[1]] = yaml_reader.load(match[2])
+            options[match[1]] = yaml_reader.load_value(match[2])
         except yaml_reader.YamlError as error:
             raise SpecError(f"{where}: the value of {match[1]} is {error}") from error
-    return OutsideName(source.strip(), network, options)
+    return NetworkName(source.strip(), network, options)
 
 
 def resolve(text: str) -> str:
@@ -94,7 +106,7 @@ def resolve(text: str) -> str:
         return str(name)
     if text.endswith(".py"):
         raise SpecError(f"network {text}: name the function that builds it, as in {text}:build")
-    return str(parsed(text)) if ":" in text and not text.startswith("detectron2:") else text
+    return str(parsed(text)) if is_outside(text) else text
 
 
 def register(path: Path) -> str:
@@ -117,10 +129,10 @@ def register(path: Path) -> str:
 
 def file_of(name: str) -> Path | None:
     """The registered file that has a network; None for networks of kdbench and of libraries."""
-    return _files.get(name.partition(":")[0]) if re.match(FILE_NAME, name) else None
+    return _files.get(name.partition(":")[0]) if is_in_file(name) else None
 
 
-def module_of(name: OutsideName) -> ModuleType:
+def module_of(name: NetworkName) -> ModuleType:
     """The module of a network in a user's file.
 
     Raises:
@@ -131,7 +143,7 @@ def module_of(name: OutsideName) -> ModuleType:
     return _module(_files[name.source])
 
 
-def function_of(name: OutsideName) -> Any:
+def function_of(name: NetworkName) -> Any:
     """The function that builds a network of a user's file.
 
     Raises:
@@ -146,8 +158,13 @@ def function_of(name: OutsideName) -> Any:
     return function
 
 
+def is_in_file(name: str) -> bool:
+    """Whether a network is one of a user's file."""
+    return re.match(FILE_NAME, name) is not None
+
+
 def code(name: str) -> str | None:
-    """Hash of the source of a network in a user's file and of what it imports from beside it; None for all others."""
+    """Hash of the source of a file's network and of what it imports from beside it; None where it is not known here."""
     path = file_of(name)
     return source_hash((), (path,)) if path is not None else None
 

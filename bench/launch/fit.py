@@ -1,0 +1,104 @@
+"""Whether the networks and the method of a run that a request added can be used together, tried before any training."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from kdbench import methods
+from kdbench.methods.base import Batch, MethodError, Outputs, Setting
+
+from .. import networks, tasks
+from ..networks.base import Network
+from ..spec.run import Run
+from ..tasks.base import Shapes
+from ..train import online_teachers
+from .tracing import UntracedError, loss_of, traced
+
+IMAGES = 4  # of a trial
+
+
+def misfit(run: Run, shapes: Shapes) -> str:
+    """Why a run's networks and method cannot be used together; empty where a step of it can be computed.
+
+    Fake tensors tell for most; what fails on them is computed on a few images of zeros.
+
+    Args:
+        run: of any method.
+        shapes: of its micro-batches.
+
+    Raises:
+        MethodError: an option that fits no networks on this data.
+    """
+    methods.build(run.method, tasks.get(shapes.task).example_setting(shapes.samples, shapes.classes), **run.options)
+    small = replace(shapes, batch=min(shapes.batch, IMAGES))
+    names = [name for name in (run.student, run.teacher_network) if name is not None]
+    for name in names:
+        if reason := _unreadable(name, shapes, small):
+            return reason
+    if run.teacher_network is None:
+        return ""
+    try:
+        if not loss_of(run, shapes).rule:
+            return ""
+    except UntracedError:
+        pass  # of a network that runs on tensors, as just seen
+    others = len(online_teachers.teacher_names(run)[1:]) + len(online_teachers.snapshot_names(run))
+    return _failure(run.method, json.dumps(run.options), run.student, run.teacher_network, others, small)
+
+
+@cache
+def _unreadable(name: str, shapes: Shapes, small: Shapes) -> str:
+    """Why a network cannot read the images; empty if it can."""
+    try:
+        traced(name, shapes)
+    except UntracedError:
+        try:
+            _outputs(name, small)
+        except Exception as error:  # noqa: BLE001 - a user's network raises anything
+            return f"{name} cannot read images of {shapes.height}x{shapes.width} pixels: {_line(error)}"
+    return ""
+
+
+@cache
+def _failure(method: str, options: str, student: str, teacher: str, others: int, shapes: Shapes) -> str:
+    """Why a method's losses cannot be computed on the outputs of two networks; empty if they can."""
+    task = tasks.get(shapes.task)
+    learner, student_outputs = _outputs(student, shapes)
+    frozen, teacher_outputs = _outputs(teacher, shapes)
+    teacher_outputs.others = (teacher_outputs,) * others
+    labels = task.example_setting(shapes.samples, shapes.classes).train_targets
+    setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.info, frozen.info, labels, steps_per_epoch=1)
+    batch = Batch(torch.zeros(shapes.batch, 3, *shapes.size), task.example_targets(shapes), torch.arange(shapes.batch))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            methods.build(method, setting, **json.loads(options)).train()(batch, student_outputs, teacher_outputs)
+    except MethodError as error:
+        return f"{method} cannot be used for {teacher} -> {student}: {error}"
+    except Exception as error:  # noqa: BLE001 - outputs of other shapes than a method expects raise anything
+        features = (
+            f"the features are {_sizes(teacher_outputs)} of the teacher, {_sizes(student_outputs)} of the student"
+        )
+        return f"{method} cannot be used for {teacher} -> {student}: {_line(error)}; {features}"
+    return ""
+
+
+def _outputs(name: str, shapes: Shapes) -> tuple[Network, Outputs]:
+    """A network, and its outputs for images of zeros in train mode."""
+    with torch.random.fork_rng(devices=[]):
+        network = networks.build(name, shapes.classes).train()
+        outputs: Outputs = network(torch.zeros(shapes.batch, 3, *shapes.size))
+    return network, outputs
+
+
+def _sizes(outputs: Outputs) -> str:
+    """Channels, height and width of features: "16x32x32, 32x16x16"."""
+    return ", ".join("x".join(map(str, feature.shape[1:])) for feature in outputs.features) or "none"
+
+
+def _line(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0]
+    return first if isinstance(error, MethodError) else f"{type(error).__name__}: {first}"
