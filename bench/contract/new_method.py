@@ -46,7 +46,7 @@ class {cls}(Method):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term. The run adds the task loss; the teacher's outputs are float32 and carry no gradient."""
-        # Also there: batch.targets, and {features}.
+        # Also there: batch.targets, self.epoch (finished epochs, for schedules), and {features}.
         s, t = student.logits, teacher.logits  # {shape}
         if not isinstance(s, Tensor) or not isinstance(t, Tensor) or s.shape != t.shape:
             raise MethodError("{name}: the logits of student and teacher must have one shape")
