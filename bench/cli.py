@@ -99,21 +99,36 @@ def table(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="Where CSV, Markdown and LaTeX are written.")] = Path("results/tables"),
     every: Annotated[bool, typer.Option("--all", help="Print every table.")] = False,
+    layout: Annotated[str, typer.Option(help="evidence; or paper: methods down, pairs across.")] = "evidence",
+    select: Annotated[
+        str | None, typer.Option(help="Show the epoch last, best or mean_last10. Default: the one that is reported.")
+    ] = None,
+    data: DataOption = None,
+    ignore_index: IgnoreOption = None,
 ) -> None:
     """Print every reported number of tables beside its evidence, with verdicts; without a table, a line a paper."""
     from .records.store import read_rows
     from .report.added import register_files, with_added
+    from .report.paper_text import parse_layout
     from .report.terminal import print_overview, print_tables
+    from .spec.table import parse_selection
 
+    how, chosen_scale, selection = parse_layout(layout), parse_scale(scale), parse_selection(select)
     rows, invalid = read_rows([results, MEASURED])
     published, invalid_weights = _published(results)
     invalid += invalid_weights
-    if not tables and not every and scale is None:
+    if not (tables or every or scale or select or data) and how == "evidence":
         print_overview(_tables(None), rows, invalid, published, out=out)
-    else:
-        register_files(results, _say)
-        shown = with_added(_tables(tables), results)
-        print_tables(shown, rows, invalid, parse_scale(scale), published, out=out)
+        return
+    register_files(results, _say)
+    shown = with_added(_tables(tables), results)
+    if data is not None:
+        from .launch.user_data import describe
+        from .report.own_data import results_on
+
+        described = describe(data, data_root(), {} if ignore_index is None else {"ignore_index": ignore_index})
+        shown, rows = results_on(data, *described, shown, rows, chosen_scale)
+    print_tables(shown, rows, invalid, chosen_scale, published, out=out, layout=how, select=selection)
 
 
 @app.command()

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from kdbench import datasets
 
 from .. import tasks
 from ..errors import SpecError
+from ..spec.run import Data
 from ..tasks.base import DataFormat
+
+
+def describe(path: Path, root: Path, options: Mapping[str, Any]) -> tuple[str, Data]:
+    """The task that the user's data is for, and the data as rows have it, opened with `options`.
+
+    Raises:
+        SpecError: the data does not exist, or no task recognizes it.
+        DataError: it is broken.
+    """
+    task = detect_format(path).task
+    opened = tasks.get(task).open(path.name, root, path, dict(options))
+    return task, tasks.get(task).describe(opened)
 
 
 def detect_format(path: Path) -> DataFormat:

@@ -22,7 +22,7 @@ from ..spec.reruns import tuning
 from ..spec.scale import Scale
 from ..spec.table import MethodEntry, Pair, Selection, Table
 from ..text import one_line
-from .comparability import data_differences, incompatibilities, recipe_differences
+from .comparability import data_differences, incompatibilities, recipe_differences, selection_differences
 from .evidence import NOTHING, Claim, Evidence, Kind, Published, Subject, gather
 from .gains import CellCost, cost, equal_cost_factor, equal_cost_recipe, gain, is_longer
 from .matching import RowIndex, longer_recipes, other_recipes, references
@@ -131,7 +131,13 @@ class Cell:
         return headline(row, self.metric, self.selection)
 
 
-def collect(table: Table, rows: Iterable[Row], scale: Scale, published: Published = NOTHING) -> list[Cell]:
+def collect(
+    table: Table,
+    rows: Iterable[Row],
+    scale: Scale,
+    published: Published = NOTHING,
+    select: Selection | None = None,
+) -> list[Cell]:
     """The table's cells in its own order, in time linear in the number of rows; rows of other data sets are left out.
 
     Args:
@@ -139,6 +145,7 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale, published: Publishe
         rows: what was trained here.
         scale: "full" or "mini".
         published: what others published.
+        select: the epoch to show; without it, the one that is reported.
 
     Raises:
         SpecError: a recipe or a file of reported numbers that the table names is missing or broken.
@@ -148,7 +155,7 @@ def collect(table: Table, rows: Iterable[Row], scale: Scale, published: Publishe
     rows = [row for row in rows if row.run.data.name == getattr(table.dataset, row.run.scale)]
     measured = {(row.run.teacher_network, row.run.student) for row in rows if row.run.scale == scale}
     specs = expand(table, scale, measured=measured)
-    context = _Context(table, reported, specs, RowIndex(rows, specs), published)
+    context = _Context(table, reported, specs, RowIndex(rows, specs), published, select)
     return _with_plain_gains([_cell(spec, context) for spec in specs])
 
 
@@ -170,12 +177,14 @@ class _Context:
     specs: Sequence[CellSpec]
     index: RowIndex
     published: Published
+    select: Selection | None
 
 
 def _cell(spec: CellSpec, context: _Context) -> Cell:
     table = context.table
     reported = number(table, spec, context.reported)
-    selection = reported.selection if reported and reported.selection else table.selection
+    reported_selection = _reported_selection(table, reported)
+    selection = context.select or reported_selection
     empty = Cell(
         spec=spec,
         metric=table.metric,
@@ -183,9 +192,9 @@ def _cell(spec: CellSpec, context: _Context) -> Cell:
         teacher_reported=teacher_number(table, spec.pair, context.reported),
         selection=selection,
         verdict=Verdict("skipped", spec.skip) if spec.skip else Verdict("not run"),
-        evidence=_evidence(spec, reported, selection, context),
+        evidence=_evidence(spec, reported, reported_selection, context),
         settings=_settings(spec, context),
-        notes=_standing_notes(table, spec, selection),
+        notes=_standing_notes(table, spec, reported_selection if selection == reported_selection else None),
     )
     groups = context.index.groups(spec, other_recipes(spec, context.specs))
     return _filled(empty, groups, context) if groups else empty
@@ -261,6 +270,8 @@ def _with_verdict(cell: Cell, table: Table) -> Cell:
     assert cell.measured is not None
     budget = noise_budget(table.dataset.full, table.task)
     std = cell.reported.std if cell.reported else None
+    if cell.reported_value is not None:
+        reasons += selection_differences(cell.selection, _reported_selection(table, cell.reported))
     return replace(cell, verdict=make_verdict(cell.measured, cell.reported_value, budget, std, reasons))
 
 
@@ -317,9 +328,15 @@ def _by_seed(cell: Cell, rows: Sequence[Row]) -> dict[int, float]:
     return {seed: value for seed, row in seeds.items() if (value := cell.value(row)) is not None}
 
 
-def _standing_notes(table: Table, spec: CellSpec, selection: Selection) -> tuple[str, ...]:
+def _reported_selection(table: Table, reported: Reported | None) -> Selection:
+    """The epoch that the paper reports."""
+    return reported.selection if reported and reported.selection else table.selection
+
+
+def _standing_notes(table: Table, spec: CellSpec, selection: Selection | None) -> tuple[str, ...]:
+    """Notes that a cell has without rows; `selection` is the epoch that is compared, None where none is."""
     notes = [spec.entry.note]
-    if selection != table.selection:
+    if selection not in (None, table.selection):
         notes.append(f"compared at the {selection} epoch, as this number is reported; the table's is {table.selection}")
     return tuple(note for note in notes if note)
 

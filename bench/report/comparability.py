@@ -9,9 +9,16 @@ from ..grid.cells import CellSpec
 from ..records.row import Row
 from ..spec.recipe import Recipe
 from ..spec.schema import flattened
-from ..spec.table import Table
+from ..spec.table import Selection, Table
 from ..text import counted, one_line
 from .verdicts import noise_budget, teacher_differs
+
+EPOCHS: dict[Selection, str] = {
+    "last": "last epoch",
+    "best": "best epoch",
+    "mean_last10": "mean of the last ten epochs",
+}
+"""Which epoch a number is of, in words."""
 
 
 def incompatibilities(
@@ -81,6 +88,13 @@ def data_differences(row: Row, table: Table) -> list[str]:
         (data.classes, table.data_size.classes, "classes"),
     ]
     return [f"{actual} {name}, not {wanted}" for actual, wanted, name in sizes if actual != wanted]
+
+
+def selection_differences(selection: Selection, reported: Selection) -> list[str]:
+    """Why a number of another epoch than the reported one is not comparable: the best of many is above the last."""
+    if selection == reported:
+        return []
+    return [f"{EPOCHS[selection]}, and the paper reports the {EPOCHS[reported]}"]
 
 
 def field_differences(actual: dict[str, Any], expected: dict[str, Any]) -> list[str]:

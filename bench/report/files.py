@@ -12,10 +12,11 @@ import pandas as pd
 from ..records.store import write_atomically
 from ..spec.table import Table
 from ..text import markdown as cleaned
-from ..text import markdown_cell, one_line, printable, spreadsheet_cell
+from ..text import markdown_cell, printable, spreadsheet_cell
 from . import values
 from .cells import Cell
 from .evidence import KINDS, Kind
+from .latex import escape
 from .table_view import HEADERS, TableView
 
 GAINS = ("gain", "gain_kd", "gain_base", "gain_equal", "gain_kd_equal")
@@ -72,13 +73,16 @@ def markdown(view: TableView) -> str:
 
 
 def latex(view: TableView) -> str:
-    """A `table` environment; needs the package booktabs, and T1 fonts for `<`, `>` and `|`."""
-    frame = printed_frame(view).map(lambda text: one_line(_arrows(text)))
-    frame.columns = frame.columns.map(_arrows)
-    body = frame.to_latex(index=False, escape=True, column_format="ll" + "r" * (len(frame.columns) - 2))
+    """A `table` environment with every column, wider than a page; needs the package booktabs."""
+    frame = printed_frame(view).map(escape)
+    frame.columns = frame.columns.map(escape)
+    body = frame.to_latex(index=False, escape=False, column_format="ll" + "r" * (len(frame.columns) - 2))
     notes = [f"[{i}] {text}" for i, text in enumerate(view.footnotes, 1)]
-    title, *small = escape([view.title, *view.header, *notes, *view.footer])
+    title, *small = (escape(text) for text in [view.title, *view.header, *notes, *view.footer])
     lines = [
+        f"% All {len(frame.columns)} columns, wider than a page: `kdbench table --layout paper` writes a table of one "
+        "text width.",
+        r"% \usepackage{booktabs}",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{title}}}",
@@ -89,17 +93,6 @@ def latex(view: TableView) -> str:
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
-
-
-def escape(texts: Sequence[str]) -> list[str]:
-    """Texts of one line each as LaTeX prints them literally."""
-    frame = pd.DataFrame({"text": [one_line(_arrows(text)) for text in texts]})
-    style = frame.style.format(escape="latex").hide(axis="index").hide(axis="columns")
-    return str(style.to_string()).splitlines()
-
-
-def _arrows(text: str) -> str:
-    return text.replace("->", "→")
 
 
 def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:

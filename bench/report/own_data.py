@@ -2,41 +2,83 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from ..errors import SpecError
 from ..records.row import Row
 from ..spec.run import Data
 from ..spec.scale import Scale
-from ..spec.table import ByScale, DataSize, Table, load_table, table_names
+from ..spec.table import ByScale, DataSize, Selection, Table, load_table, table_names
+from ..text import counted
 from .cells import Cell, collect
 from .evidence import NOTHING, Published
 
 
 def with_results(
-    table: Table, rows: Sequence[Row], scale: Scale | None, published: Published = NOTHING
+    table: Table,
+    rows: Sequence[Row],
+    scale: Scale | None,
+    published: Published = NOTHING,
+    select: Selection | None = None,
 ) -> list[tuple[Table, Scale, list[Cell]]]:
     """The table and those of a user's data that have results, each with its scale and cells.
 
     The table itself is left out where it has no result and another has.
     """
-    views = [(each, *collect_at(each, rows, scale, published)) for each in (table, *own_tables(table, rows))]
+    views = [(each, *collect_at(each, rows, scale, published, select)) for each in (table, *own_tables(table, rows))]
     return [view for view in views if has_results(view[2])] or views[:1]
 
 
 def collect_at(
-    table: Table, rows: Sequence[Row], scale: Scale | None, published: Published = NOTHING
+    table: Table,
+    rows: Sequence[Row],
+    scale: Scale | None,
+    published: Published = NOTHING,
+    select: Selection | None = None,
 ) -> tuple[Scale, list[Cell]]:
     """The table's cells at `scale`; without one, at mini scale if it has rows of that scale alone, else at full scale.
 
     So a table without rows shows its reported numbers, which mini scale does not.
     """
     if scale is not None:
-        return scale, collect(table, rows, scale, published)
-    full = collect(table, rows, "full", published)
+        return scale, collect(table, rows, scale, published, select)
+    full = collect(table, rows, "full", published, select)
     if has_results(full):
         return "full", full
-    mini = collect(table, rows, "mini")
+    mini = collect(table, rows, "mini", select=select)
     return ("mini", mini) if has_results(mini) else ("full", full)
+
+
+def results_on(
+    path: Path, task: str, data: Data, tables: Sequence[Table], rows: Sequence[Row], scale: Scale | None
+) -> tuple[list[Table], list[Row]]:
+    """The rows on a user's data set, and the tables that have results on it, as tables of that set.
+
+    Args:
+        path: of the data.
+        task: that it is for.
+        data: name, sizes and fingerprint; rows of a set of the same name with another content are left out.
+        tables: those that are looked for.
+        rows: of any data.
+        scale: None for both.
+
+    Raises:
+        SpecError: there is no result; the message has the command that makes one.
+    """
+    fitting = [table for table in tables if table.task == task]
+    if not fitting:
+        raise SpecError(f"--data {path} is for {task}, and these tables are not: {', '.join(t.name for t in tables)}")
+    named = [row for row in rows if row.run.data.name == data.name and row.run.task == task]
+    same = [row for row in named if row.run.data.fingerprint == data.fingerprint]
+    own = [for_data(table, data) for table in fitting]
+    if found := [table for table in own if has_results(collect_at(table, same, scale)[1])]:
+        return found, same
+    size = f"{data.train_images} + {counted(data.val_images, 'image')}, {data.fingerprint}"
+    others = f"; {counted(len(named), 'row')} of this name are of other content" if named and not same else ""
+    command = f"kdbench run {fitting[0].name} --data {shlex.quote(str(path))}" + (f" --scale {scale}" if scale else "")
+    raise SpecError(f"no result on {data.name} ({size}){others}; make some: {command}")
 
 
 def has_results(cells: Iterable[Cell]) -> bool:

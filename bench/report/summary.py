@@ -14,6 +14,7 @@ from ..spec.table import Table
 from ..text import counted
 from .blocks import Block
 from .cells import Cell
+from .comparability import EPOCHS
 from .values import metric_title
 from .verdicts import noise_budget
 
@@ -34,7 +35,7 @@ LISTED = 8  # reported numbers without a run that are listed one by one, at most
 def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
     """Metric, source, scale, data, seeds and machines of a table's rows."""
     rows = _rows(cells)
-    lines = [f"{metric_title(table)} in percent, {_selection(cells, table)}. {table.citation}"]
+    lines = [f"{metric_title(table)} in percent, {selection_title(cells, table)}. {table.citation}"]
     if not rows:
         lines.append(f"scale: {scale}; no run is finished: `{table.run_command}` runs it")
         return lines
@@ -86,10 +87,13 @@ def _rows(cells: Sequence[Cell]) -> list[Row]:
     return [row for cell in cells for row in cell.rows]
 
 
-def _selection(cells: Sequence[Cell], table: Table) -> str:
-    names = {"last": "last epoch", "best": "best epoch", "mean_last10": "mean of the last ten epochs"}
-    others = {names[cell.selection] for cell in cells} - {names[table.selection]}
-    return names[table.selection] + (f" (where marked: {', '.join(sorted(others))})" if others else "")
+def selection_title(cells: Sequence[Cell], table: Table) -> str:
+    """Which epoch the numbers are of."""
+    chosen = {cell.selection for cell in cells}
+    if len(chosen) == 1:
+        return EPOCHS[chosen.pop()]
+    others = {EPOCHS[selection] for selection in chosen} - {EPOCHS[table.selection]}
+    return EPOCHS[table.selection] + (f" (where marked: {', '.join(sorted(others))})" if others else "")
 
 
 def _run_of_reported(table: Table, cells: Sequence[Cell]) -> list[str]:

@@ -16,12 +16,15 @@ from ..records.row import Row
 from ..records.store import InvalidRow
 from ..spec.reported import load_reported, reported_names
 from ..spec.scale import Scale
-from ..spec.table import Table, load_table
+from ..spec.table import Selection, Table, load_table
 from ..text import printable
-from . import files, overview_text
+from . import files, overview_text, paper_text
+from .cells import Cell
 from .evidence import NOTHING, Published
 from .overview import summarize
 from .own_data import with_results
+from .paper import paper_view
+from .paper_text import Layout
 from .summary import invalid_row_lines
 from .table_view import COSTS, HEADERS, BlockView, TableView, table_view
 
@@ -42,11 +45,13 @@ def print_tables(
     published: Published = NOTHING,
     out: Path | None = TABLES,
     console: Console | None = None,
+    layout: Layout = "evidence",
+    select: Selection | None = None,
 ) -> str:
     """Print `tables`, by name or loaded, and write each as CSV, Markdown and LaTeX into `out`; returns what it printed.
 
     Without a `scale`, a table that has any full-scale row is printed at full scale, else at mini. Files that are no
-    result rows are listed at the end.
+    result rows are listed at the end. `select` is the epoch to show; without it, the one that is reported.
 
     Raises:
         SpecError, MethodError: a table, recipe or file of reported numbers is missing or wrong.
@@ -56,15 +61,27 @@ def print_tables(
     console.record = True
     for name in tables:
         table = name if isinstance(name, Table) else load_table(name)
-        for each, chosen, cells in with_results(table, rows, scale, published):
-            view = table_view(each, cells, chosen)
-            print_view(console, view)
+        for each, chosen, cells in with_results(table, rows, scale, published, select):
+            written = _print_table(console, each, cells, chosen, layout, out)
             if out is not None:
-                written = files.write(view, out)
-                console.print(_text(f"written: {', '.join(map(str, written))}", style="dim"))
+                if written:
+                    console.print(_text(f"written: {', '.join(map(str, written))}", style="dim"))
                 console.print()
     _print_invalid(console, invalid)
     return console.export_text()
+
+
+def _print_table(
+    console: Console, table: Table, cells: Sequence[Cell], scale: Scale, layout: Layout, out: Path | None
+) -> list[Path]:
+    """Print one table and write its files, whose paths are returned; a paper's table without any number has none."""
+    if layout == "paper":
+        paper = paper_view(table, cells, scale)
+        paper_text.print_view(console, paper)
+        return paper_text.write(paper, out) if out is not None and paper.rows else []
+    view = table_view(table, cells, scale)
+    print_view(console, view)
+    return files.write(view, out) if out is not None else []
 
 
 def default_console() -> Console:

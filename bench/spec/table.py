@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -174,6 +174,17 @@ class Table(Spec):
 
     def entries(self, pair: Pair) -> tuple[MethodEntry, ...]:
         return pair.methods or self.methods
+
+
+def parse_selection(text: str | None) -> Selection | None:
+    """ "last", "best", "mean_last10" or None.
+
+    Raises:
+        SpecError: anything else.
+    """
+    if text is not None and text not in get_args(Selection):
+        raise unknown("selection", text, get_args(Selection))
+    return cast("Selection | None", text)
 
 
 def table_names() -> list[str]:

@@ -221,7 +221,9 @@ def test_markdown_prints_every_value_under_its_heading(view: TableView) -> None:
 
 def test_latex_prints_every_value_under_its_heading(view: TableView) -> None:
     lines = [line.removesuffix(r" \\").split(" & ") for line in files.latex(view).splitlines() if line.endswith(r"\\")]
-    heading, *body = ([cell.replace(r"\%", "%") for cell in line] for line in lines)
+    plain = {r"\%": "%", r"$\to$": "→", r"$\pm$": "±", r"$\times$": "×"}
+    lines = [[re.sub("|".join(map(re.escape, plain)), lambda m: plain[m[0]], cell) for cell in line] for line in lines]
+    heading, *body = lines
     records = {record[1].split(" ")[0]: dict(zip(heading, record, strict=True)) for record in body}
     assert records["mag+fitnet"] == {"teacher → student": "resnet56 → resnet20"} | PRINTED
     assert {name: list(records[name].values())[1 : 1 + len(cells)] for name, cells in OTHERS.items()} == OTHERS
