@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from kdbench.errors import SpecError
 from kdbench.records.row import Row
-from kdbench.report.own_data import for_data, with_results
+from kdbench.report.own_data import for_data, results_on, with_results
 from kdbench.report.plots import draw_all
 from kdbench.report.terminal import print_tables
 from kdbench.spec.table import Table
@@ -75,3 +76,27 @@ def test_the_tables_own_data_set_needs_no_other_table(table: Table) -> None:
 def test_own_data_is_drawn_in_files_of_its_own(table: Table, own: list[Row], tmp_path: Path) -> None:
     files = draw_all([table], own, tmp_path).files
     assert files and all(file.name.startswith("my-b-birds-b-dist-cifar100-") for file in files)
+
+
+def test_results_on_a_data_set_are_its_own_and_those_alone(table: Table, own: list[Row]) -> None:
+    embedded = expand(table, "mini", (0,), lambda *_: 40.5)
+    changed = MINE.model_copy(update={"fingerprint": "beef"})
+    other = expand(table, "full", (1,), lambda *_: 12.5, data=changed)
+    tables, rows = results_on(Path("birds"), table.task, MINE, [table], [*embedded, *own, *other], None)
+    assert [each.name for each in tables] == ["my <b>birds</b>/dist/cifar100"] and rows == own
+    text = printed(tables[0], rows)
+    assert "61.25" in text and "40.50" not in text and "12.50" not in text
+
+
+def test_data_without_a_result_has_the_command_that_makes_one(table: Table, own: list[Row]) -> None:
+    changed = MINE.model_copy(update={"fingerprint": "beef"})
+    with pytest.raises(SpecError) as error:
+        results_on(Path("my birds"), table.task, changed, [table], own, "mini")
+    assert "no result on my <b>birds</b> (900 + 100 images, beef)" in str(error.value)
+    assert f"{len(own)} rows of this name are of other content" in str(error.value)
+    assert "kdbench run dist/cifar100 --data 'my birds' --scale mini" in str(error.value)
+
+
+def test_data_of_another_task_is_refused(table: Table) -> None:
+    with pytest.raises(SpecError, match="--data birds is for detection, and these tables are not: dist/cifar100"):
+        results_on(Path("birds"), "detection", MINE, [table], [], None)
