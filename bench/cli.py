@@ -127,7 +127,7 @@ def table(
         from .report.own_data import results_on
 
         described = describe(data, data_root(), {} if ignore_index is None else {"ignore_index": ignore_index})
-        shown, rows = results_on(data, *described, shown, rows, chosen_scale)
+        shown, rows = results_on(data, *described, shown, rows, chosen_scale, repeats=bool(tables))
     print_tables(shown, rows, invalid, chosen_scale, published, out=out, layout=how, select=selection)
 
 

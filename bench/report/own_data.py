@@ -52,7 +52,13 @@ def collect_at(
 
 
 def results_on(
-    path: Path, task: str, data: Data, tables: Sequence[Table], rows: Sequence[Row], scale: Scale | None
+    path: Path,
+    task: str,
+    data: Data,
+    tables: Sequence[Table],
+    rows: Sequence[Row],
+    scale: Scale | None,
+    repeats: bool = True,
 ) -> tuple[list[Table], list[Row]]:
     """The rows on a user's data set, and the tables that have results on it, as tables of that set.
 
@@ -63,6 +69,7 @@ def results_on(
         tables: those that are looked for.
         rows: of any data.
         scale: None for both.
+        repeats: keep tables that show nothing but what another one shows, too.
 
     Raises:
         SpecError: there is no result; the message has the command that makes one.
@@ -73,12 +80,28 @@ def results_on(
     named = [row for row in rows if row.run.data.name == data.name and row.run.task == task]
     same = [row for row in named if row.run.data.fingerprint == data.fingerprint]
     own = [for_data(table, data) for table in fitting]
-    if found := [table for table in own if has_results(collect_at(table, same, scale)[1])]:
-        return found, same
+    shown = [(table, _ids(collect_at(table, same, scale)[1])) for table in own]
+    if found := [table for table, ids in shown if ids]:
+        return found if repeats else _without_repeats(shown), same
     size = f"{data.train_images} + {counted(data.val_images, 'image')}, {data.fingerprint}"
     others = f"; {counted(len(named), 'row')} of this name are of other content" if named and not same else ""
     command = f"kdbench run {fitting[0].name} --data {shlex.quote(str(path))}" + (f" --scale {scale}" if scale else "")
     raise SpecError(f"no result on {data.name} ({size}){others}; make some: {command}")
+
+
+def _ids(cells: Iterable[Cell]) -> set[str]:
+    return {row.id for cell in cells for row in (*cell.rows, *cell.unfinished)}
+
+
+def _without_repeats(shown: Iterable[tuple[Table, set[str]]]) -> list[Table]:
+    """The tables that show some row that none before them shows, those with most rows first."""
+    seen: set[str] = set()
+    kept = []
+    for table, ids in sorted(shown, key=lambda each: -len(each[1])):
+        if not ids <= seen:
+            kept.append(table)
+            seen |= ids
+    return kept
 
 
 def has_results(cells: Iterable[Cell]) -> bool:

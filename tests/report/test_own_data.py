@@ -100,3 +100,10 @@ def test_data_without_a_result_has_the_command_that_makes_one(table: Table, own:
 def test_data_of_another_task_is_refused(table: Table) -> None:
     with pytest.raises(SpecError, match="--data birds is for detection, and these tables are not: dist/cifar100"):
         results_on(Path("birds"), "detection", MINE, [table], [], None)
+
+
+def test_tables_that_only_repeat_another_are_left_out(table: Table, own: list[Row]) -> None:
+    fewer = table.model_copy(update={"name": "a/fewer", "methods": table.methods[:2]})
+    for repeats, names in ((True, ["a/fewer", "dist/cifar100"]), (False, ["dist/cifar100"])):
+        tables, _ = results_on(Path("birds"), table.task, MINE, [fewer, table], own, None, repeats)
+        assert [each.name.removeprefix(f"{MINE.name}/") for each in tables] == names
