@@ -32,8 +32,13 @@ class MLflow(Tracker):
         self.last: dict[str, int] = {}  # step of the last point by metric
         self.status = "KILLED"
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", "kdbench"))
-        if settings.resumed_at is not None and self._reopen(experiment, run.id):
+        earlier = self._earlier(experiment, run.id)
+        if settings.resumed_at is not None and earlier:
+            self._reopen(earlier[0])
             return
+        for each in earlier:
+            if each.info.status == "RUNNING":  # of a process that was killed
+                self.client.set_terminated(each.info.run_id, "KILLED")
         tags = {TAG: run.id, "mlflow.source.name": "kdbench"}
         self.run_id = self.client.create_run(experiment, run_name=settings.name, tags=tags).info.run_id
         self._parameters(hyper_parameters(run))
@@ -82,18 +87,17 @@ class MLflow(Tracker):
                     raise
         return str(found.experiment_id)
 
-    def _reopen(self, experiment: str, run_id: str) -> bool:
-        """Continue the last run of this id, after the points that it has; False where there is none."""
-        found = self.client.search_runs(
-            [experiment], f"tags.{TAG} = '{run_id}'", order_by=["attributes.start_time DESC"], max_results=1
-        )
-        if not found:
-            return False
-        self.run_id = found[0].info.run_id
+    def _earlier(self, experiment: str, run_id: str) -> list[Any]:
+        """Runs of this id, the last one first; each is of another attempt to train it."""
+        query, order = f"tags.{TAG} = '{run_id}'", ["attributes.start_time DESC"]
+        return list(self.client.search_runs([experiment], query, order_by=order))
+
+    def _reopen(self, found: Any) -> None:
+        """Continue a run after the points that it has."""
+        self.run_id = found.info.run_id
         self.client.update_run(self.run_id, "RUNNING")
-        for name in found[0].data.metrics:
+        for name in found.data.metrics:
             self.last[name] = max(point.step for point in self.client.get_metric_history(self.run_id, name))
-        return True
 
     def _parameters(self, values: Mapping[str, Scalar]) -> None:
         from mlflow.entities import Param

@@ -72,6 +72,37 @@ def test_mlflow_files_are_read_back(row: Row, tmp_path: Path, monkeypatch: pytes
     assert run.data.tags["run"] == row.id
 
 
+def test_mlflow_ends_the_run_of_a_killed_process(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    for _ in range(2):
+        trackers.tracker_class("mlflow")().start(row.run, Settings("a", tmp_path / row.id, tmp_path))
+    client = mlflow.MlflowClient((tmp_path / "mlruns").as_uri())
+    found = client.search_runs(
+        [client.get_experiment_by_name("kdbench").experiment_id], order_by=["attributes.start_time"]
+    )
+    assert sorted(run.info.status for run in found) == ["KILLED", "RUNNING"]
+
+
+def test_wandb_ignores_a_line_that_was_not_written_whole(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder = tmp_path / row.id
+    folder.mkdir()
+    point = b'{"step": 5, "values": {"lr": 0.5}}\n'
+    (folder / "wandb.jsonl").write_bytes(b'{"id": "aaaa"}\n' + point + point.replace(b"5", b"6") + b'{"step": 1')
+    tracker = trackers.tracker_class("wandb")()
+    tracker.start(row.run, Settings("a", folder, tmp_path, resumed_at=5))
+    tracker.step(6, {"lr": 0.25})
+    tracker.close()
+    history = wandb_histories(folder)
+    assert [(int(each["_step"]), float(each["lr"])) for each in history] == [(5, 0.5), (6, 0.25)]
+    assert (folder / "wandb.jsonl").read_bytes().count(b"\n") == 3
+
+
 def wandb_histories(folder: Path) -> list[dict[str, str]]:
     """The records of all offline files, oldest first."""
     datastore = pytest.importorskip("wandb.sdk.internal.datastore")
