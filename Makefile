@@ -1,6 +1,7 @@
 # kdbench. `make help` lists the targets.
 PYTHON ?= python3
 VENV ?= .venv
+EXTRAS ?= dev
 READY := $(VENV)/.ready
 DOCS_VENV ?= .venv-docs
 DOCS_READY := $(DOCS_VENV)/.ready
@@ -39,7 +40,7 @@ $(READY): pyproject.toml constraints.txt
 	@# pip takes a half-installed package for a complete one: an interrupted environment is built from scratch.
 	test -x $(VENV)/bin/python -a ! -e $(VENV)/.unfinished || $(PYTHON) -m venv --clear $(VENV)
 	touch $(VENV)/.unfinished
-	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(RUN) pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
 	mv $(VENV)/.unfinished $(READY)
 
 # Run the tables of a data set, then print them, unless the request itself was refused.

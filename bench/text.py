@@ -7,7 +7,7 @@ import unicodedata
 from kdbench.datasets._text import counted
 
 __all__ = ["FORMULA", "LIMIT", "counted", "markdown", "markdown_cell", "one_line", "printable", "shortened"]
-__all__ += ["spreadsheet_cell"]
+__all__ += ["option_text", "spreadsheet_cell"]
 
 LIMIT = 2000  # characters of an error's message
 
@@ -55,3 +55,12 @@ def _visible(char: str) -> str:
     if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return char
     return char.encode("unicode_escape", "surrogatepass").decode()
+
+
+def option_text(value: object) -> str:
+    """An option's value as a user writes it: 4 for 4.0, true, null, [a,b]."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(option_text, value))}]"
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import subprocess
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.wheel import build_wheel, needs_setuptools, python, unpack
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -30,11 +27,6 @@ DATA = (
     "results/weights/*.json",
 )
 
-needs_setuptools = pytest.mark.skipif(
-    importlib.util.find_spec("setuptools") is None or importlib.util.find_spec("pip") is None,
-    reason="building a wheel without network needs pip and setuptools in this environment",
-)
-
 
 def expected(patterns: tuple[str, ...]) -> set[str]:
     """Paths in a wheel of the files of the checkout that match."""
@@ -52,20 +44,9 @@ def test_every_folder_with_modules_is_a_package_of_the_project() -> None:
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of the checkout, unpacked."""
-    source, wheels = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheels")
-    for name in ("bench", "methods", "datasets", "results", "pyproject.toml", "README.md", "LICENSE"):
-        (source / name).symlink_to(ROOT / name)  # setuptools writes beside pyproject.toml
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    done = subprocess.run(
-        [*command, "--wheel-dir", str(wheels), str(source)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    [wheel] = wheels.iterdir()
+    wheel = build_wheel(tmp_path_factory.mktemp("wheel"))
     assert wheel.name.startswith(f"kdbench-{PROJECT['project']['version']}-")
-    folder = tmp_path_factory.mktemp("site")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+    return unpack(wheel, tmp_path_factory.mktemp("site"))
 
 
 def content(folder: Path) -> set[str]:
@@ -85,22 +66,14 @@ def test_commands_of_a_wheel_work_in_an_empty_folder_and_write_there_alone(
     unpacked: Path, tmp_path: Path, digits_path: Path
 ) -> None:
     before = content(unpacked)
-    environment = dict(os.environ, PYTHONPATH=str(unpacked), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
-    environment.pop("KDBENCH_DATA", None)
-
-    def python(*words: str) -> str:
-        line = [sys.executable, *words]
-        done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
     def kdbench(*words: str) -> str:
-        return python("-m", "kdbench", *words)
+        return python(unpacked, tmp_path, "-m", "kdbench", *words)
 
     assert kdbench("--version") == f"kdbench {PROJECT['project']['version']}\n"
     assert "dist/cifar100" in kdbench("list", "tables")
     assert "wrong" not in kdbench("check", "--data", str(digits_path))
-    assert python("-c", EMBEDDED).splitlines() == ["digits 10 2"] * 3
+    assert python(unpacked, tmp_path, "-c", EMBEDDED).splitlines() == ["digits 10 2"] * 3
     assert "wrn_40_2 -> wrn_40_1" in kdbench("table", "dist/cifar100", "--scale", "full")
     assert list((tmp_path / "results" / "tables").glob("*.csv"))
     assert content(unpacked) == before

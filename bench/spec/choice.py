@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpecError
-from ..text import shortened
+from ..text import option_text, shortened
 from . import yaml_reader
 from .schema import flattened
 
@@ -35,7 +35,7 @@ class MethodChoice:
     @property
     def suffix(self) -> str:
         """What tells it from other variants of the method: `:tau=1:weight=2`; empty without options."""
-        return "".join(f":{name}={_text(value)}" for name, value in flattened(self.options).items())
+        return "".join(f":{name}={option_text(value)}" for name, value in flattened(self.options).items())
 
 
 def parse_methods(given: str | Iterable[str | Path | MethodChoice] | None) -> tuple[MethodChoice, ...]:
@@ -124,9 +124,3 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[name] = value
     return nested
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)

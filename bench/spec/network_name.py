@@ -19,7 +19,7 @@ from kdbench.methods._outside import import_file
 from kdbench.methods._source import source_hash
 
 from ..errors import SpecError
-from ..text import shortened
+from ..text import option_text, shortened
 from . import yaml_reader
 
 FILE_NAME = r"[\w.-]+\.py:"
@@ -46,7 +46,7 @@ class NetworkName(NamedTuple):
 
     def __str__(self) -> str:
         return ":".join(
-            [self.source, self.network, *(f"{name}={_text(value)}" for name, value in self.options.items())]
+            [self.source, self.network, *(f"{name}={option_text(value)}" for name, value in self.options.items())]
         )
 
 
@@ -179,12 +179,3 @@ def _module(path: Path) -> ModuleType:
 def _split(text: str) -> list[str]:
     """The parts between colons; those in brackets do not separate."""
     return re.split(r":(?![^\[{]*[\]}])", text)
-
-
-def _text(value: Any) -> str:
-    """A value as YAML, without blanks."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_text, value))}]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from ..text import option_text
 from .recipe import LARGEST, Count, Recipe
 from .scale import Scale
 from .schema import Spec, canonical_json, digest, flattened
@@ -100,7 +101,7 @@ def variants(runs: Iterable[Run]) -> dict[str, str]:
         options = [flattened(same[0].options) for same in alike.values()]
         differing = [name for name in options[0] if len({canonical_json(each.get(name)) for each in options}) > 1]
         for same, values in zip(alike.values(), options, strict=True):
-            suffix = "".join(f":{name}={values.get(name)}" for name in differing)
+            suffix = "".join(f":{name}={option_text(values.get(name))}" for name in differing)
             names |= {run.id: suffix for run in same}
     return names
 

@@ -198,7 +198,7 @@ def variants_of(run: Run, count: int) -> list[Run]:
     return [run.model_copy(update={"method": "kd", "options": {"tau": float(tau)}}) for tau in range(1, count + 1)]
 
 
-@pytest.mark.parametrize(("count", "words"), [(3, "loss kd:tau=1.0 1, kd:tau=2.0 2, kd:tau=3.0 3"), (5, "loss 1 to 5")])
+@pytest.mark.parametrize(("count", "words"), [(3, "loss kd:tau=1 1, kd:tau=2 2, kd:tau=3 3"), (5, "loss 1 to 5")])
 def test_a_small_cohort_shows_every_total_and_a_large_one_their_range(
     count: int, words: str, rows: list[Row], capsys: pytest.CaptureFixture[str]
 ) -> None:

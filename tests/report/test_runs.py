@@ -52,8 +52,8 @@ def test_runs_are_listed_latest_first_and_variants_told_apart(rows: list[Row], t
     lines = printed(print_runs, tmp_path)
     assert [line.split()[0] for line in lines[2:6]] == ["ffffffff", *(row.id[:8] for row in reversed(rows))]
     assert "begun" in lines[2]
-    assert "kd:temperature=4.0" in lines[3] and "done, stale" in lines[3] and "top1 32.00" in lines[3]
-    assert "kd:temperature=2.0" in lines[4] and "stale" not in lines[4] and lines[4].rstrip().endswith("4 h")
+    assert "kd:temperature=4" in lines[3] and "done, stale" in lines[3] and "top1 32.00" in lines[3]
+    assert "kd:temperature=2" in lines[4] and "stale" not in lines[4] and lines[4].rstrip().endswith("4 h")
     assert lines[6].startswith(f"4 runs in {tmp_path}")
 
 
@@ -68,7 +68,7 @@ def test_a_run_is_shown_with_its_specification_scores_epochs_and_files(rows: lis
     row = rows[1]
     text = "\n".join(printed(print_run, tmp_path, row.id[:6]))
     assert f"run {row.id}" in text and str(tmp_path / row.id) in text
-    assert f"name: resnet20 -> resnet8 kd:temperature=2.0 seed {row.run.seed}" in text
+    assert f"name: resnet20 -> resnet8 kd:temperature=2 seed {row.run.seed}" in text
     assert "last: top1 31.00" in text
     assert "temperature: 2.0" in text and "name: cifar_mini" in text
     assert f"{row.history[-1].steps}" in text and "row.json" in text

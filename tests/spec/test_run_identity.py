@@ -45,6 +45,7 @@ OTHER_RECIPE: dict[str, Any] = {
     "epochs": 23,
     "max_steps": 5,
     "batch_size": 8,
+    "accumulate": 2,
     "optimizer": "adamw",
     "lr": 0.011,
     "momentum": 0.8,
