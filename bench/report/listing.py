@@ -92,7 +92,8 @@ def _networks(width: int) -> Lines:
         yield f"  {task}"
         rows = [(family, ", ".join(names)) for (of, family), names in groups.items() if of == task]
         yield from _columns(rows, width, indent=4)
-    yield "  also timm:NAME and torchvision:NAME, any of their classifiers, and FILE.py:FUNCTION, a network of your own"
+    others = "also any classifier of timm:NAME or torchvision:NAME, and a network of your own, FILE.py:FUNCTION"
+    yield from textwrap.wrap(others, width, initial_indent="  ", subsequent_indent="  ")
 
 
 def _tables(width: int) -> Lines:

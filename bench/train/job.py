@@ -25,8 +25,8 @@ from ..networks.base import Network
 from ..records import checkpoint
 from ..records.row import Row
 from ..records.store import Store
-from ..spec.recipe import evaluated_alike
 from ..spec import network_name
+from ..spec.recipe import evaluated_alike
 from ..spec.run import Run
 from ..tasks.base import Task
 from . import checkpointing

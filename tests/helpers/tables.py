@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdbench.spec.table import ByScale, DataSize, MethodEntry, Networks, Pair, Table, load_table
+from kdbench.spec.schema import parse, read_yaml
+from kdbench.spec.table import ByScale, DataSize, MethodEntry, Networks, Pair, Table
 
 FOLDER = Path(__file__).parents[1] / "data" / "tables"
 
 
 def fixed_table(name: str) -> Table:
     """A kept copy of the shipped table `name`, some of them with fewer pairs and methods."""
-    return load_table(str(FOLDER / f"{name}.yaml")).model_copy(update={"name": name})
+    path = FOLDER / f"{name}.yaml"
+    return parse(Table, {"name": name} | read_yaml(path), path)
 
 
 def cifar_table(*methods: MethodEntry | str, pairs: Sequence[Pair] | None = None, **fields: Any) -> Table:

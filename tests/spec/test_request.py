@@ -72,7 +72,7 @@ def test_an_option_sets_its_field_and_no_other(words: tuple[str, ...], field: st
 
 def test_every_field_but_the_environments_is_an_option() -> None:
     options = {parameter.name for parameter in RunRequest.parameters()}
-    assert {field.name for field in dataclasses.fields(RunRequest)} - options == {"data_root"}
+    assert {field.name for field in dataclasses.fields(RunRequest)} - options == {"data_root", "reading"}
     assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in RunRequest.parameters())
 
 

@@ -11,7 +11,7 @@ import yaml
 from kdbench.errors import SpecError
 from kdbench.spec.recipe import RECIPES, Recipe, Resize, ScaledCrop, load_recipe, recipe_names
 from kdbench.spec.schema import merged, parse, read_yaml
-from kdbench.spec.table import MethodEntry, load_table, table_names
+from kdbench.spec.table import MethodEntry, Table, load_table, table_names
 from tests.helpers.tables import FOLDER, fixed_table
 
 
@@ -121,7 +121,7 @@ def test_an_unknown_key_is_one_error_with_file_field_and_the_nearest(
         ("selection", "first", "selection: Input should be 'last', 'best' or 'mean_last10'"),
         ("data_size.classes", "80", "data_size.classes: Input should be a valid integer"),
         ("data_size.classes", 0, "data_size.classes: Input should be greater than 0"),
-        ("pairs", [], "pairs: Tuple should have at least 1 item"),
+        ("pairs", [], "has no pairs; a table needs dataset, recipe and pairs"),
         ("pairs.0.teacher", 101, "pairs[0].teacher: Input should be a valid string"),
         ("pairs.1.skip", True, "pairs[1].skip: Input should be a valid string"),
         ("methods.1.options", ["weight"], "methods[1].options: Input should be"),
@@ -135,24 +135,24 @@ def test_a_wrong_type_or_value_names_file_and_field(
 
 
 def test_a_missing_field_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
-    del content["metric"], content["pairs"][0]["student"]
-    message = refused_table(tmp_path, content)
-    assert "metric: Field required" in message and "pairs[0].student: Field required" in message
+    del content["pairs"][0]["student"]
+    assert "pairs[0].student: Field required" in refused_table(tmp_path, content)
+    with pytest.raises(SpecError, match=r"metric: Field required"):
+        parse(Table, {name: value for name, value in content.items() if name != "metric"}, Path("shipped.yaml"))
 
 
-def test_a_pair_without_methods_is_refused_unless_it_is_skipped(tmp_path: Path, content: dict[str, Any]) -> None:
-    content["methods"] = []
-    message = refused_table(tmp_path, content)
-    assert "pairs[0] (retinanet_x101_fpn -> retinanet_r50_fpn) has no methods" in message
-    content["pairs"] = [content["pairs"][0] | {"skip": "it is nowhere"}]
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(content))
-    assert load_table(str(path)).pairs[0].skip
+def test_a_pair_of_a_paper_without_methods_is_refused_unless_it_is_skipped(content: dict[str, Any]) -> None:
+    shipped = {"name": "shipped", **content, "methods": []}
+    with pytest.raises(SpecError, match=r"pairs\[0\] \(retinanet_x101_fpn -> retinanet_r50_fpn\) has no methods"):
+        parse(Table, shipped, Path("shipped.yaml"))
+    shipped["pairs"] = [content["pairs"][0] | {"skip": "it is nowhere"}]
+    assert parse(Table, shipped, Path("shipped.yaml")).pairs[0].skip
 
 
-def test_a_pair_without_none_is_refused(tmp_path: Path, content: dict[str, Any]) -> None:
+def test_a_pair_of_a_paper_without_none_is_refused(content: dict[str, Any]) -> None:
     content["pairs"][1]["methods"] = [{"method": "dist"}]
-    assert "pairs[1]: add the method 'none'" in refused_table(tmp_path, content)
+    with pytest.raises(SpecError, match=r"pairs\[1\]: add the method 'none'"):
+        parse(Table, {"name": "shipped", **content}, Path("shipped.yaml"))
 
 
 def test_one_label_twice_is_refused_and_labels_tell_forms_of_a_method_apart(
@@ -318,7 +318,7 @@ def test_an_unknown_table_or_recipe_suggests_the_nearest(tmp_path: Path) -> None
         load_table("akd/cocoo")
     with pytest.raises(SpecError, match="unknown recipe: 'coco_3x'. Did you mean 'coco_2x'"):
         load_recipe("coco_3x")
-    with pytest.raises(SpecError, match="unknown table"):
+    with pytest.raises(SpecError, match=r"missing\.yaml: cannot be read: No such file"):
         load_table(str(tmp_path / "missing.yaml"))
 
 
