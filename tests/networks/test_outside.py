@@ -118,7 +118,7 @@ def test_the_logits_are_those_of_the_library_and_a_copy_has_its_own_features() -
         ("torchvision:regnet_y_400", "unknown network of torchvision: 'regnet_y_400'. Did you mean"),
         ("torchvision:resnet18.IMAGENET1K_V3", "unknown weights of torchvision's resnet18: 'IMAGENET1K_V3'"),
         ("torchvision:retinanet_resnet50_fpn", "detectors of torchvision have names of their own"),
-        ("torchvision:vgg11:widht=2", "torchvision cannot build it: TypeError"),
+        ("torchvision:vgg11:widthh=2", "torchvision cannot build it: TypeError"),
         ("nowhere.py:build", r"nowhere\.py is not known here; give its path, as in \./nowhere\.py:build"),
     ],
 )
@@ -159,7 +159,7 @@ def test_any_module_of_a_file_is_a_network(file: str) -> None:
         ("fails", r"net\.py: fails fails: ValueError: no width"),
         ("no_module", "no_module returns str, and must return an nn.Module"),
         ("other_outputs", r"a network returns logits \[N, 5\]"),
-        ("build:widht=3", r"build\(num_classes, width=4\): got an unexpected keyword argument 'widht'"),
+        ("build:widthh=3", r"build\(num_classes, width=4\): got an unexpected keyword argument 'widthh'"),
         ("build:layers=[7.9]", "has no module '7.9'"),
         ("build:layers=[1]", "the output of layer 1 is changed in place by a later layer"),
         ("build:layers=[6]", r"the output of layer 6 has the shape \(1, 8\)"),
