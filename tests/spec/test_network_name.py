@@ -60,8 +60,8 @@ def test_a_file_is_known_under_its_name_from_any_folder(tmp_path: Path, monkeypa
 
 def test_files_that_cannot_be_used_are_refused_by_name(tmp_path: Path) -> None:
     path = write(tmp_path)
-    with pytest.raises(SpecError, match=r"net\.py has no function buildd; it has build"):
-        resolve(f"{path}:buildd")
+    with pytest.raises(SpecError, match=r"net\.py has no function makes; it has build"):
+        resolve(f"{path}:makes")
     with pytest.raises(SpecError, match=r"net\.py has networks under the name net\.py already; rename one file"):
         resolve(f"{write(tmp_path / 'other')}:build")
     with pytest.raises(SpecError, match=r"broken\.py:1: cannot be imported: SyntaxError"):
