@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import _images
 from ._errors import DataError
-from .base import IGNORE_INDEX
+from ._ignore_index import IGNORE_INDEX
 
 
 @dataclass(frozen=True)

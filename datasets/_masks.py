@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from . import _bit_depth, _files, _orientation
-from ._orientation import Source
 from .base import IGNORE_INDEX, DataError, MaskSet, MaskSplit
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -18,7 +17,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _PNG = struct.Struct(">16sIIBB")  # signature and name of the first chunk, width, height, bits per channel, color type
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _GRAYSCALE, _PALETTE = 0, 3
-SIZES = Source("mask has", "give each image a mask of its size")
 _CHANNELS = {2: "RGB", 4: "LA", 6: "RGBA"}
 
 
@@ -80,7 +78,7 @@ def _open_split(
         indices[label], known[label] = index, True
     images, masks = (tuple(files) for files in zip(*pairs, strict=True))
     sizes = np.array([_mask_size(mask) for mask in masks], dtype=np.int64)
-    survey = _orientation.survey(images, sizes, SIZES)
+    survey = _orientation.survey(images, sizes, _orientation.MASKS)
     return MaskSplit(images, masks, sizes, indices, known, fix, survey.applies), survey
 
 

@@ -32,6 +32,9 @@ class Source:
     fix: str
 
 
+MASKS = Source("mask has", "give each image a mask of its size")
+
+
 @dataclass(frozen=True)
 class Survey:
     """What the images of a split say of their orientation tags.

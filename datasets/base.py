@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
 from ._errors import DataError
+from ._ignore_index import IGNORE_INDEX
 
 if TYPE_CHECKING:  # importing the package stays cheap
     from pathlib import Path
@@ -18,9 +19,6 @@ if TYPE_CHECKING:  # importing the package stays cheap
     from ._mask_files import Census
 
 __all__ = ["IGNORE_INDEX", "ArraySplit", "DataError", "FileSplit", "ImageSet", "MaskSet", "MaskSplit"]
-
-IGNORE_INDEX = 255
-"""Class index of ignored pixels."""
 
 CACHE_BYTES = 2**28
 """A split whose decoded images take at most this many bytes is decoded once and kept in memory."""
@@ -193,9 +191,9 @@ class MaskSplit:
     def _decode(self, i: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         import numpy as np
 
-        from . import _masks, _orientation
+        from . import _orientation
 
-        image = _orientation.decode(self.images[i], self.size(i), _masks.SIZES, lambda: self.turns)
+        image = _orientation.decode(self.images[i], self.size(i), _orientation.MASKS, lambda: self.turns)
         return np.asarray(image), self._decode_mask(i)
 
     def _decode_mask(self, i: int) -> NDArray[np.uint8]:

@@ -1,0 +1,3 @@
+"""The class index of ignored pixels."""
+
+IGNORE_INDEX = 255
