@@ -12,6 +12,7 @@ from kdbench import methods
 from kdbench.methods.base import Batch, MethodError, Outputs, Setting
 
 from .. import networks, tasks
+from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.run import Run
 from ..tasks.base import Shapes
@@ -32,6 +33,7 @@ def misfit(run: Run, shapes: Shapes) -> str:
 
     Raises:
         MethodError: an option that fits no networks on this data.
+        SpecError: a network that cannot be built, or has no gradient where it is trained.
     """
     methods.build(run.method, tasks.get(shapes.task).example_setting(shapes.samples, shapes.classes), **run.options)
     small = replace(shapes, batch=min(shapes.batch, IMAGES))
@@ -39,6 +41,7 @@ def misfit(run: Run, shapes: Shapes) -> str:
     for name in names:
         if reason := _unreadable(name, shapes, small):
             return reason
+    _check_gradient(run.student, shapes, small)
     if run.teacher_network is None:
         return ""
     try:
@@ -58,9 +61,29 @@ def _unreadable(name: str, shapes: Shapes, small: Shapes) -> str:
     except UntracedError:
         try:
             _outputs(name, small)
+        except SpecError:
+            raise  # it cannot be built, whatever the images
         except Exception as error:  # noqa: BLE001 - a user's network raises anything
             return f"{name} cannot read images of {shapes.height}x{shapes.width} pixels: {_line(error)}"
     return ""
+
+
+@cache
+def _check_gradient(student: str, shapes: Shapes, small: Shapes) -> None:
+    """Refuse a student whose logits have no gradient.
+
+    Raises:
+        SpecError: says so.
+    """
+    try:
+        logits = traced(student, shapes).outputs.logits
+    except UntracedError:
+        logits = _outputs(student, small)[1].logits
+    if isinstance(logits, torch.Tensor) and not logits.requires_grad:
+        raise SpecError(
+            f"network {student} cannot be trained: its logits have no gradient; leave parameters that require one, and "
+            "detach nothing on the way to the logits"
+        )
 
 
 @cache

@@ -7,6 +7,7 @@ such a method (CIRKD, CRD).
 from __future__ import annotations
 
 import json
+import logging
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -183,7 +184,11 @@ class _PeakBytes(TorchDispatchMode):
 
 @cache
 def _fake() -> FakeTensorMode:
-    """The mode that all fake tensors share: tensors of two modes cannot be combined."""
+    """The mode that all fake tensors share: tensors of two modes cannot be combined.
+
+    What it cannot run is told by the exception; torch would print its traceback as well.
+    """
+    logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 

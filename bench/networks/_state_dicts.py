@@ -96,7 +96,9 @@ def load_weights(
     """
     found = fit(network, content, source, convert)
     check_values(found.state, source)
-    network.load_state_dict(found.state)
+    state = network.state_dict()  # with the versions of its modules, which some cannot load without
+    state.update(found.state)
+    network.load_state_dict(state)
     return found.notices
 
 

@@ -12,7 +12,7 @@ from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..errors import SpecError
 from .base import Network
-from .hooked import HookedNetwork
+from .hooked import IMAGES, HookedNetwork, Layout
 
 STAGES = 4
 SIDE = 256
@@ -40,13 +40,10 @@ class TimmNetwork(Network):
         parameter = next(model.parameters())
         training = model.training
         with torch.no_grad():
-            x = torch.zeros(1, 3, *size, device=parameter.device)
+            x = torch.zeros(IMAGES, 3, *size, device=parameter.device)
             self.indices = _indices([value.shape for value in model.eval().forward_intermediates(x)[1]])
-            self.stem = _stem(model, self.indices)
+            self.stem, self.stem_layout = _stem(model, self.indices, x)
             outputs = self.forward(x)
-            if self.stem and outputs.features[0].ndim != 4:
-                self.stem = ""
-                outputs = self.forward(x)
         model.train(training)
         classifier = model.get_classifier()
         self.info = NetworkInfo(
@@ -74,9 +71,7 @@ class TimmNetwork(Network):
             for handle in handles:
                 handle.remove()
         if "stem" in inputs:
-            nhwc = str(getattr(model, "output_fmt", "NCHW")) == "NHWC"
-            stem = inputs["stem"]
-            maps = [stem.permute(0, 3, 1, 2) if nhwc and stem.ndim == 4 else stem, *maps]
+            maps = [self.stem_layout.map(inputs["stem"]), *maps]
         pooled = inputs.get("pooled")
         return Outputs(
             logits=logits, features=tuple(maps), pooled=pooled if pooled is not None and pooled.ndim == 2 else None
@@ -125,10 +120,32 @@ def _indices(shapes: list[torch.Size]) -> list[int]:
     return list(range(count - STAGES, count))
 
 
-def _stem(model: Any, indices: list[int]) -> str:
-    """Path of the module whose input is the stem's output: the first stage; empty where timm names none."""
+def _stem(model: Any, indices: list[int], x: Tensor) -> tuple[str, Layout]:
+    """The stem: the path of the first stage, whose input is its output, and how that is read.
+
+    The path is empty where timm names no stage, or the input of the first is no map.
+    """
+    none = "", Layout("map")
     names = [info["module"] for info in getattr(model, "feature_info", []) if isinstance(info, dict)]
     first = indices[0]
     if first > 1 or first >= len(names) or names[first] not in dict(model.named_modules()):
-        return ""
-    return str(names[first])
+        return none
+    path, inputs = str(names[first]), []
+    handle = model.get_submodule(path).register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    try:
+        model(x)
+    finally:
+        handle.remove()
+    layout = _stem_layout(model, inputs[0], x) if inputs else None
+    return (path, layout) if layout else none
+
+
+def _stem_layout(model: Any, stem: Any, x: Tensor) -> Layout | None:
+    """The layout of a stem's output, whose sides are in proportion to those of the images `x`; None for no map."""
+    if not isinstance(stem, Tensor) or stem.ndim != 4:
+        return None
+    height, width = x.shape[2:]
+    kinds = [("map", stem.shape[2:]), ("channels_last", stem.shape[1:3])]
+    if str(getattr(model, "output_fmt", "NCHW")) == "NHWC":
+        kinds.reverse()
+    return next((Layout(kind) for kind, sides in kinds if sides[0] * width == sides[1] * height), None)

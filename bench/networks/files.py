@@ -34,6 +34,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     Raises:
         SpecError: the function fails, or returns no network.
     """
+    import torch
     from torch import nn
 
     from .base import Network
@@ -50,7 +51,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         raise SpecError(f"network {name}: {parts.network}{inspect.signature(function)}: {error}") from error
     try:
         made = function(num_classes, **options)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end itself
         where = f"{network_name.file_of(name)}: {parts.network}"
         raise SpecError(f"{where} fails: {type(error).__name__}: {error}") from error
     if isinstance(made, Network):
@@ -59,6 +60,11 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         return made
     if not isinstance(made, nn.Module):
         raise SpecError(f"network {name}: {parts.network} returns {type(made).__name__}, and must return an nn.Module")
+    if isinstance(made, torch.jit.ScriptModule) or hasattr(made, "_orig_mod"):
+        raise SpecError(
+            f"network {name}: {parts.network} returns a compiled module, which has no layers that hooks can read; "
+            "return the module before torch.compile or torch.jit"
+        )
     size = next((options[key] for key in SIZES if isinstance(options.get(key), int)), None)
     try:
         return HookedNetwork(made, num_classes, size=size, **hooks)

@@ -17,6 +17,12 @@ from .base import Network
 SIZES = (224, 32, 64, 128, 28)
 """Sides of a square image, in pixels, that a module is tried with to learn the shapes of its outputs."""
 
+IMAGES = 2
+"""Of a trial: more than one, so that outputs that are not about images, such as tables of positions, are seen."""
+
+NO_FEATURES = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Softmax)
+"""Modules whose outputs are no features: maps of one size for all images, and attention [N, heads, L, L]."""
+
 
 class Layout(NamedTuple):
     """Where a module's output has its channels.
@@ -41,7 +47,7 @@ class Layout(NamedTuple):
 
 
 class HookedNetwork(Network):
-    """A classifier or segmenter made of any module, which returns logits or a dict with them under "out".
+    """A classifier or segmenter made of any module, which returns logits, perhaps under "out" or "logits".
 
     Args:
         model: the module; [N, 3, H, W] -> logits [N, K] or [N, K, h, w].
@@ -81,7 +87,7 @@ class HookedNetwork(Network):
         shapes: list[tuple[int, int]] = []
         head: Any = seen.inputs.get(found) if found else None
         heads = {(found or "").split(".")[0], "aux_classifier"} if logits.ndim == 4 else set()
-        for path in _layers(seen, heads) if layers is None else layers:
+        for path in _layers(modules, seen, heads) if layers is None else layers:
             layout = _layout(path, seen)
             example = layout.map(seen.outputs[path])
             self.layers[path] = layout
@@ -156,7 +162,7 @@ def _recorded(model: nn.Module, paths: Sequence[str], versions: bool = False) ->
 
 
 def _run(model: nn.Module, size: int | None) -> _Seen:
-    """A forward of one image in eval mode, with what every module received and returned."""
+    """A forward of `IMAGES` images in eval mode, with what every module received and returned."""
     modes = {module: module.training for module in model.modules()}
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else torch.device("cpu")
@@ -172,16 +178,17 @@ def _run(model: nn.Module, size: int | None) -> _Seen:
                 _recorded(model, paths, versions=True) as seen,
             ):
                 try:
-                    seen.output = model(torch.zeros(1, 3, side, side, device=device))
+                    seen.output = model(torch.zeros(IMAGES, 3, side, side, device=device))
                 except Exception as error:  # noqa: BLE001 - a user's module raises anything
-                    errors.append(f"{side}x{side}: {type(error).__name__}: {str(error).splitlines()[:1]}")
+                    first = (str(error).splitlines() or [""])[0]
+                    errors.append(f"{side}x{side}: {type(error).__name__}: {first}")
                     continue
             seen.size = side
             return seen
     finally:
         for module, training in modes.items():
             module.training = training
-    raise SpecError(f"{type(model).__name__} fails on a batch of one image: {'; '.join(errors[:2])}")
+    raise SpecError(f"{type(model).__name__} fails on a batch of {IMAGES} images: {'; '.join(errors[:2])}")
 
 
 def _logits(output: Any, num_classes: int) -> Tensor:
@@ -190,12 +197,12 @@ def _logits(output: Any, num_classes: int) -> Tensor:
     Raises:
         SpecError: there are none.
     """
-    logits = output.get("out") if isinstance(output, dict) else getattr(output, "logits", output)
+    logits = output.get("out", output.get("logits")) if isinstance(output, dict) else getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim not in (2, 4) or logits.shape[1] != num_classes:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(output).__name__
         raise SpecError(
             f"a network returns logits [N, {num_classes}] (segmentation: [N, {num_classes}, h, w]), alone or in a dict "
-            f"under 'out', and this one returns {found}"
+            f"under 'out' or 'logits', and this one returns {found}"
         )
     return logits
 
@@ -208,17 +215,20 @@ def _classifier(modules: dict[str, nn.Module], seen: _Seen, logits: Tensor, num_
     return next(reversed(main or made), None)
 
 
-def _layers(seen: _Seen, heads: set[str]) -> list[str]:
+def _layers(modules: dict[str, nn.Module], seen: _Seen, heads: set[str]) -> list[str]:
     """At each size of map, larger ones first, the last of the outermost modules whose output has it; 1x1 is pooled.
 
     Args:
+        modules: by path.
         seen: of a forward.
         heads: names of modules of a segmenter whose outputs are no features.
     """
     best: dict[int, str] = {}
     for path, value in seen.outputs.items():
-        layout = _kind(value)
-        if layout is None or layout.kind == "tokens" or seen.is_changed(path) or path.split(".")[0] in heads:
+        layout = layout_of(value)
+        if layout is None or layout.kind == "tokens" or isinstance(modules[path], NO_FEATURES):
+            continue
+        if seen.is_changed(path) or path.split(".")[0] in heads:
             continue
         example = layout.map(value)
         side = example.shape[-1]
@@ -236,7 +246,7 @@ def _layout(path: str, seen: _Seen) -> Layout:
     """
     if path not in seen.outputs:
         raise SpecError(f"layer {path} is not run by the network's forward; choose another")
-    layout = _kind(seen.outputs[path])
+    layout = layout_of(seen.outputs[path])
     if layout is None:
         value = seen.outputs[path]
         found = f"the shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the type {type(value).__name__}"
@@ -248,9 +258,9 @@ def _layout(path: str, seen: _Seen) -> Layout:
     return layout
 
 
-def _kind(value: Any) -> Layout | None:
-    """The layout of an output for a square image; None if it is no feature."""
-    if not isinstance(value, Tensor):
+def layout_of(value: Any) -> Layout | None:
+    """The layout of an output for `IMAGES` square images; None if it is no feature."""
+    if not isinstance(value, Tensor) or len(value.shape) < 3 or value.shape[0] != IMAGES:
         return None
     if value.ndim == 4 and value.shape[2] == value.shape[3]:
         return Layout("map")

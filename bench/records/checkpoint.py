@@ -82,7 +82,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], source: Path)
             f"{source} does not fit: {key} is {tuple(state[key].shape)} there and {tuple(expected[key].shape)} here "
             f"({len(shapes)} such); it was made for another number of classes or another width"
         )
-    network.load_state_dict(dict(state))
+    expected.update(state)  # with the versions of its modules, which some cannot load without
+    network.load_state_dict(expected)
 
 
 def sha256(path: Path) -> str:

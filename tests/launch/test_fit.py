@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kdbench import methods
+from kdbench.errors import SpecError
 from kdbench.launch.fit import misfit
 from kdbench.methods.base import MethodError
 from kdbench.spec import network_name
@@ -67,3 +68,38 @@ def test_a_file_s_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     name = network_name.resolve(f"{path}:build")
     reason = misfit(run("at", name), SHAPES)
     assert "at cannot be used for resnet20 -> net.py:build: " in reason
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("frozen", r"network net\.py:frozen cannot be trained: its logits have no gradient"),
+        ("other_classes", r"network net\.py:other_classes: a network returns logits \[N, 10\]"),
+    ],
+)
+def test_a_network_that_no_run_can_train_is_an_error(
+    function: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_name, "_files", {})
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from torch import nn\n\n\ndef frozen(num_classes):\n"
+        "    layers = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes)\n"
+        "    return nn.Sequential(*layers).requires_grad_(False)\n"
+        "\n\ndef other_classes(num_classes):\n    return frozen(7).requires_grad_()\n"
+    )
+    with pytest.raises(SpecError, match=message):
+        misfit(run("kd", network_name.resolve(f"{path}:{function}")), SHAPES)
+
+
+def test_fake_tensors_that_do_not_fit_print_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(network_name, "_files", {})
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from torch import nn\n\n\ndef large(num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, num_classes))\n"
+    )
+    assert "cannot read images of 32x32 pixels" in misfit(run("kd", network_name.resolve(f"{path}:large")), SHAPES)
+    assert not caplog.records

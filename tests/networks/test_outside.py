@@ -17,6 +17,8 @@ from torchvision import models
 from kdbench import networks
 from kdbench.errors import CheckpointError, SpecError
 from kdbench.networks.hooked import HookedNetwork
+from kdbench.networks.load import load_network
+from kdbench.records.checkpoint import load_strictly
 from kdbench.spec import network_name
 
 VIT = "timm:vit_tiny_patch16_224:patch_size=8:depth=4:embed_dim=24:img_size=32"
@@ -44,6 +46,16 @@ def no_module(num_classes):
 
 def other_outputs(num_classes):
     return nn.Flatten()
+
+def exits(num_classes):
+    raise SystemExit(3)
+
+def compiled(num_classes):
+    import torch
+    return torch.compile(nn.Linear(3, num_classes))
+
+def half(num_classes):
+    return build(num_classes).half()
 
 def network(num_classes):
     from kdbench import networks
@@ -162,7 +174,13 @@ def test_any_module_of_a_file_is_a_network(file: str) -> None:
         ("build:widthh=3", r"build\(num_classes, width=4\): got an unexpected keyword argument 'widthh'"),
         ("build:layers=[7.9]", "has no module '7.9'"),
         ("build:layers=[1]", "the output of layer 1 is changed in place by a later layer"),
-        ("build:layers=[6]", r"the output of layer 6 has the shape \(1, 8\)"),
+        ("build:layers=[6]", r"the output of layer 6 has the shape \(2, 8\)"),
+        ("exits", r"net\.py: exits fails: SystemExit: 3"),
+        (
+            "compiled",
+            "returns a compiled module, which has no layers that hooks can read; return the module",
+        ),
+        ("half", r"fails on a batch of 2 images: 224x224: RuntimeError: [^\[]*;"),
         ("network:layers=[layer1]", "returns a Network, so leave layers out"),
         ("sized", "missing a required argument: 'image_size'"),
     ],
@@ -211,6 +229,46 @@ def test_tokens_and_maps_with_channels_last_become_maps() -> None:
         HookedNetwork(Tokens(), 5, layers=["unused"], size=32)
 
 
+class Attention(nn.Module):
+    """A map, attention [N, heads, L, L], and a table of positions; pooled to one size for all images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.table = nn.Conv2d(3, 6, 8, 8), nn.Linear(2, 4)
+        self.weights, self.pool, self.head = nn.Softmax(-1), nn.AdaptiveAvgPool2d(4), nn.Linear(96, 5)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = self.patches(x)
+        tokens = maps.flatten(2)
+        weights = self.weights(torch.stack([tokens.mT @ tokens] * 2, dim=1))
+        tokens = (tokens @ weights.mean(1)).unflatten(2, maps.shape[2:])
+        tokens = tokens + self.table(torch.zeros(1, 15, 15, 2)).mean()
+        return {"logits": self.head(self.pool(tokens).flatten(1))}
+
+
+def test_what_is_no_map_of_the_images_is_no_feature() -> None:
+    network = HookedNetwork(Attention(), 5, size=64)
+    assert list(network.layers) == ["patches"] and network.info.strides == (8,)
+    assert network(torch.randn(3, 3, 64, 64)).logits.shape == (3, 5)
+    assert networks.build("torchvision:vgg11", 5).info.strides == (1, 2, 4, 8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "strides"),
+    [
+        ("timm:pvt_v2_b0", (32, 32, 64, 160, 256), (4, 4, 8, 16, 32)),  # its stem's maps have the channels last
+        ("timm:pit_ti_224:img_size=64", (64, 128, 256), (9, 16, 32)),  # its first stage reads a tuple
+    ],
+)
+def test_the_stem_is_read_in_its_own_layout_or_left_out(
+    name: str, channels: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    network = networks.build(name, 5).eval()
+    outputs = network(torch.randn(2, 3, 64, 64))
+    assert tuple(f.shape[1] for f in outputs.features) == channels == network.info.channels
+    assert network.info.strides == strides and all(f.shape[2] == f.shape[3] for f in outputs.features)
+
+
 def test_a_segmenter_of_torchvision_ends_with_the_map_that_its_classifier_reads() -> None:
     name = "torchvision:lraspp_mobilenet_v3_large"
     assert networks.task(name) == "segmentation" and networks.family(name) == "segmenter"
@@ -245,6 +303,16 @@ def test_published_weights_are_found_in_the_folder_or_named_with_their_source(
     assert networks.weights("torchvision:resnet18.IMAGENET1K_V1") == file
     with pytest.raises(SpecError, match="resnet20 has no published weights; give a file with --teacher resnet20=FILE"):
         networks.weights("resnet20")
+
+
+def test_modules_that_load_by_version_are_read_from_plain_tensors(tmp_path: Path) -> None:
+    network = networks.build("torchvision:mnasnet0_5", 3)
+    plain = dict(networks.build("torchvision:mnasnet0_5", 3).state_dict())
+    load_strictly(network, plain, tmp_path / "checkpoint.pt")
+    torch.testing.assert_close(dict(network.state_dict()), plain)
+    torch.save(plain, tmp_path / "weights.pt")
+    loaded = load_network(tmp_path / "weights.pt", "torchvision:mnasnet0_5", ("a", "b", "c"), torch.device("cpu"))
+    torch.testing.assert_close(dict(loaded.state_dict()), plain)
 
 
 def test_a_package_declares_a_family_as_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
