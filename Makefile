@@ -26,7 +26,7 @@ OPTIONS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)"
 	$(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco reproduce-coco-all reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots compare guard bench check docs docs-venv types mypy clean
+.PHONY: help setup test lint reproduce-coco reproduce-coco-all reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots report compare guard bench check docs docs-venv types mypy clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
@@ -86,6 +86,9 @@ readme: $(READY) ## write that into README
 plots: $(READY) ## measured against reported, gains, learning curves, history over commits (PNG and SVG)
 	$(RUN) kdbench plots $(if $(SCALE),--scale $(SCALE))
 
+report: $(READY) ## a page of every cell with its details, results/report/index.html, that opens from disk
+	$(RUN) kdbench report
+
 compare: $(READY) ## what changed in accuracy, losses and speed from BASE=results/baselines to HEAD=results/runs
 	@$(RUN) kdbench compare "$(BASE)" "$(HEAD)"
 
@@ -131,5 +134,5 @@ $(DOCS_READY): pyproject.toml constraints.txt
 		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
 	mv $(DOCS_VENV)/.unfinished $(DOCS_READY)
 
-clean: ## remove results/runs, tables and plots, trained teachers included
-	rm -rf results/runs results/tables results/plots
+clean: ## remove results/runs, tables, plots and report, trained teachers included
+	rm -rf results/runs results/tables results/plots results/report

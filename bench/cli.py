@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from .deploy import commands
 from .errors import SpecError, is_for_users, message_of, refuse_undecodable, unknown
 from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale, takes_request
 from .text import counted, printable, shortened
@@ -183,7 +184,7 @@ def runs(results: ResultsOption = RESULTS) -> None:
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(help="The run's hash, or its first digits.")],
+    run: commands.RunArgument,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Print a run: its specification, scores, cost, epochs and files."""
@@ -192,6 +193,10 @@ def show(
 
     register_files(results, _say)
     print_run(results, run)
+
+
+app.command()(commands.export)
+app.command()(commands.predict)
 
 
 @app.command()
@@ -224,6 +229,18 @@ def plots(
             _say(path)
     for invalid_row in invalid:
         typer.echo(printable(f"left out: {invalid_row.path}: {invalid_row.reason}"), err=True)
+
+
+@app.command()
+def report(
+    tables: Tables = None,
+    results: ResultsOption = RESULTS,
+    out: Annotated[Path, typer.Option(help="Folder of the page; an earlier one is replaced.")] = Path("results/report"),
+) -> None:
+    """Write a page of every cell with its details, index.html, that opens from disk without a network."""
+    from .report.html.site import build
+
+    build(_tables(tables) if tables else None, [results, MEASURED], lambda: _published(results), out, _say)
 
 
 @app.command()

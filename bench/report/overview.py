@@ -29,13 +29,9 @@ class Entry(NamedTuple):
 
     @property
     def verdict(self) -> Verdict | None:
-        """Of the strongest evidence that can be compared: trained here, else others' runs, else published weights.
-
-        Logs that the authors released are no evidence that a number can be reproduced.
-        """
-        verdicts = [self.cell.verdict] if self.cell else []
-        verdicts += [self.evidence[kind].verdict for kind in ("reruns", "weights") if kind in self.evidence]
-        return next((verdict for verdict in verdicts if verdict.word in DECIDED), None)
+        """Of the strongest evidence that can be compared."""
+        found = strongest(self.cell, self.evidence)
+        return found[1] if found else None
 
 
 @dataclass
@@ -89,6 +85,17 @@ class Summary:
         for entry in self.entries:
             methods.setdefault(entry.reported.method, Summary(entry.reported.method)).entries.append(entry)
         return [summary for summary in methods.values() if summary.has_evidence]
+
+
+def strongest(cell: Cell | None, evidence: Mapping[Kind, Evidence]) -> tuple[str, Verdict] | None:
+    """The verdict of the strongest evidence that can be compared, with "cell" or the kind of evidence that it is of.
+
+    Trained here, else others' runs, else published weights; logs that the authors released are no evidence that a
+    number can be reproduced.
+    """
+    verdicts = {"cell": cell.verdict} if cell else {}
+    verdicts |= {kind: evidence[kind].verdict for kind in ("reruns", "weights") if kind in evidence}
+    return next(((kind, verdict) for kind, verdict in verdicts.items() if verdict.word in DECIDED), None)
 
 
 def summarize(

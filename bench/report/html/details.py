@@ -1,0 +1,252 @@
+"""Details of a line: the verdict's arithmetic, seeds, curves, teacher, cost, environment and specification."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ... import tasks
+from ...records.row import Row
+from ...text import printable
+from .. import values
+from ..cells import Cell
+from ..evidence import Evidence
+from ..gains import CellCost
+from ..verdicts import NORMAL, Sample, Verdict, factor
+from .lines import BASES, Line
+
+Facts = list[tuple[str, str]]
+
+NO_NUMBER = "no reported number"
+
+EVIDENCE = {"reruns": "Others' runs", "logs": "Authors' logs", "weights": "Published weights"}
+
+GAINS = {
+    "gain": "over none",
+    "gain_kd": "over kd",
+    "gain_base": "over its base",
+    "gain_equal": "over none at equal cost",
+    "gain_kd_equal": "over kd at equal cost",
+}
+
+
+def details(line: Line) -> dict[str, Any]:
+    """`title`, `sections` in order and `curves`, all JSON.
+
+    A section has a `title` and `facts` (name and text), a table (`head` and `rows`), or a `text`.
+    """
+    cell = line.cell
+    sections = [_facts("Verdict", _verdict(line)), _facts("Reported number", _reported(line))]
+    sections += [_facts(EVIDENCE[kind], _of_evidence(line, found)) for kind, found in line.evidence.items()]
+    if cell is not None:
+        sections += [*_measured(cell), _facts("Notes", [("", note) for note in _notes(line, cell)])]
+    arrow = f"{line.teacher} → {line.student}" if line.teacher else line.student
+    return {
+        "title": f"{line.method}: {arrow}",
+        "subtitle": ", ".join(filter(None, (line.table or line.paper, line.dataset, f"{line.scale} scale"))),
+        "sections": [section for section in sections if section],
+        "curves": _curves(cell) if cell else [],
+        "metric": tasks.metric(line.task, line.metric).title if cell else line.metric,
+    }
+
+
+def arithmetic(measured: Sample, line: Line, verdict: Verdict) -> Facts:
+    """How a verdict follows from a mean, a number of runs and a reported number."""
+    reported, budget = line.reported, line.budget
+    if reported is None or reported.value is None or budget is None or verdict.tolerance is None:
+        return []
+    s, why = (budget, "the noise budget, as one run has no sd") if measured.sd is None else (measured.sd, "sample sd")
+    s_r, why_r = (budget, "the noise budget, as no sd is reported") if reported.std is None else (reported.std, "given")
+    t = factor(measured.n)
+    sampling, noise = t * s / math.sqrt(measured.n), NORMAL * s_r
+    difference = measured.mean - reported.value
+    inside = abs(difference) <= verdict.tolerance
+    return [
+        ("mean m", f"{measured.mean:.3f} (n = {measured.n})"),
+        ("reported r", f"{reported.value:g}"),
+        ("s", f"{s:.3f} ({why})"),
+        ("s_r", f"{s_r:.3f} ({why_r})"),
+        ("t", f"{t:.3f}"),
+        ("t s / √n", f"{t:.3f} × {s:.3f} / √{measured.n} = {sampling:.3f}"),
+        ("1.96 s_r", f"1.96 × {s_r:.3f} = {noise:.3f}"),
+        ("tolerance", f"√({sampling:.3f}² + {noise:.3f}²) = {verdict.tolerance:.3f}"),
+        ("m - r", f"{measured.mean:.3f} - {reported.value:g} = {difference:+.3f}"),
+        ("so", f"|{difference:+.3f}| {'≤' if inside else '>'} {verdict.tolerance:.3f}: {verdict.word}"),
+    ]
+
+
+def _verdict(line: Line) -> Facts:
+    """The verdict and what it rests on; of what was trained here its arithmetic, too."""
+    facts = [("verdict", line.verdict)]
+    if line.basis:
+        facts.append(("rests on", line.basis))
+    if line.cell is None:
+        untrained = [("", "No table has a cell for this number, so it is not trained here.")]
+        return facts if line.basis else facts + untrained
+    own = line.cell.verdict
+    if own.reason not in ("", NO_NUMBER) or own.word != line.verdict:
+        facts.append((BASES["cell"], own.text))
+    return facts + (arithmetic(line.cell.measured, line, own) if line.cell.measured else [])
+
+
+def _of_evidence(line: Line, found: Evidence) -> Facts:
+    facts = [("mean", values.sample(found.sample) + f" of {found.found} found"), ("verdict", found.verdict.text)]
+    if found.selection:
+        facts.append(("epoch", found.selection))
+    steps = arithmetic(found.sample, line, found.verdict)
+    if not steps and found.verdict.difference is not None:
+        facts.append(("difference", f"{found.verdict.difference:+.2f}"))
+    return [*facts, *steps, *(("source", text) for text in found.sources), *(("note", text) for text in found.notes)]
+
+
+def _reported(line: Line) -> Facts:
+    number = line.reported
+    if number is None:
+        return []
+    facts = {
+        "paper": number.paper,
+        "table": number.table,
+        "recipe": number.strategy,
+        "teacher's score": values.number(number.teacher_value) if number.teacher_value is not None else "",
+        "student alone": values.number(number.student_value) if number.student_value is not None else "",
+        number.metric: f"{number.value:g}" if number.value is not None else "",
+        "sd": f"{number.std:g}" if number.std is not None else "",
+        "epoch": number.selection or "not stated",
+        "source": number.source,
+        "evidence": number.evidence,
+        "note": number.note,
+    }
+    return [(name, text) for name, text in facts.items() if text]
+
+
+def _measured(cell: Cell) -> list[dict[str, Any]]:
+    """Sections about the runs of a cell; none without a run."""
+    rows = [*cell.rows, *cell.unfinished]
+    if not rows:
+        return []
+    gains = [(title, values.gain(getattr(cell, name))) for name, title in GAINS.items() if getattr(cell, name)]
+    return [
+        _facts("Gains, points ± half of the 95 % interval", gains),
+        _seeds(cell, rows),
+        _facts("Teacher", _teacher(cell, rows)),
+        _facts("Cost", _cost(cell.cost, rows)),
+        _facts("Environment", _environment(rows)),
+        _specification(rows[0]),
+    ]
+
+
+def _seeds(cell: Cell, rows: Sequence[Row]) -> dict[str, Any]:
+    head = ["seed", cell.metric, "last", "best", "best epoch", "mean of last ten", "status", "finished", "run"]
+    body = []
+    for row in rows:
+        scores: list[Mapping[str, float]] = [{}, {}, {}]
+        if row.metrics:
+            scores = [row.metrics.last, row.metrics.best, row.metrics.mean_last10]
+        last, best, mean = (values.number(each.get(cell.metric)) for each in scores)
+        status = f"{row.status}: {row.reason}" if row.reason else row.status
+        epoch = str(row.metrics.best_epoch) if row.metrics else values.BLANK
+        score = values.number(cell.value(row))
+        body.append([str(row.run.seed), score, last, best, epoch, mean, status, row.finished, row.id])
+    return {"title": f"Seeds, compared at the {cell.selection} epoch", "head": head, "rows": _clean(body)}
+
+
+def _teacher(cell: Cell, rows: Sequence[Row]) -> Facts:
+    teachers = {row.teacher.sha256: row.teacher for row in rows if row.teacher}
+    facts = []
+    if cell.teacher_reported is not None and cell.scale == "full" and cell.teacher:
+        facts.append(("reported", values.number(cell.teacher_reported)))
+    for sha256, teacher in teachers.items():
+        facts += [
+            ("network", teacher.network),
+            ("measured before training", values.number(teacher.measured)),
+            ("score of its own run", values.number(teacher.recorded)),
+            ("sha256", sha256),
+        ]
+    return facts
+
+
+def _cost(cost: CellCost | None, rows: Sequence[Row]) -> Facts:
+    costs = [row.cost for row in rows if row.cost]
+    if cost is None or not costs:
+        return []
+    factors = {"training time over none": cost.factor, "training time over kd": cost.factor_kd}
+    return [
+        ("parameters", f"{cost.params:,.0f}"),
+        ("GFLOPs of an image", f"{cost.flops / 1e9:.4g} at {costs[0].image_size[0]} × {costs[0].image_size[1]} pixels"),
+        ("step", f"{cost.step_seconds * 1e3:.1f} ms"),
+        ("before training", f"{cost.prepare_seconds:.1f} s"),
+        ("throughput", f"{cost.images_per_second:.1f} images/s"),
+        ("peak memory", f"{max(each.peak_memory for each in costs) / 2**20:.0f} MiB"),
+        ("wall time of a cohort", ", ".join(f"{each.wall_seconds / 60:.1f} min" for each in costs)),
+        ("students in a cohort", ", ".join(str(each.cohort) for each in costs)),
+        *((name, f"×{value:.2f}") for name, value in factors.items() if value is not None),
+    ]
+
+
+def _environment(rows: Iterable[Row]) -> Facts:
+    """Each distinct environment of the rows."""
+    facts: Facts = []
+    for environment in {row.environment.model_dump_json(): row.environment for row in rows}.values():
+        libraries = ", ".join(f"{name} {version}" for name, version in sorted(environment.libraries.items()))
+        facts += [
+            ("commit", environment.commit),
+            ("machine", environment.machine),
+            ("device", environment.device),
+            ("threads", str(environment.threads)),
+            ("deterministic", "yes" if environment.deterministic else "no"),
+            ("Python", environment.python),
+            ("libraries", libraries),
+        ]
+    return facts
+
+
+def _specification(row: Row) -> dict[str, Any]:
+    spec = row.run.model_dump(mode="json", exclude_defaults=True)
+    text = yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=100)
+    return {"title": f"Resolved specification of seed {row.run.seed}", "text": printable(text)}
+
+
+def _notes(line: Line, cell: Cell) -> list[str]:
+    settings = [f"the authors' options: {cell.settings}"] if cell.settings else []
+    proxies = [f"proxy for {pair}" for pair in line.pairs]
+    return [*proxies, *settings, *cell.notes, *values.learned_note(cell)]
+
+
+def _curves(cell: Cell) -> list[dict[str, Any]]:
+    """Metric and loss terms of each run over epochs."""
+    curves = []
+    for row in (*cell.rows, *cell.unfinished):
+        epochs = list(row.history)
+        if not epochs:
+            continue
+        key = tasks.headline(row.run.task).key if cell.metric not in _scores(epochs) else cell.metric
+        names = dict.fromkeys(name for epoch in epochs for name in epoch.losses)
+        curves.append(
+            {
+                "name": f"seed {row.run.seed}",
+                "epoch": [epoch.epoch for epoch in epochs],
+                "metric": [_short(epoch.metrics.get(key)) for epoch in epochs],
+                "losses": {printable(n): [_short(epoch.losses.get(n)) for epoch in epochs] for n in names},
+            }
+        )
+    return curves
+
+
+def _scores(epochs: Iterable[Any]) -> set[str]:
+    return {name for epoch in epochs for name in epoch.metrics}
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _facts(title: str, facts: Facts) -> dict[str, Any]:
+    """A section of names and texts; empty for none."""
+    return {"title": title, "facts": _clean(facts)} if facts else {}
+
+
+def _clean(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    return [[printable(text) for text in row] for row in rows]
