@@ -208,7 +208,7 @@ class Evaluator:
         if task.recipe.channels_last:
             network.to(memory_format=torch.channels_last)
         with finite_logits(architecture, path, network):
-            metrics, _ = task.evaluate_teacher(network, self.device)
+            metrics = task.evaluate(network, self.device, reference=True, full=True)
         if task.headline not in metrics:
             raise DataError(f"{task.data.path}: its validation set has nothing that {task.headline} could count")
         return metrics

@@ -21,6 +21,7 @@ from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import RUN_ID, read_row, read_rows
 from ..spec.run import variants
 from ..text import counted, printable
+from .class_scores import print_classes
 from .terminal import default_console
 
 SHORT = 8
@@ -79,7 +80,11 @@ def find(results: Path, start: str) -> Listed:
     Raises:
         SpecError: none or several do.
     """
-    found = [run for run in listed(results) if run.id.startswith(start.lower())] if start else []
+    return _find(listed(results), results, start)
+
+
+def _find(runs: list[Listed], results: Path, start: str) -> Listed:
+    found = [run for run in runs if run.id.startswith(start.lower())] if start else []
     if not found:
         raise SpecError(f"no run in {results} has a hash that begins with {start!r}; `kdbench runs` lists them")
     if len(found) > 1:
@@ -89,13 +94,14 @@ def find(results: Path, start: str) -> Listed:
 
 
 def print_run(results: Path, start: str, console: Console | None = None) -> None:
-    """Print a run: its specification as YAML, what was measured, its epochs and its files.
+    """Print a run: its specification as YAML, what was measured, its epochs, its classes and its files.
 
     Raises:
         SpecError: no run of that name, or several.
     """
     console = console or default_console()
-    run = find(results, start)
+    runs = listed(results)
+    run = _find(runs, results, start)
 
     def say(text: str = "", style: str = "") -> None:
         console.print(Text(printable(text), style=style))
@@ -111,6 +117,7 @@ def print_run(results: Path, start: str, console: Console | None = None) -> None
         say()
         say(_yaml(run.row.run.model_dump(mode="json", exclude_defaults=True)).rstrip())
         _print_epochs(run.row, console)
+        print_classes(results, run.row, [other.row for other in runs if other.row], console)
     say()
     say("files:")
     for path in sorted(path for path in run.folder.rglob("*") if path.is_file()):

@@ -21,6 +21,7 @@ from ..spec.recipe import Recipe, UnfitRecipeError
 from ..spec.run import Data
 from ..text import counted
 from . import order
+from .measurement import Measurement
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}
 """The streams of batches: the recipe's epochs, and a method's earlier phases without and with the student."""
@@ -301,29 +302,27 @@ class Task(ABC):
         """The student's forward, with the task's weighted losses in `Outputs.losses`."""
 
     @abstractmethod
-    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
-        """Metrics in percent on the validation set.
+    def measure(
+        self,
+        network: Network,
+        device: torch.device,
+        reference: bool = True,
+        full: bool = False,
+        teacher: Tensor | None = None,
+    ) -> Measurement:
+        """Evaluate a network on the validation set, which it sees once.
 
         Args:
             network: to evaluate.
             device: of the network.
             reference: use the evaluator that final numbers come from.
             full: use the teacher's inputs where a variant of the data reduces the student's.
+            teacher: another network's `Measurement.predictions`, to measure the agreement with.
         """
 
-    def evaluate_teacher(self, network: Network, device: torch.device) -> tuple[dict[str, float], Tensor | None]:
-        """A teacher's metrics by the reference evaluator, on the teacher's inputs, and its predictions.
-
-        Predictions are the predicted class of each validation image, int64 [N] on the CPU; None for tasks that do not
-        measure agreement with the teacher.
-        """
-        return self.evaluate(network, device, reference=True, full=True), None
-
-    def evaluate_student(
-        self, network: Network, device: torch.device, predictions: Tensor | None
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """A student's metrics by the reference evaluator and its agreement with a teacher's predictions, in percent."""
-        return self.evaluate(network, device, reference=True), {}
+    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+        """The metrics of `measure`, in percent."""
+        return self.measure(network, device, reference, full).metrics
 
     @abstractmethod
     def evaluator(self, reference: bool) -> str:

@@ -23,6 +23,7 @@ from . import augment
 from .base import DataFormat, Metric, Shapes, Task
 from .image_arrays import ArrayImages
 from .image_files import FileImages
+from .measurement import ByClass, Measurement, most_confused
 
 EVALUATED = 250  # images a batch when evaluating
 SMALL = 32  # side of the images of a folder for recipes of small images, pixels: CIFAR's
@@ -135,34 +136,29 @@ class ClassificationTask(Task):
         return outputs
 
     @torch.inference_mode()
-    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
-        ranks = [_ranks(logits, labels) for logits, labels in self._val_logits(network, device, full)]
-        return self._accuracies("top1", "top5", ranks)
-
-    @torch.inference_mode()
-    def evaluate_teacher(self, network: Network, device: torch.device) -> tuple[dict[str, float], Tensor | None]:
-        ranks, predictions = [], []
-        for logits, labels in self._val_logits(network, device, full=True):
+    def measure(
+        self,
+        network: Network,
+        device: torch.device,
+        reference: bool = True,
+        full: bool = False,
+        teacher: Tensor | None = None,
+    ) -> Measurement:
+        """See `Task`; a class's score is the accuracy on its images."""
+        ranks, agreements, predictions, targets = [], [], [], []
+        taught = iter(() if teacher is None else teacher.to(device).split(EVALUATED))
+        for logits, labels in self._val_logits(network, device, full):
             ranks.append(_ranks(logits, labels))
-            predictions.append(logits.argmax(dim=1).cpu())
-        return self._accuracies("top1", "top5", ranks), torch.cat(predictions)
-
-    @torch.inference_mode()
-    def evaluate_student(
-        self, network: Network, device: torch.device, predictions: Tensor | None
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        if predictions is None:
-            return super().evaluate_student(network, device, predictions)
-        ranks, agreements = [], []
-        batches = zip(
-            self._val_logits(network, device, full=False), predictions.to(device).split(EVALUATED), strict=True
-        )
-        for (logits, labels), predicted in batches:
-            ranks.append(_ranks(logits, labels))
-            agreements.append(_ranks(logits, predicted))
-        return (
+            predictions.append(logits.argmax(dim=1))
+            targets.append(labels)
+            if teacher is not None:
+                agreements.append(_ranks(logits, next(taught)))
+        predicted = torch.cat(predictions).cpu()
+        return Measurement(
             self._accuracies("top1", "top5", ranks),
-            self._accuracies("agreement", "agreement5", agreements),
+            _by_class(torch.cat(ranks).cpu() <= 1, torch.cat(targets).cpu(), predicted, len(self.classes)),
+            predicted,
+            {} if teacher is None else self._accuracies("agreement", "agreement5", agreements),
         )
 
     def _val_logits(self, network: Network, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -229,3 +225,16 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
     Ties and NaN count against the class: every logit that is not below the class's, its own included, adds 1.
     """
     return (~(logits < logits.gather(1, labels[:, None]))).sum(dim=1)
+
+
+def _by_class(right: Tensor, labels: Tensor, predicted: Tensor, classes: int) -> ByClass:
+    """Accuracy of each class, from whether each of N images is right [N], its label [N] and the predicted class [N]."""
+    counts = torch.bincount(labels, minlength=classes).tolist()
+    hits = torch.bincount(labels[right], minlength=classes).tolist()
+    wrong = ~right & (predicted != labels)
+    pairs, times = torch.unique(labels[wrong] * classes + predicted[wrong], return_counts=True)
+    return ByClass(
+        tuple(100 * hit / count if count else None for hit, count in zip(hits, counts, strict=True)),
+        tuple(counts),
+        most_confused(pairs, times, classes),
+    )

@@ -20,7 +20,19 @@ Detection = dict[str, Any]
 
 
 def evaluate(annotations: Path, image_ids: list[int], detections: list[Detection], reference: bool) -> dict[str, float]:
-    """The twelve metrics in percent; a metric without any object to measure it on is left out.
+    """The metrics of `measure`."""
+    return measure(annotations, image_ids, detections, reference).metrics
+
+
+class Measured(NamedTuple):
+    """The twelve metrics in percent, and the AP of each category by its id; None for one without objects."""
+
+    metrics: dict[str, float]
+    class_aps: dict[int, float | None]
+
+
+def measure(annotations: Path, image_ids: list[int], detections: list[Detection], reference: bool) -> Measured:
+    """The twelve metrics; one without any object to measure it on is left out.
 
     Images, annotations and categories are numbered from 1 for the evaluators: an annotation id of 0 means "no match" to
     both, and ids beyond 2^53 lose digits.
@@ -47,7 +59,19 @@ def evaluate(annotations: Path, image_ids: list[int], detections: list[Detection
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: 100 * float(value) for name, value in zip(STATS, evaluation.stats[:12], strict=True) if value >= 0}
+    metrics = {n: 100 * float(value) for n, value in zip(STATS, evaluation.stats[:12], strict=True) if value >= 0}
+    return Measured(metrics, _class_aps(evaluation, categories))
+
+
+def _class_aps(evaluation: Any, categories: dict[int, int]) -> dict[int, float | None]:
+    """AP of each category: the mean precision over thresholds and recalls, for all areas and 100 detections.
+
+    Precision is [thresholds, recalls, categories, areas, detections], -1 where a category has no object.
+    """
+    precision = evaluation.eval["precision"]
+    column = {number: k for k, number in enumerate(evaluation.params.catIds)}
+    means = {id_: float(precision[:, :, column[number], 0, -1].mean()) for id_, number in categories.items()}
+    return {id_: 100 * mean if mean >= 0 else None for id_, mean in means.items()}
 
 
 def name(reference: bool) -> str:

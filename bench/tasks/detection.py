@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ from ..spec.recipe import Recipe, Resize, UnfitRecipeError
 from . import coco_eval
 from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
+from .measurement import ByClass, Measurement
 from .order import Key
 
 if TYPE_CHECKING:  # torchvision is slow to import, and tables need the metrics alone
@@ -107,21 +108,39 @@ class DetectionTask(Task):
         outputs: Outputs = network(batch.inputs, batch.targets)
         return outputs
 
-    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+    def measure(
+        self,
+        network: Network,
+        device: torch.device,
+        reference: bool = True,
+        full: bool = False,
+        teacher: Tensor | None = None,
+    ) -> Measurement:
+        """See `Task`; a class's score is its AP."""
+        val = self.data.val
         detections = self.detections(network, device)
-        return coco_eval.evaluate(
-            self.data.val.annotation_file, [int(i) for i in self.data.val.image_ids], detections, reference
-        )
+        found = coco_eval.measure(val.annotation_file, [int(i) for i in val.image_ids], detections, reference)
+        scores = tuple(found.class_aps[category] for category in self.data.category_ids)
+        return Measurement(found.metrics, ByClass(scores, tuple(val.class_counts.tolist())))
 
     def evaluator(self, reference: bool) -> str:
         return coco_eval.name(reference)
 
     @torch.inference_mode()
-    def detections(self, network: Network, device: torch.device) -> list[coco_eval.Detection]:
-        """All detections in the validation images, in pixels of the images as stored."""
+    def detections(
+        self, network: Network, device: torch.device, chosen: Sequence[int] | None = None
+    ) -> list[coco_eval.Detection]:
+        """All detections in validation images, in pixels of the images as stored.
+
+        Args:
+            network: to evaluate.
+            device: of the network.
+            chosen: positions in the validation set; None for all.
+        """
         detector = cast(Detector, network).eval()
         samples = _Split(self.data.val, _transform(self.recipe, flip=0.0))
-        groups = grouped([(i,) for i in range(len(self.data.val))], self.recipe.micro_batch_size)
+        positions = range(len(self.data.val)) if chosen is None else chosen
+        groups = grouped([(i,) for i in positions], self.recipe.micro_batch_size)
         image_ids = self.data.val.image_ids
         detections: list[coco_eval.Detection] = []
         for images, targets in load(samples, groups, self.workers, _collate):

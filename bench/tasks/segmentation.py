@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..spec.run import Data
 from . import augment, crops
 from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
+from .measurement import ByClass, Measurement, most_confused
 from .order import Key
 
 EVALUATED = 2**20  # pixels a batch when evaluating, or one image if that has more
@@ -105,14 +106,24 @@ class SegmentationTask(Task):
             outputs.losses["aux_cross_entropy"] = self.recipe.aux_weight * loss
         return outputs
 
-    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+    def measure(
+        self,
+        network: Network,
+        device: torch.device,
+        reference: bool = True,
+        full: bool = False,
+        teacher: Tensor | None = None,
+    ) -> Measurement:
+        """See `Task`; a class's score is its IoU."""
         from torchmetrics.classification import MulticlassConfusionMatrix
 
         confusion = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORE_INDEX, validate_args=False)
         confusion.to(device)
         for _, truth, predicted in self.predictions(network, device):
             confusion.update(predicted, truth)
-        return scores(confusion.compute().tolist(), self.classes)
+        counts = confusion.compute().cpu()
+        metrics = scores(counts.tolist(), self.classes)
+        return Measurement(metrics, _by_class(counts, metrics, self.classes))
 
     def evaluator(self, reference: bool) -> str:
         return f"torchmetrics {version('torchmetrics')}"
@@ -189,6 +200,14 @@ def scores(confusion: list[list[int]], classes: tuple[str, ...]) -> dict[str, fl
     accuracy = 100 * sum(row[i] for i, row in enumerate(confusion)) / sum(map(sum, confusion))
     means = {"miou": sum(ious.values()) / len(ious), "pixel_accuracy": accuracy}
     return means | {f"iou/{name}": value for name, value in ious.items()}
+
+
+def _by_class(confusion: Tensor, metrics: Mapping[str, float], classes: tuple[str, ...]) -> ByClass:
+    """IoU of each class, as `scores` has it, from pixel counts by true and predicted class [K, K]."""
+    wrong = (confusion - confusion.diag().diag()).flatten()
+    pairs = wrong.nonzero()[:, 0]
+    ious = tuple(metrics.get(f"iou/{name}") for name in classes)
+    return ByClass(ious, tuple(confusion.sum(1).tolist()), most_confused(pairs, wrong[pairs], len(classes)))
 
 
 class _Pairs(Dataset[tuple[Tensor | int, ...] | DataError]):

@@ -20,6 +20,7 @@ from ..records.row import TeacherRecord
 from ..records.store import Store
 from ..spec.run import Run
 from ..tasks.base import Task
+from ..tasks.measurement import ByClass
 from .checkpointing import STUDENT
 
 TOLERANCE = 0.5  # points; a re-measured teacher further from its record than this is another teacher
@@ -31,11 +32,13 @@ class MeasuredTeacher:
 
     Attributes:
         record: of its score.
-        predictions: which students' agreement is measured by (`Task.evaluate_teacher`).
+        by_class: its score of each class.
+        predictions: which students' agreement is measured by (`Measurement.predictions`).
         warning: that it is no better than guessing; empty where it is better.
     """
 
     record: TeacherRecord
+    by_class: ByClass
     predictions: Tensor | None
     warning: str = ""
 
@@ -82,18 +85,19 @@ def measure_teacher(
         TeacherError: its outputs are not finite, or its score is off its record.
     """
     with finite_logits(f"teacher {spec.student}", file, network):
-        metrics, predictions = teacher_task.evaluate_teacher(network, device)
-    measured = metrics[task.headline]
+        found = teacher_task.measure(network, device, full=True)
+    measured, predictions = found.metrics[task.headline], found.predictions
     if recorded is not None and abs(measured - recorded) > TOLERANCE:
         raise TeacherError(
             f"teacher {spec.student} scores {measured:.2f} {task.headline} and {recorded:.2f} is on record: the data, "
             f"a library or the machine changed under it; move {file.parent} away and the teacher is trained again"
         )
     if teacher_task is not task and predictions is not None:
-        _, predictions = task.evaluate_teacher(network, device)
+        predictions = task.measure(network, device, full=True).predictions
     sha256 = checkpoint.sha256(file)
     record = TeacherRecord(network=spec.student, sha256=sha256, recorded=recorded, measured=measured)
-    return MeasuredTeacher(record, predictions, task.guesses(f"the teacher {spec.student}", measured, spec.data))
+    warning = task.guesses(f"the teacher {spec.student}", measured, spec.data)
+    return MeasuredTeacher(record, found.by_class, predictions, warning)
 
 
 @contextmanager

@@ -10,11 +10,13 @@ import torch
 from ..networks.base import Network
 from ..networks.load import load_network
 from ..records import environment
+from ..records.class_scores import OF_TASK, ClassScores, write_class_scores
 from ..records.code import code_of
 from ..records.row import Cost, Epoch, Metrics, Row, Status, StudentRecord, TeacherRecord
 from ..records.store import Store
 from ..spec.run import Run
 from ..tasks.base import Task
+from ..tasks.measurement import ByClass
 from . import checkpointing
 from .checkpointing import STUDENT, TEACHER
 from .events import Report, RowEvent
@@ -37,10 +39,12 @@ def finish(
     row = None
     if student.active:
         try:
-            row = _result(student, task, teacher if run.teacher else None, cohort, device)
+            row, scores = _result(student, task, teacher if run.teacher else None, cohort, device)
         except Exception as error:  # noqa: BLE001 - it becomes the run's status
             student.status, student.reason = status_of(error)
-    if row is None:
+    if row is not None:
+        write_class_scores(student.folder, scores)  # before the row, which says that the run is done
+    else:
         assert student.status is not None
         row = row_without_result(run, student.status, student.reason, device)
         known = teacher.record if teacher is not None and run.teacher else None
@@ -79,7 +83,9 @@ def keep(store: Store, row: Row, report: Report) -> Row:
     return row
 
 
-def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohort: int, device: torch.device) -> Row:
+def _result(
+    student: Student, task: Task, teacher: MeasuredTeacher | None, cohort: int, device: torch.device
+) -> tuple[Row, ClassScores]:
     student.check_finite()
     student.update_progress()  # for what the method computes in `learned`
     begin = time.perf_counter()
@@ -87,17 +93,17 @@ def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohor
     if student.run.online_teacher is not None:
         teacher = _online_record(student, student.run.online_teacher, task, device)
     saved = load_network(student.folder / STUDENT, student.run.student, task.classes, device)
-    last, agreement = task.evaluate_student(saved, device, teacher.predictions if teacher else None)
+    measured = task.measure(saved, device, teacher=teacher.predictions if teacher else None)
     student.wall_seconds += time.perf_counter() - begin
     untrained = Epoch(epoch=0, steps=0, lr=0.0, losses={}, metrics={})  # published weights, taken as they are
     history = list(student.history) or [untrained]
-    history[-1] = history[-1].model_copy(update={"metrics": last})
-    return Row(
+    history[-1] = history[-1].model_copy(update={"metrics": measured.metrics})
+    row = Row(
         id=student.run.id,
         run=student.run,
         code=student.code,
         status="done",
-        metrics=_metrics(history, agreement, task),
+        metrics=_metrics(history, measured.agreement, task),
         history=tuple(history),
         teacher=teacher.record if teacher else None,
         student=StudentRecord(file=f"{student.run.id}/{STUDENT}", sha256=sha256),
@@ -107,15 +113,29 @@ def _result(student: Student, task: Task, teacher: MeasuredTeacher | None, cohor
         environment=environment.describe(device),
         finished=_now(),
     )
+    return row, _class_scores(student.run, sha256, task, measured.by_class, teacher)
+
+
+def _class_scores(run: Run, sha256: str, task: Task, found: ByClass, teacher: MeasuredTeacher | None) -> ClassScores:
+    return ClassScores(
+        run=run.id,
+        student=sha256,
+        metric=OF_TASK[run.task],
+        classes=task.classes,
+        counts=found.counts,
+        scores=found.scores,
+        teacher=teacher.by_class.scores if teacher else None,
+        confusions=found.confusions,
+    )
 
 
 def _online_record(student: Student, name: str, task: Task, device: torch.device) -> MeasuredTeacher:
     """What became of a teacher that was trained beside its student, the first of several: measured on what it sees."""
     sha256 = checkpointing.save_teacher(student)
     network = load_network(student.folder / TEACHER, name, task.classes, device)
-    metrics, predictions = task.evaluate_teacher(network, device)
-    measured = metrics[task.headline]
-    return MeasuredTeacher(TeacherRecord(network=name, sha256=sha256, recorded=None, measured=measured), predictions)
+    found = task.measure(network, device, full=True)
+    record = TeacherRecord(network=name, sha256=sha256, recorded=None, measured=found.metrics[task.headline])
+    return MeasuredTeacher(record, found.by_class, found.predictions)
 
 
 def _metrics(history: list[Epoch], agreement: dict[str, float], task: Task) -> Metrics:

@@ -158,17 +158,18 @@ def test_agreement_is_accuracy_with_the_classes_of_the_teacher_for_labels(count:
     teacher = torch.randn(count, CLASSES, generator=generator)
     student = teacher + 2 * torch.randn(count, CLASSES, generator=generator).round()  # ties with nobody, often near
     task, shown = task_on(labels, CLASSES), [Shown(teacher), Shown(student)]
-    metrics, answers = task.evaluate_teacher(shown[0], CPU)
-    assert metrics == {
+    measured = task.measure(shown[0], CPU, full=True)
+    answers = measured.predictions
+    assert measured.metrics == {
         "top1": pytest.approx(share(teacher, labels, 1)),
         "top5": pytest.approx(share(teacher, labels, 5)),
     }
     assert answers is not None
     taught = [max(range(CLASSES), key=row.__getitem__) for row in teacher.tolist()]
     assert (answers.tolist(), answers.dtype) == (taught, torch.int64)
-    own, agreement = task.evaluate_student(shown[1], CPU, answers)
-    assert own == task.evaluate(Shown(student), CPU, reference=True)
-    assert agreement == {
+    own = task.measure(shown[1], CPU, teacher=answers)
+    assert own.metrics == task.evaluate(Shown(student), CPU, reference=True)
+    assert own.agreement == {
         "agreement": pytest.approx(share(student, taught, 1)),
         "agreement5": pytest.approx(share(student, taught, 5)),
     }
@@ -178,15 +179,37 @@ def test_agreement_is_accuracy_with_the_classes_of_the_teacher_for_labels(count:
 def test_a_teacher_agrees_with_itself_and_nobody_with_no_teacher() -> None:
     logits = torch.randn(20, CLASSES, generator=torch.Generator().manual_seed(0))
     task = task_on([0] * 20, CLASSES)
-    _, answers = task.evaluate_teacher(Shown(logits), CPU)
-    assert task.evaluate_student(Shown(logits), CPU, answers)[1] == {"agreement": 100, "agreement5": 100}
-    assert task.evaluate_student(Shown(logits), CPU, None) == (task.evaluate(Shown(logits), CPU, True), {})
+    answers = task.measure(Shown(logits), CPU, full=True).predictions
+    assert task.measure(Shown(logits), CPU, teacher=answers).agreement == {"agreement": 100, "agreement5": 100}
+    assert task.measure(Shown(logits), CPU).agreement == {}
 
 
 def test_there_is_an_agreement5_where_there_is_a_top5() -> None:
     task = task_on([0, 1, 2, 3, 4], 5)
-    _, answers = task.evaluate_teacher(Shown(torch.eye(5)), CPU)
-    assert task.evaluate_student(Shown(torch.eye(5).roll(1, 0)), CPU, answers)[1] == {"agreement": 0}
+    answers = task.measure(Shown(torch.eye(5)), CPU, full=True).predictions
+    assert task.measure(Shown(torch.eye(5).roll(1, 0)), CPU, teacher=answers).agreement == {"agreement": 0}
+
+
+def test_classes_have_the_accuracy_of_their_images_and_what_they_are_taken_for() -> None:
+    likely = torch.tensor([0, 0, 1, 1, 1, 2, 0, 3])
+    labels = [0, 0, 0, 1, 1, 2, 2, 2]
+    logits = torch.nn.functional.one_hot(likely, CLASSES).float()
+    found = task_on(labels, CLASSES).measure(Shown(logits), CPU)
+    scores = found.by_class.scores
+    assert scores[:3] == (pytest.approx(200 / 3), 100.0, pytest.approx(100 / 3)) and set(scores[3:]) == {None}
+    assert found.by_class.counts == (3, 2, 3, *[0] * (CLASSES - 3))
+    assert sum(s * n for s, n in zip(scores, found.by_class.counts, strict=True) if s is not None) / 8 == (
+        pytest.approx(found.metrics["top1"])
+    )
+    assert found.by_class.confusions == ((0, 1, 1), (2, 0, 1), (2, 3, 1))
+
+
+def test_the_most_frequent_confusions_come_first_and_ties_with_the_label_are_none() -> None:
+    logits = torch.eye(6)[[1, 1, 0, 2, 2, 2]]
+    logits[2, :2] = 1  # the label is tied with another class: wrong, and taken for nothing else
+    found = task_on([0, 0, 0, 1, 1, 1], 6).measure(Shown(logits), CPU)
+    assert found.by_class.confusions == ((1, 2, 3), (0, 1, 2))
+    assert found.by_class.scores[:2] == (0.0, 0.0)
 
 
 def test_logits_that_bfloat16_cannot_tell_apart_are_told_apart() -> None:
@@ -214,7 +237,7 @@ def test_evaluation_shows_a_teacher_the_full_resolution(path: Path) -> None:
         task.evaluate(network, CPU, reference=True, full=full)
         assert torch.equal(torch.cat(network.images), wanted)
     teacher, student = Shown(), Shown()
-    task.evaluate_student(student, CPU, task.evaluate_teacher(teacher, CPU)[1])
+    task.measure(student, CPU, teacher=task.measure(teacher, CPU, full=True).predictions)
     assert torch.equal(torch.cat(teacher.images), images)
     assert torch.equal(torch.cat(student.images), augment.reduce_resolution(images, 4))
 

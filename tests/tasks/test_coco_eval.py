@@ -190,3 +190,15 @@ def test_the_published_numbers_of_cocos_own_example_come_out(reference: bool) ->
     images = [image["id"] for image in json.loads(file.read_text())["images"]]
     metrics = coco_eval.evaluate(file, images, found, reference)
     assert list(metrics.values()) == pytest.approx([100 * value for value in expected], abs=1e-7)
+
+
+@pytest.mark.parametrize("reference", [True, False])
+def test_the_aps_of_the_categories_average_to_the_ap(reference: bool, tmp_path: Path) -> None:
+    scene = truth(3)
+    file, images = written(tmp_path, scene)
+    measured = coco_eval.measure(file, images, detections(scene, 1), reference)
+    with_objects = {one["category_id"] for one in scene["annotations"] if not one["iscrowd"]}
+    aps = {id_: ap for id_, ap in measured.class_aps.items() if ap is not None}
+    assert set(aps) == with_objects and set(measured.class_aps) == {c["id"] for c in scene["categories"]}
+    assert sum(aps.values()) / len(aps) == pytest.approx(measured.metrics["ap"])
+    assert len(set(aps.values())) > 1

@@ -312,6 +312,20 @@ def test_a_perfect_detector_scores_a_hundred(reference: bool, workers: int, fold
     assert task.evaluate(Oracle(folder, shift=40.0), CPU, reference)["ap"] < 10
 
 
+def test_classes_have_their_ap_and_the_number_of_their_boxes(folder: CocoFolder) -> None:
+    found = task_of(folder).measure(Oracle(folder), CPU).by_class
+    boxes = np.concatenate([folder.val.objects(i)[1] for i in range(len(folder.val))])
+    assert found.counts == tuple(np.bincount(boxes, minlength=len(folder.classes)).tolist())
+    assert [score is None for score in found.scores] == [count == 0 for count in found.counts]
+    assert all(score == pytest.approx(100) for score in found.scores if score is not None)
+
+
+def test_detections_of_chosen_images_are_those_of_all(folder: CocoFolder) -> None:
+    everything = task_of(folder).detections(Oracle(folder), CPU)
+    chosen = task_of(folder).detections(Oracle(folder), CPU, [0])
+    assert chosen == [box for box in everything if box["image_id"] == folder.val.image_ids[0]] != []
+
+
 def test_evaluation_is_in_float32_whatever_precision_trains(folder: CocoFolder) -> None:
     class Recorder(Oracle):
         reduced = False

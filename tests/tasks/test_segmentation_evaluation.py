@@ -112,12 +112,26 @@ def test_scores_of_a_small_count_by_hand() -> None:
     assert list(scores(counts, ("a", "b", "c", "d"))) == list(expected)
 
 
+def test_classes_have_their_iou_and_the_pixels_that_are_taken_for_others(data: MaskSet) -> None:
+    found = task_of(data).measure(Heads(), CPU)
+    expected = tuple(found.metrics.get(f"iou/{name}") for name in CLASSES)
+    assert found.by_class.scores == expected and None not in expected
+    masks = np.concatenate([data.val.load(i)[1].ravel() for i in range(len(data.val))])
+    assert found.by_class.counts == tuple(np.bincount(masks[masks != IGNORE_INDEX], minlength=len(CLASSES)).tolist())
+    times = [count for _, _, count in found.by_class.confusions]
+    assert times == sorted(times, reverse=True) and len(times) > 1
+    missed = (1 - found.metrics["pixel_accuracy"] / 100) * sum(found.by_class.counts)
+    assert sum(times) == pytest.approx(missed)
+    assert task_of(data).measure(Reader(data), CPU).by_class.confusions == ()
+
+
 def test_where_no_pixel_counts_there_is_no_metric(tmp_path: Path) -> None:
     assert scores([[0, 0], [0, 0]], ("a", "b")) == {}
     hidden = picture(16, 24, void=1.0)
     data = write(tmp_path / "set", [picture(16, 24)] * 2, [hidden])
     assert (data.val.load(0)[1] == IGNORE_INDEX).all()
     assert task_of(data).evaluate(Reader(data), CPU, reference=True) == {}
+    assert set(task_of(data).measure(Reader(data), CPU).by_class.scores) == {None}
 
 
 def evaluated(path: Path, truth: Ids, predicted: Ids, record: Any) -> dict[str, float]:

@@ -68,7 +68,7 @@ def test_the_run_starts_from_the_checkpoint_before_or_anew(
     assert all("was set aside as checkpoint.damaged.pt" in text for text in notices)
     assert [event.step for event in events if event.event == "resumed"] == ([] if both else [STEPS])
     assert numbers(row) == numbers(whole)
-    assert sorted(file.name for file in folder.iterdir()) == ["row.json", "student.pt"]
+    assert sorted(file.name for file in folder.iterdir()) == ["classes.json", "row.json", "student.pt"]
 
 
 def test_every_flipped_bit_is_found_or_was_in_no_content(pictures: Pictures, tmp_path: Path) -> None:

@@ -80,14 +80,14 @@ def test_a_teacher_is_measured_on_images_of_the_size_that_it_was_trained_at(
     make_run: Any, make_job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[int] = []
-    evaluate = DetectionTask.evaluate
+    measure = DetectionTask.measure
 
-    def counted(self: DetectionTask, network: Any, device: torch.device, reference: bool, full: bool = False) -> Any:
+    def counted(self: DetectionTask, *arguments: Any, full: bool = False, **options: Any) -> Any:
         if full:
             measured.append(self.recipe.image.shorter)  # type: ignore[union-attr]
-        return evaluate(self, network, device, reference, full)
+        return measure(self, *arguments, full=full, **options)
 
-    monkeypatch.setattr(DetectionTask, "evaluate", counted)
+    monkeypatch.setattr(DetectionTask, "measure", counted)
     quick = {**SHORT, "epochs": 1, "max_steps": 1}
     teacher = make_run("teacher", recipe=load_recipe("coco_mini", quick))
     smaller = make_run("mimic", recipe=load_recipe("coco_mini", quick | {"image": {"shorter": 64, "longer": 64}}))
