@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -108,7 +109,7 @@ def _teacher(given: tuple[str | None, object]) -> str | None:
 
 def _of_names(tables: Sequence[Table], given: Sequence[str]) -> list[Table]:
     """The tables with the pairs that are named; those that none has join. Without names, as they are."""
-    names = [name.replace("\N{RIGHTWARDS ARROW}", "->").replace(" ", "") for name in given]
+    names = ["->".join(end.strip() for end in re.split("->|\N{RIGHTWARDS ARROW}", name)) for name in given]
     if not names:
         return list(tables)
     listed = {name for table in tables for pair in table.pairs for name in pair_names(pair)}

@@ -70,7 +70,7 @@ def assign(tables: Sequence[Table], scale: Scale, request: RunRequest, data: Ope
         elif given.path is not None:
             _add_named(given.network, given.path, needed, classes, files, notices)
         elif not network_name.is_in_file(given.network):
-            path = networks.weights(given.network)
+            path = networks.weights(given.network, len(classes))
             _add_named(given.network, path, needed, classes, files, notices)
             notices += _stated(given.network, path, data)
     if all(given.network is not None for given in request.teacher):

@@ -100,17 +100,17 @@ def for_images(name: str, size: tuple[int, int]) -> str:
     return _family_of(name).for_images(name, size)
 
 
-def weights(name: str) -> Path:
+def weights(name: str, num_classes: int) -> Path:
     """The file of a network's published weights, downloaded once where that is possible.
 
     Raises:
-        SpecError: an unknown name, or there are none.
+        SpecError: an unknown name, or there are none for so many classes.
         CheckpointError: they are neither on this machine nor downloadable.
     """
     found = _family_of(name).weights
     if found is None:
         raise SpecError(f"{name} has no published weights; give a file with --teacher {name}=FILE")
-    return found(name)
+    return found(name, num_classes)
 
 
 def reports() -> list[tuple[str, bool]]:

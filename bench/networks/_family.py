@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..errors import SpecError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -75,7 +77,8 @@ class Family:
         check: refuses a name that matches the pattern and is none of the family's, by a SpecError.
         for_images: name, height and width in pixels -> the name of the network that reads images of this size, which
             is another one where an architecture is built for one size.
-        weights: name -> the file of its published weights, downloaded once; None where they are in no single file.
+        weights: name and K -> the file of its published weights for K classes, downloaded once; None where they are in
+            no single file.
         library: whose detectors these are; teacher and student must share it, because libraries order anchors
             differently.
         unavailable: name -> what is missing on this machine to build a network; empty where nothing is.
@@ -93,8 +96,21 @@ class Family:
     pattern: str = ""
     check: Callable[[str], None] = lambda _name: None
     for_images: Callable[[str, tuple[int, int]], str] = _any_size
-    weights: Callable[[str], Path] | None = None
+    weights: Callable[[str, int], Path] | None = None
     library: str = "torchvision"
     unavailable: Callable[[str], str] = _always_available
     published: Callable[[str, Path, str], PublishedFile | None] = _unknown_file
     report: Callable[[], tuple[str, bool]] | None = None
+
+
+def check_published_classes(name: str, published: int, num_classes: int) -> None:
+    """Refuse published weights that are for another number of classes than the data has.
+
+    Raises:
+        SpecError: names both.
+    """
+    if published != num_classes:
+        raise SpecError(
+            f"{name}: the published weights are for {published} classes and the data has {num_classes}; train it here "
+            f"(init: random; a teacher: --pairs), or give a teacher's checkpoint with --teacher {name}=FILE"
+        )

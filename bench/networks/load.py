@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SpecError
 from ..records import checkpoint as checkpoints
 from ..text import counted
 from . import build, names, task, unavailable
@@ -101,9 +101,13 @@ def check_classes(content: dict[str, Any], file: Path, classes: tuple[str, ...])
 
 
 def _shapes(name: str, num_classes: int) -> Network:
-    """A network whose tensors have shapes and no values."""
-    with torch.device("meta"):
-        return build(name, num_classes)
+    """A network whose tensors have shapes, and no values where it can be built without any."""
+    try:
+        with torch.device("meta"):
+            return build(name, num_classes)
+    except SpecError:  # its forward may read values
+        with torch.random.fork_rng(devices=[]):
+            return build(name, num_classes)
 
 
 def _classes(name: str, state: Mapping[str, Tensor], wrong: str, num_classes: int) -> int | None:

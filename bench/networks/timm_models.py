@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
 from ..spec import network_name
-from ._family import Family, PublishedFile
+from ._family import Family, PublishedFile, check_published_classes
 
 if TYPE_CHECKING:
     from .base import Network
@@ -39,12 +39,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     network = _timm_network.make(name, parts.network, num_classes, dict(parts.options))
     if init == "published":
         model_id = weights_id(name)
-        classes = _timm_network.config(model_id).num_classes
-        if classes != num_classes:
-            raise SpecError(
-                f"{name}: the published weights are for {classes} classes and the data has {num_classes}; set init to "
-                "random"
-            )
+        check_published_classes(name, _timm_network.config(model_id).num_classes, num_classes)
         model: Any = network.model
         _timm_weights.load(model, model_id)
     return network
@@ -115,17 +110,19 @@ def published(name: str, file: Path, sha256: str) -> PublishedFile | None:
     return _timm_weights.published(network_name.parsed(name).network.partition(".")[0], file, sha256)
 
 
-def weights(name: str) -> Path:
+def weights(name: str, num_classes: int) -> Path:
     """The file of a name's published weights.
 
     Raises:
-        SpecError: there are none.
+        SpecError: there are none, or they are for other classes.
         CheckpointError: they are neither on this machine nor downloadable.
     """
-    from . import _timm_weights
+    from . import _timm_network, _timm_weights
 
     check(name)
-    return _timm_weights.find(weights_id(name))
+    model_id = weights_id(name)
+    check_published_classes(name, _timm_network.config(model_id).num_classes, num_classes)
+    return _timm_weights.find(model_id)
 
 
 def _tags(architecture: str) -> list[str]:

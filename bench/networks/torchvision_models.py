@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SpecError, unknown
 from ..spec import network_name
-from ._family import Family, PublishedFile
+from ._family import Family, PublishedFile, check_published_classes
 
 if TYPE_CHECKING:
     from .base import Network
@@ -22,6 +22,9 @@ GIVEN = ("weights", "weights_backbone", "num_classes")
 
 FIXED_SIZE = {"vit": "image_size", "maxvit": "input_size"}
 """Architectures that are built for one size of images, and the option that takes it."""
+
+INIT_WEIGHTS = ("googlenet", "inception_v3")
+"""Architectures that warn unless they are told to have their initialization, which is torchvision's default."""
 
 
 def build(name: str, num_classes: int, init: str = "random") -> Network:
@@ -46,6 +49,8 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     check(name)
     parts = network_name.parsed(name)
     options: dict[str, Any] = dict(parts.options)
+    if parts.network.partition(".")[0] in INIT_WEIGHTS:
+        options.setdefault("init_weights", True)
     hooks = {key: options.pop(key) for key in ("layers", "classifier") if key in options}
     if task(name) == "segmentation":
         options["weights_backbone"] = None
@@ -56,12 +61,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         raise SpecError(f"network {name}: torchvision cannot build it: {type(error).__name__}: {error}") from error
     if init == "published":
         weights = weights_of(name)
-        classes = len(weights.meta["categories"])
-        if classes != num_classes:
-            raise SpecError(
-                f"{name}: the published weights are for {classes} classes and the data has {num_classes}; set init to "
-                "random"
-            )
+        check_published_classes(name, len(weights.meta["categories"]), num_classes)
         path = _torchvision_weights.find(weights.url)
         load_weights(model, read(path), path)
     if isinstance(model, models.ResNet) and not hooks:
@@ -119,17 +119,19 @@ def weights_of(name: str) -> Any:
     return available[wanted]
 
 
-def weights(name: str) -> Path:
+def weights(name: str, num_classes: int) -> Path:
     """The file of a name's published weights.
 
     Raises:
-        SpecError: there are none of that name.
+        SpecError: there are none of that name, or they are for other classes.
         CheckpointError: they are neither on this machine nor downloadable.
     """
     from . import _torchvision_weights
 
     check(name)
-    return _torchvision_weights.find(weights_of(name).url)
+    found = weights_of(name)
+    check_published_classes(name, len(found.meta["categories"]), num_classes)
+    return _torchvision_weights.find(found.url)
 
 
 def for_images(name: str, size: tuple[int, int]) -> str:

@@ -140,3 +140,12 @@ def test_a_file_is_resolved_before_anything_else(tmp_path: Path, monkeypatch: py
     path.write_text("def build(num_classes):\n    ...\n")
     (table,) = joined(student=(f"{path}:build",))
     assert names(table)[0] == "big_resnet14->net.py:build"
+
+
+def test_paths_in_pairs_may_have_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_name, "_files", {})
+    path = tmp_path / "my nets" / "net.py"
+    path.parent.mkdir()
+    path.write_text("def build(num_classes):\n    ...\n")
+    (table,) = joined(pairs=(f"resnet56 -> {path}:build",))
+    assert [pair.student for pair in table.pairs] == ["net.py:build"]

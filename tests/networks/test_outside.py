@@ -17,7 +17,7 @@ from torchvision import models
 from kdbench import networks
 from kdbench.errors import CheckpointError, SpecError
 from kdbench.networks.hooked import HookedNetwork
-from kdbench.networks.load import load_network
+from kdbench.networks.load import load_network, try_networks
 from kdbench.records.checkpoint import load_strictly
 from kdbench.spec import network_name
 
@@ -46,6 +46,13 @@ def no_module(num_classes):
 
 def other_outputs(num_classes):
     return nn.Flatten()
+
+class Reads(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) if x.sum().item() < 1 else super().forward(x / 2)
+
+def reads(num_classes):
+    return Reads(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
 
 def exits(num_classes):
     raise SystemExit(3)
@@ -163,6 +170,12 @@ def test_any_module_of_a_file_is_a_network(file: str) -> None:
     assert networks.for_images(f"{file}:sized", (16, 16)) == f"{file}:sized:image_size=16"
     assert networks.build(f"{file}:sized:image_size=16", 5)(torch.zeros(1, 3, 16, 16)).features == ()
     assert type(networks.build(f"{file}:network", 5)) is type(networks.build("resnet8", 5))
+
+
+def test_a_file_fits_a_network_whose_forward_reads_values(file: str, tmp_path: Path) -> None:
+    name = f"{file}:reads"
+    torch.save(networks.build(name, 2).state_dict(), tmp_path / "a.pt")
+    assert list(try_networks(tmp_path / "a.pt", [name], ("a", "b")).notices) == [name]
 
 
 @pytest.mark.parametrize(
@@ -290,19 +303,22 @@ def test_published_weights_are_found_in_the_folder_or_named_with_their_source(
     folder.mkdir()
     donor = timm.create_model("resnet10t")
     save_file(donor.state_dict(), folder / "resnet10t.c3_in1k.safetensors")
-    assert networks.weights("timm:resnet10t") == networks.weights("timm:resnet10t.c3_in1k")
+    assert networks.weights("timm:resnet10t", 1000) == networks.weights("timm:resnet10t.c3_in1k", 1000)
     network: Any = networks.build("timm:resnet10t", 1000, "published")
     torch.testing.assert_close(network.model.state_dict(), donor.state_dict())
     with pytest.raises(SpecError, match="the published weights are for 1000 classes and the data has 5"):
         networks.build("timm:resnet10t", 5, "published")
     with pytest.raises(CheckpointError, match=r"resnet18\.a2_in1k\.safetensors is missing and cannot be downloaded"):
-        networks.weights("timm:resnet18.a2_in1k")
+        networks.weights("timm:resnet18.a2_in1k", 1000)
+    for name in ("timm:resnet18", "torchvision:resnet34"):  # before any download
+        with pytest.raises(SpecError, match="weights are for 1000 classes and the data has 10; train it"):
+            networks.weights(name, 10)
     weights = models.get_model_weights("resnet18")
     file = folder / weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
     torch.save(models.resnet18().state_dict(), file)
-    assert networks.weights("torchvision:resnet18.IMAGENET1K_V1") == file
+    assert networks.weights("torchvision:resnet18.IMAGENET1K_V1", 1000) == file
     with pytest.raises(SpecError, match="resnet20 has no published weights; give a file with --teacher resnet20=FILE"):
-        networks.weights("resnet20")
+        networks.weights("resnet20", 10)
 
 
 def test_modules_that_load_by_version_are_read_from_plain_tensors(tmp_path: Path) -> None:
