@@ -77,6 +77,10 @@ class TimmNetwork(Network):
             logits=logits, features=tuple(maps), pooled=pooled if pooled is not None and pooled.ndim == 2 else None
         )
 
+    def infer(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
 
 def config(network: str) -> Any:
     """timm's configuration of an architecture, such as the size of its images and its classes."""

@@ -31,6 +31,15 @@ class Network(nn.Module, ABC):
     def forward(self, x: Tensor, targets: Any = None) -> Outputs:
         """Normalized images [N, 3, H, W] -> `Outputs`; with targets, a detector's hold its task losses too."""
 
+    def infer(self, x: Tensor) -> Tensor:
+        """The logits of `forward`, [N, K] or [N, K, h, w], without what only methods read.
+
+        Networks that read features by hooks override it by a forward without hooks, which can be traced and exported.
+        """
+        logits = self(x).logits
+        assert isinstance(logits, Tensor)
+        return logits
+
     def outputs_for_student(self, outputs: Outputs, student: Outputs, batch: Batch) -> Outputs:
         """A teacher's outputs, completed with what depends on the student, such as logits at its region proposals.
 

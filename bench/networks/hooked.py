@@ -117,6 +117,9 @@ class HookedNetwork(Network):
         pooled = head if self.pools else None
         return Outputs(logits=logits, features=tuple(features), pooled=pooled, extra=extra)
 
+    def infer(self, x: Tensor) -> Tensor:
+        return _logits(self.model(x), self.num_classes)
+
 
 class _Seen:
     """What modules received and returned in a forward, by path; of one that ran several times, the last."""
