@@ -124,7 +124,7 @@ class PlainFasterRCNN(PlainDetector):
             roi_align(feature, rois, pool.output_size, 1 / stride, pool.sampling_ratio)
             for feature, stride in zip(features[:count], strides, strict=True)
         ]
-        pooled = values[0]
+        pooled: Tensor = values[0]
         for i, value in enumerate(values[1:], 1):
             pooled = torch.where(level == first + i, value, pooled)
         return pooled

@@ -44,8 +44,7 @@ def students(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> dic
     (root / "small_net.py").write_text(FILE)
     network_name.register(root / "small_net.py")
     detection = {
-        name: train("detection", f"{name}_mini_student", root, digits_path)
-        for name in ("retinanet", "fcos", "faster_rcnn")
+        name: train("detection", f"{name}_mini_student", root, digits_path) for name in ("fcos", "faster_rcnn")
     }
     return {
         "classifier": train("classification", "resnet8", root),
@@ -57,7 +56,7 @@ def students(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> dic
 
 
 @pytest.mark.parametrize("form", ALL)
-@pytest.mark.parametrize("name", ["classifier", "timm", "file", "segmenter", "retinanet", "fcos", "faster_rcnn"])
+@pytest.mark.parametrize("name", ["classifier", "timm", "file", "segmenter", "fcos", "faster_rcnn"])
 def test_a_student_keeps_its_metric_in_every_format(
     name: str, form: str, students: dict[str, Trained], tmp_path: Path
 ) -> None:
@@ -71,7 +70,7 @@ def test_a_student_keeps_its_metric_in_every_format(
     assert check.network is None and check.random_images >= 2
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "student.json", file.file}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert all(isinstance(value, str) for value in described.classes) and len(described.classes) == 10
+    assert len(described.classes) == student.row.run.data.classes
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
