@@ -1,21 +1,22 @@
-"""The page's table as compact JSON: column by column, texts by number, empty columns and values left out."""
+"""The page's table as compact JSON: column by column, each part as bytes in base64, columns without a value left out."""
 
 from __future__ import annotations
 
+import base64
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from ... import tasks
 from ...text import printable
 from .columns import COLUMNS, FILTERS, PARTS, Value
 from .lines import Line
 
-DIGITS = 4
-"""Decimals that are kept: beyond what is shown, and what a CSV file of the page has."""
-
-SPARSE = 3
-"""A list with fewer than one in this many values is written as positions and values."""
+WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4"}
+"""Bytes of a number in a list of distinct values, as numpy writes it."""
 
 
 def packed(lines: Sequence[Line]) -> dict[str, Any]:
@@ -36,12 +37,8 @@ def packed(lines: Sequence[Line]) -> dict[str, Any]:
                 "parts": parts if any(parts) else [],
             }
         )
-    return {"ids": [line.id for line in lines], "columns": columns, "filters": FILTERS, "digits": _reported_digits()}
-
-
-def _reported_digits() -> dict[str, int]:
-    """Digits after the point with which papers print a metric, by its key."""
-    return {metric.key: metric.digits for task in tasks.names() for metric in tasks.get(task).metrics}
+    digits = {metric.key: metric.digits for task in tasks.names() for metric in tasks.get(task).metrics}
+    return {"ids": [line.id for line in lines], "columns": columns, "filters": FILTERS, "digits": digits}
 
 
 def script(call: str, *values: object) -> str:
@@ -51,24 +48,32 @@ def script(call: str, *values: object) -> str:
 
 
 def _part(values: Sequence[Value]) -> dict[str, Any] | None:
-    """One part of a column's values; None if all are empty."""
-    present = [(i, value) for i, value in enumerate(values) if value not in (None, "")]
-    if not present:
+    """One part of a column; None if all its values are empty.
+
+    Texts, and numbers of which few are distinct, are `values` with `at`, places in it of `width` bytes; other numbers
+    are float32 `floats`, NaN for a missing one.
+    """
+    cleaned = [_cleaned(value) for value in values]
+    distinct = {value: place for place, value in enumerate(dict.fromkeys(cleaned))}
+    if set(distinct) <= {None}:
         return None
-    if isinstance(present[0][1], str):
-        texts = {text: number for number, text in enumerate(dict.fromkeys(values))}
-        return {"texts": [printable(str(text or "")) for text in texts], "at": [texts[value] for value in values]}
-    rounded = [(i, _rounded(value)) for i, value in present]
-    if len(rounded) * SPARSE < len(values):
-        return {"index": [i for i, _ in rounded], "values": [value for _, value in rounded]}
-    return {"values": [_rounded(value) for value in values]}
+    width = next(width for width in WIDTHS if len(distinct) <= 256**width)
+    if not isinstance(next(value for value in distinct if value is not None), str) and 2 * len(distinct) > len(values):
+        floats = [math.nan if value is None else value for value in cleaned]
+        return {"floats": _base64(np.array(floats, "<f4"))}
+    at = np.array([distinct[value] for value in cleaned], WIDTHS[width])
+    return {"values": list(distinct), "at": _base64(at), "width": width}
 
 
-def _rounded(value: Value) -> Value:
-    if not isinstance(value, float):
-        return value
-    rounded = round(value, DIGITS)
-    return int(rounded) if rounded.is_integer() else rounded
+def _cleaned(value: Value) -> Value:
+    """A text printable, a number with the digits that float32 has; None for an empty text."""
+    if isinstance(value, str):
+        return printable(value) or None
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _base64(array: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(array.tobytes()).decode()
 
 
 def _json(value: object) -> str:

@@ -4,13 +4,24 @@ const kdbench = {};
 
 kdbench.MISSING = "-";
 
+const bytes = (text) => {
+  const read = atob(text);
+  const made = new Uint8Array(read.length);
+  for (let k = 0; k < read.length; k++) made[k] = read.charCodeAt(k);
+  return made.buffer;
+};
+const PLACES = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
+const rounded = (value) => Number(value.toPrecision(6));
+
 // A reader of one part: the value of line i, or null.
 kdbench.reader = (part) => {
   if (!part) return () => null;
-  if (part.texts) return (i) => part.texts[part.at[i]] || null;
-  if (!part.index) return (i) => part.values[i];
-  const known = new Map(part.index.map((line, k) => [line, part.values[k]]));
-  return (i) => known.get(i) ?? null;
+  if (part.floats) {
+    const floats = new Float32Array(bytes(part.floats));
+    return (i) => (Number.isNaN(floats[i]) ? null : rounded(floats[i]));
+  }
+  const at = new PLACES[part.width](bytes(part.at));
+  return (i) => part.values[at[i]];
 };
 
 kdbench.load = (data) => {
@@ -26,7 +37,6 @@ kdbench.load = (data) => {
       read,
       isText,
       isEmpty: column.parts.length === 0,
-      rank: isText && column.parts[0] ? kdbench.ranks(column.parts[0].texts) : null,
     };
   });
   kdbench.column = Object.fromEntries(kdbench.columns.map((column) => [column.key, column]));
@@ -35,13 +45,37 @@ kdbench.load = (data) => {
 // The place of each text in natural order, so that resnet8 comes before resnet32.
 kdbench.collator = new Intl.Collator("en", { numeric: true });
 kdbench.ranks = (texts) => {
-  const sorted = [...texts].sort(kdbench.collator.compare);
+  const sorted = texts.filter((text) => text !== null).sort(kdbench.collator.compare);
   return new Map(sorted.map((text, rank) => [text, rank]));
 };
 
-kdbench.sortValue = (column, i) => {
-  const value = column.read[0](i);
-  return value !== null && column.rank ? column.rank.get(value) : value;
+// Numbers by which a column is sorted, line by line; NaN for a line without a value.
+kdbench.sortValues = (column) => {
+  const rank = column.isText && !column.isEmpty ? kdbench.ranks(column.parts[0].values) : null;
+  return Float64Array.from(kdbench.ids, (_, i) => {
+    const value = column.read[0](i);
+    return value === null ? NaN : rank ? rank.get(value) : value;
+  });
+};
+
+// Line numbers in the order of a column; lines without a value come last in both directions.
+kdbench.sorted = (lines, column, direction) => {
+  const values = kdbench.sortValues(column);
+  const sign = direction === "desc" ? -1 : 1;
+  const compare = (a, b) => {
+    if (Number.isNaN(values[a])) return Number.isNaN(values[b]) ? a - b : 1;
+    return Number.isNaN(values[b]) ? -1 : sign * (values[a] - values[b]) || a - b;
+  };
+  return [...lines].sort(compare);
+};
+
+// What a search looks at: all texts of a line, and the reported number.
+let searched = null;
+kdbench.searched = () => {
+  if (searched) return searched;
+  const columns = kdbench.columns.filter((column) => !column.isEmpty && (column.isText || column.key === "reported"));
+  searched = kdbench.ids.map((id, i) => `${id} ${columns.map((column) => kdbench.text(column, i)).join(" ")}`.toLowerCase());
+  return searched;
 };
 
 const signed = (value, digits) => (value < 0 ? "" : "+") + value.toFixed(digits);
@@ -75,4 +109,7 @@ kdbench.pair = (i) => {
   return teacher ? `${teacher} → ${student}` : student;
 };
 
-kdbench.filterValue = (name, i) => (name === "pair" ? kdbench.pair(i) : (kdbench.column[name].read[0](i) ?? ""));
+// The value of each line that a filter compares.
+const filtered = {};
+kdbench.filterValues = (name) =>
+  (filtered[name] ??= kdbench.ids.map((_, i) => (name === "pair" ? kdbench.pair(i) : (kdbench.column[name].read[0](i) ?? ""))));

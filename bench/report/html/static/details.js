@@ -109,7 +109,7 @@
         Object.entries(run.losses).map(([term, y], t) => trace(`${term}, ${run.name}`, run.epoch, y, t, k)))],
     ]) {
       const figure = element("div", undefined, "figure");
-      figure.setAttribute("role", "img");
+      figure.setAttribute("role", "group");
       figure.setAttribute("aria-label", `${label} over epochs`);
       made.append(figure);
       draw.push(() => Plotly.newPlot(figure, traces, layout(label, Math.max(...content.curves.map((run) => run.epoch.length))), { displaylogo: false, responsive: true }));

@@ -4,6 +4,7 @@
   const { columns, view: views } = kdbench;
   const byId = (id) => document.getElementById(id);
   const selects = [...document.querySelectorAll("#filters select")];
+  const MOST_OPTIONS = 1000; // of a filter: browsers take seconds to lay out tens of thousands
   let view = views.empty();
 
   const escapeHtml = (text) => text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
@@ -17,29 +18,46 @@
     return column.key === "verdict" ? `<span class="verdict ${slug(kdbench.text(column, i))}">${text}</span>` : text;
   }
 
-  function value(column, { i }, type) {
-    if (type === "display") return cellHtml(column, i);
-    if (type === "filter") return column.isText || column.key === "reported" ? kdbench.text(column, i) : "";
-    return kdbench.sortValue(column, i);
+  // Lines that the view shows, in its order; `offered` are the values that each filter has among what the others leave.
+  let lines = [];
+  let offered = {};
+  function select() {
+    const wanted = Object.keys(kdbench.filters).map((name) => [name, kdbench.filterValues(name), view.filters[name]]);
+    const words = view.search.toLowerCase().split(/\s+/).filter(Boolean);
+    const texts = words.length ? kdbench.searched() : null;
+    offered = Object.fromEntries(wanted.map(([name]) => [name, new Set()]));
+    lines = [];
+    for (let i = 0; i < kdbench.ids.length; i++) {
+      if (words.length && !words.every((word) => texts[i].includes(word))) continue;
+      const failed = wanted.filter(([, values, value]) => value && values[i] !== value);
+      if (!failed.length) lines.push(i);
+      if (failed.length > 1) continue;
+      for (const [name, values] of failed.length ? failed : wanted) offered[name].add(values[i]);
+    }
+    if (view.order) lines = kdbench.sorted(lines, kdbench.column[view.order[0]], view.order[1]);
   }
 
-  // Lines without a value come last in both directions.
-  const compare = (sign) => (a, b) => (a === null ? (b === null ? 0 : 1) : b === null ? -1 : sign * (a - b));
-  DataTable.type("kdbench", { order: { asc: compare(1), desc: compare(-1) } });
-
+  // The table asks for a page of lines at a time, so that none but these is ever made.
   const table = new DataTable("#cells", {
-    data: kdbench.ids.map((_, i) => ({ i })),
+    serverSide: true,
+    ajax: (request, callback) =>
+      callback({
+        draw: request.draw,
+        recordsTotal: kdbench.ids.length,
+        recordsFiltered: lines.length,
+        data: lines.slice(request.start, request.start + request.length).map((i) => ({ i })),
+      }),
     columns: columns.map((column) => ({
       name: column.key,
       title: escapeHtml(column.title),
-      type: "kdbench",
       className: column.isText ? "text" : "number",
-      data: (line, type) => value(column, line, type),
+      data: ({ i }) => cellHtml(column, i),
       visible: !column.isEmpty,
       orderSequence: column.isText ? ["asc", "desc", ""] : ["desc", "asc", ""],
     })),
-    deferRender: true,
     autoWidth: false,
+    searching: false,
+    processing: false,
     order: [],
     pageLength: 50,
     layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: ["pageLength", "paging"] },
@@ -58,28 +76,25 @@
   region.setAttribute("role", "region");
   region.setAttribute("aria-labelledby", "lines-title");
 
-  const passes = (i, except) =>
-    Object.entries(view.filters).every(([name, wanted]) => name === except || kdbench.filterValue(name, i) === wanted);
-  table.search.fixed("filters", (_text, { i }) => passes(i));
-
   // Each filter offers what the other filters leave.
   function fillSelects() {
-    for (const select of selects) {
-      const offered = new Set();
-      for (let i = 0; i < kdbench.ids.length; i++) if (passes(i, select.name)) offered.add(kdbench.filterValue(select.name, i));
-      const wanted = view.filters[select.name] ?? "";
-      if (wanted) offered.add(wanted);
-      offered.delete("");
-      const texts = [...offered].sort(kdbench.collator.compare);
-      select.replaceChildren(new Option("all", ""), ...texts.map((text) => new Option(text, text)));
-      select.value = wanted;
+    for (const each of selects) {
+      const wanted = view.filters[each.name] ?? "";
+      const values = offered[each.name];
+      if (wanted) values.add(wanted);
+      values.delete("");
+      const texts = [...values].slice(-MOST_OPTIONS).sort(kdbench.collator.compare);
+      const left = values.size - texts.length;
+      const note = new Option(`${left} more: search, or filter by something else first`, "");
+      note.disabled = true;
+      each.replaceChildren(new Option("all", ""), ...texts.map((text) => new Option(text, text)), ...(left ? [note] : []));
+      each.value = wanted;
     }
     const active = Object.keys(view.filters).length;
     byId("active").textContent = active ? `(${active})` : "";
   }
 
   const shownColumns = () => columns.filter((column) => table.column(`${column.key}:name`).visible());
-  const shownLines = () => table.rows({ search: "applied", order: "applied" }).data().toArray().map(({ i }) => i);
 
   function fillColumnChoices() {
     const boxes = columns.filter((column) => !column.isEmpty).map((column) => {
@@ -99,9 +114,10 @@
     for (const column of columns) table.column(`${column.key}:name`).visible(visible.has(column.key), false);
     for (const box of document.querySelectorAll("#column-choices input")) box.checked = visible.has(box.value);
     byId("search").value = view.search;
+    select();
     fillSelects();
     table.order(view.order ? [[columns.indexOf(kdbench.column[view.order[0]]), view.order[1]]] : []);
-    table.search(view.search).columns.adjust().draw();
+    table.draw();
     if (view.cell) kdbench.details.open(view.cell);
     else if (kdbench.details.isOpen()) kdbench.details.close();
   }
@@ -126,10 +142,10 @@
     clearTimeout(typing);
     typing = setTimeout(() => change({ search: event.target.value }), 150);
   });
-  for (const select of selects) {
-    select.addEventListener("change", () => {
-      const filters = { ...view.filters, [select.name]: select.value };
-      if (!select.value) delete filters[select.name];
+  for (const each of selects) {
+    each.addEventListener("change", () => {
+      const filters = { ...view.filters, [each.name]: each.value };
+      if (!each.value) delete filters[each.name];
       change({ filters });
     });
   }
@@ -143,6 +159,7 @@
     if (String(order) === String(view.order)) return;
     view = { ...view, order };
     remember();
+    select();
   });
   byId("cells").addEventListener("click", (event) => {
     const link = event.target.closest("a[data-line]");
@@ -154,10 +171,10 @@
   });
   kdbench.details.onClose(() => { view = { ...view, cell: "" }; remember(); });
   byId("csv").addEventListener("click", () => {
-    kdbench.download.save("kdbench.csv", "text/csv", kdbench.download.csv(shownColumns(), shownLines()));
+    kdbench.download.save("kdbench.csv", "text/csv", kdbench.download.csv(shownColumns(), lines));
   });
   byId("latex").addEventListener("click", () => {
-    kdbench.download.save("kdbench.tex", "text/x-tex", kdbench.download.latex(shownColumns(), shownLines()));
+    kdbench.download.save("kdbench.tex", "text/x-tex", kdbench.download.latex(shownColumns(), lines));
   });
   byId("link").addEventListener("click", async () => {
     remember();
