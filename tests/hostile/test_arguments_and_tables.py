@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(60)  # an input that hangs is a fault
 ARGUMENTS: dict[str, tuple[list[str], str]] = {
     "unknown table": (["run", "dist/cifar10"], "dist/cifar100"),
     "long table": (["run", "x" * 5000], "File name too long"),
-    "path out": (["run", "../../../etc/passwd"], "unknown table"),
+    "path out": (["run", "../../../etc/passwd"], "../../../etc/passwd"),
     "no folder": (["run", "nowhere/my.yaml"], "nowhere/my.yaml"),
     "long path": (["run", f"{'x' * 5000}.yaml"], "File name too long"),
     "scale": (["run", "dist/cifar100", "--scale", "huge"], "huge"),
