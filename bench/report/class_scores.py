@@ -111,12 +111,14 @@ def print_classes(results: Path, row: Row, rows: Iterable[Row], console: Console
     if scores is None:
         return
     best, worst = best_and_worst(classes)
-    headings = ("class", COUNTED[scores.metric], TITLES[scores.metric], "- teacher", "- none")
+    measured = {"- teacher": [row.over_teacher for row in classes], "- none": [row.over_none for row in classes]}
+    differences = {heading: each for heading, each in measured.items() if any(value is not None for value in each)}
+    headings = ("class", COUNTED[scores.metric], TITLES[scores.metric], *differences)
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
     for heading in headings:
         grid.add_column(heading, justify="left" if heading == "class" else "right", overflow="fold")
     for each in [*best, *([None] if worst else []), *worst]:
-        grid.add_row(*(Text(printable(text)) for text in (_cells(each) if each else ("...",))))
+        grid.add_row(*(Text(printable(text)) for text in (_cells(each, list(differences)) if each else ("...",))))
     console.print()
     console.print(grid)
     unmeasured = [name for name, score in zip(scores.classes, scores.scores, strict=True) if score is None]
@@ -127,9 +129,10 @@ def print_classes(results: Path, row: Row, rows: Iterable[Row], console: Console
         console.print(Text(printable("\n".join(["\nmost confused:", *(f"  {line}" for line in lines)]))))
 
 
-def _cells(row: ClassRow) -> tuple[str, ...]:
-    differences = ("" if value is None else f"{value:+.2f}" for value in (row.over_teacher, row.over_none))
-    return row.name, str(row.count), f"{row.score:.2f}", *differences
+def _cells(row: ClassRow, differences: list[str]) -> tuple[str, ...]:
+    values = {"- teacher": row.over_teacher, "- none": row.over_none}
+    printed = ("" if (value := values[name]) is None else f"{value:+.2f}" for name in differences)
+    return row.name, str(row.count), f"{row.score:.2f}", *printed
 
 
 def _difference(score: float, other: float | None) -> float | None:

@@ -109,14 +109,14 @@ def curves_figure(table: Table, blocks: Sequence[Block], scale: Scale) -> Figure
     several = any(len(line.cell.rows) > 1 for _, lines in drawn for line in lines)
     title = f"{table.title}: learning curves, {'mean over seeds' if several else 'one seed'}{where}"
     figure, axes = stacked_panels(title, [max(len(lines) + 2, 7) for _, lines in drawn])
-    order = list(dict.fromkeys(line.label for _, lines in drawn for line in lines if line.cell.entry.method != "none"))
+    order = method_order([line for _, lines in drawn for line in lines])
     for axis, (block, lines) in zip(axes, drawn, strict=True):
         for line in lines:
             _curve(axis, line, order)
         if block.teacher_measured is not None:
             axis.axhline(block.teacher_measured, color=GREY, linestyle=(0, (6, 3)), linewidth=1.2)
             label_curve(axis, axis.get_xlim()[1], block.teacher_measured, "teacher", GREY)
-        _epoch_ticks(axis, [epoch for line in lines for epoch in curve(line.cell)])
+        epoch_ticks(axis, [epoch for line in lines for epoch in curve(line.cell)])
         axis.grid(axis="y", color="#E4E4E4", linewidth=0.6)
         axis.margins(x=0.01)
         title_panel(axis, block)
@@ -220,7 +220,7 @@ def _measured_point(axis: Axes, y: int, cell: Cell, scale: Scale) -> None:
     _right_text(axis, y, words)
 
 
-def _epoch_ticks(axis: Axes, epochs: Sequence[int]) -> None:
+def epoch_ticks(axis: Axes, epochs: Sequence[int]) -> None:
     """Ticks at the evaluated epochs where they are few, else at whole numbers."""
     few = sorted(set(epochs))
     whole = MaxNLocator(integer=True, min_n_ticks=1)
@@ -235,17 +235,26 @@ def method_color(i: int, count: int) -> str:
     return to_hex(hsv_to_rgb((i / count, saturation, value)).tolist())
 
 
+def method_order(lines: Sequence[Line]) -> list[str]:
+    """Labels of the methods by which `method_style` tells them apart."""
+    return list(dict.fromkeys(line.label for line in lines if line.cell.entry.method != "none"))
+
+
+def method_style(line: Line, order: Sequence[str]) -> dict[str, Any]:
+    """Color, marker and dash of a method's curve; `none` is black."""
+    if line.cell.entry.method == "none":
+        return {"color": BLACK, "marker": "o", "linestyle": "-", "linewidth": 2.2, "markersize": 4}
+    i = order.index(line.label)
+    color, marker, dash = method_color(i, len(order)), MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)]
+    return {"color": color, "marker": marker, "linestyle": dash, "linewidth": 1.4, "markersize": 4}
+
+
 def _curve(axis: Axes, line: Line, order: Sequence[str]) -> Annotation:
     points = curve(line.cell)
     epochs, scores = list(points), list(points.values())
-    if line.cell.entry.method == "none":
-        color, marker, dash, width = BLACK, "o", "-", 2.2
-    else:
-        i = order.index(line.label)
-        color, marker = method_color(i, len(order)), MARKERS[i % len(MARKERS)]
-        dash, width = DASHES[i % len(DASHES)], 1.4
-    axis.plot(epochs, scores, color=color, marker=marker, linestyle=dash, linewidth=width, markersize=4)
-    return label_curve(axis, epochs[-1], scores[-1], line.label, color)
+    style = method_style(line, order)
+    axis.plot(epochs, scores, **style)
+    return label_curve(axis, epochs[-1], scores[-1], line.label, style["color"])
 
 
 def label_curve(axis: Axes, x: float, y: float, text: str, color: str) -> Annotation:

@@ -11,21 +11,22 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .. import tasks
 from ..records.row import Row
 from ..records.store import write_atomically
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table
-from .blocks import blocks
+from .blocks import Block, blocks
 from .cells import Cell
+from .confusion import confusion_figure
 from .figures import curves_figure, gains_figure, measured_figure
+from .losses import losses_figure
 from .own_data import with_results
-from .panels import Gallery, panels
+from .panels import PANELS, Gallery, panels
 
 PLOTS = Path("results/plots")
 DPI = 150
 
-FIGURES = {"measured": measured_figure, "gains": gains_figure, "curves": curves_figure}
+FIGURES = {"measured": measured_figure, "gains": gains_figure, "curves": curves_figure, "losses": losses_figure}
 
 
 @dataclass
@@ -65,7 +66,7 @@ def draw_all(
 def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, gallery: Gallery | None = None) -> Drawing:
     """`<folder>/<paper>-<dataset>-<figure>.png` and `.svg` for each figure that has something to draw.
 
-    With a `gallery`, a segmentation table also gets its panels, as PNG alone.
+    With a `gallery`, a table also gets its panels, or its classifiers' confusion matrices, as PNG alone.
     """
     drawing = Drawing()
     stem = table.file_stem
@@ -81,8 +82,8 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
             write_atomically(path, render(figure, suffix))
             drawing.files.append(path)
     drawing.messages += [f"{table.name}: no {name} to draw" for name in FIGURES if name not in made]
-    if gallery is not None and tasks.get(table.task).class_maps:
-        pictures, messages = panels(table, blocks(cells), gallery)
+    if gallery is not None:
+        pictures, messages = _pictures(table, blocks(cells), gallery)
         for name, figure in pictures.items():
             path = folder / f"{stem}-{name}.png"
             write_atomically(path, render(figure, "png"))
@@ -97,6 +98,15 @@ def figures(table: Table, cells: Sequence[Cell], scale: Scale) -> dict[str, Figu
     with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollar signs
         made = {name: make(table, parts, scale) for name, make in FIGURES.items()}
     return {name: figure for name, figure in made.items() if figure is not None}
+
+
+def _pictures(table: Table, parts: Sequence[Block], gallery: Gallery) -> tuple[dict[str, Figure], list[str]]:
+    """Figures that need more than rows, by name, and messages about what could not be drawn."""
+    with matplotlib.rc_context({"text.parse_math": False}):
+        if table.task in PANELS:
+            return panels(table, parts, gallery)
+        figure, messages = confusion_figure(table, parts, gallery.results)
+    return ({} if figure is None else {"confusion": figure}), messages
 
 
 def render(figure: Figure, suffix: str) -> bytes:

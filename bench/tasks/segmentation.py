@@ -40,7 +40,6 @@ class SegmentationTask(Task):
     metrics = (Metric("miou", "mIoU"), Metric("pixel_accuracy", "pixel accuracy"))
     image_kinds = ("scaled_crop",)
     noise_budget = 0.5
-    class_maps = True
 
     @classmethod
     def chance(cls, data: Data) -> float:

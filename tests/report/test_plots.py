@@ -51,7 +51,7 @@ def texts(figure: Figure) -> list[Text]:
 
 
 @pytest.mark.parametrize("scale", ["mini", "full"])
-@pytest.mark.parametrize("name", ["measured", "gains", "curves"])
+@pytest.mark.parametrize("name", ["measured", "gains", "curves", "losses"])
 def test_no_text_overlaps_another_or_leaves_the_page(name: str, scale: Scale) -> None:
     figure = drawn(AKD, scale, (0, 1))[name]
     FigureCanvasAgg(figure)
@@ -210,7 +210,9 @@ def test_files_are_wide_enough_and_the_same_each_time(tmp_path: Path) -> None:
     rows = rows_of(DIST, "mini", (0,))
     first = draw_all([DIST], rows, tmp_path / "a")
     second = draw_all([DIST], rows, tmp_path / "b")
-    names = [f"dist-coco-{name}.{suffix}" for name in ("measured", "gains", "curves") for suffix in ("png", "svg")]
+    names = [
+        f"dist-coco-{name}.{suffix}" for name in ("measured", "gains", "curves", "losses") for suffix in ("png", "svg")
+    ]
     assert [path.name for path in first.files] == names
     for one, other in zip(first.files, second.files, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
