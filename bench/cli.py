@@ -187,7 +187,7 @@ def show(
     run: commands.RunArgument,
     results: ResultsOption = RESULTS,
 ) -> None:
-    """Print a run: its specification, scores, cost, epochs and files."""
+    """Print a run: its specification, scores, cost, epochs, classes and files."""
     from .report.added import register_files
     from .report.runs import print_run
 
@@ -208,7 +208,7 @@ def plots(
     results: ResultsOption = RESULTS,
     out: Annotated[Path, typer.Option(help="Where PNG and SVG are written.")] = Path("results/plots"),
 ) -> None:
-    """Draw measured against reported, gains, learning curves, predicted masks and the history over commits."""
+    """Draw measured against reported, gains, curves, losses, predictions, confusions and the history over commits."""
     from .records.store import read_all, read_rows
     from .regress.history_figure import draw_history
     from .report.added import register_files, with_added
@@ -320,15 +320,24 @@ def check(
         str | None, typer.Option("--methods", metavar="NAMES", help="Check the contract of these alone: ./mine.py,kd.")
     ] = None,
 ) -> None:
-    """Validate every table, recipe, reported number, data folder and result row, or methods, without training."""
-    from .launch.check import method_problems, problems
+    """Validate every table, recipe, reported number, data folder and result row, without training.
+
+    With --data or --methods, these alone.
+    """
+    from .launch.check import data_problems, method_problems, problems
     from .spec.choice import parse_methods
 
     if chosen is not None and data is not None:
         raise SpecError("--methods and --data are two checks; give one of them")
-    found = problems(data_root(), data, [results, MEASURED], ignore_index)
+    if ignore_index is not None and data is None:
+        raise SpecError("--ignore-index is of the masks of --data; give both, or neither")
+    found = problems(data_root(), [results, MEASURED])
+    if chosen is not None:
+        found = method_problems(parse_methods(chosen))
+    elif data is not None:
+        found = data_problems(data_root(), data, ignore_index)
     count = 0
-    for line, wrong in found if chosen is None else method_problems(parse_methods(chosen)):
+    for line, wrong in found:
         typer.secho(printable(f"{'wrong' if wrong else 'ok':<6} {line}"), fg="red" if wrong else None)
         count += wrong
     if count:

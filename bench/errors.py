@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from kdbench.datasets.base import DataError
 
@@ -40,11 +41,20 @@ USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError, 
 """With `methods.base.MethodError`, which is imported only where methods are."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> SpecError:
-    """The error for a name that does not exist, with the nearest one that does."""
+def unknown(kind: str, name: str, known: Iterable[str], suffix: str = "") -> SpecError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    Args:
+        kind: what it names.
+        name: as it was given.
+        known: the names that exist.
+        suffix: of files that may be given by their path in place of a name, such as `.py`.
+    """
     choices = sorted(known)
     nearest = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    if suffix and Path(f"{name}{suffix}").is_file():
+        hint = f" A file is given by its path: ./{name}{suffix}."
     return SpecError(f"unknown {kind}: {name!r}.{hint} Available: {', '.join(choices) or 'none'}")
 
 

@@ -186,5 +186,7 @@ def _options(function: Callable[..., Any]) -> list[str]:
 
 def _reject_unknown(options: dict[str, Any], known: list[str]) -> None:
     for option in options:
+        if option == "ignore_index" and option not in known:
+            raise DataError("--ignore-index is of masks, in a mask folder that --data names; leave it out here")
         if option not in known:
             raise unknown("data option", option, known)

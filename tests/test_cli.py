@@ -100,11 +100,28 @@ def test_rows_that_do_not_fit_are_reported_and_left_out(kdbench: Command) -> Non
     table = kdbench("table", "table.yaml")
     assert table.returncode == 0
     assert "0123/row.json" in table.stdout
-    check = kdbench("check", "--data", "small")
+    check = kdbench("check")
     assert check.returncode == 1
     assert "0123/row.json" in check.stdout
     shutil.rmtree(broken.parent)
-    assert kdbench("check", "--data", "small").returncode == 0
+    assert kdbench("check").returncode == 0
+
+
+def test_a_check_of_data_says_nothing_of_anything_else(kdbench: Command) -> None:
+    [line] = kdbench("check", "--data", "small").stdout.splitlines()
+    assert line.startswith("ok     data small: ")
+    refused = kdbench("check", "--ignore-index", "3")
+    assert refused.returncode == 2 and "--data" in refused.stderr
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("methods", ".py"), ("table", ".yaml")])
+def test_a_name_with_a_file_beside_it_is_answered_by_its_path(kind: str, suffix: str, kdbench: Command) -> None:
+    file = home_of(kdbench) / f"beside{suffix}"
+    file.write_text("")
+    arguments = {"methods": ("run", "table.yaml", "--methods", "beside"), "table": ("run", "beside")}[kind]
+    refused = kdbench(*arguments, "--explain")
+    file.unlink()
+    assert refused.returncode == 2 and f"A file is given by its path: ./beside{suffix}." in refused.stderr
 
 
 def test_help_lists_every_verb(kdbench: Command) -> None:

@@ -119,7 +119,7 @@ def _new(entries: Sequence[MethodEntry], more: Sequence[MethodEntry]) -> list[Me
 def _check(choice: MethodChoice, tables: Sequence[Table], listed: set[str]) -> None:
     """Refuse a name that no table lists and that is no method of the tables' tasks."""
     if not methods.known(choice.method):
-        raise unknown("method", choice.method, sorted(listed | set(methods.names())))
+        raise unknown("method", choice.method, sorted(listed | set(methods.names())), ".py")
     covered = frozenset.intersection(*(methods.method_class(stem).tasks for stem in choice.method.split("+")))
     if not any(table.task in covered for table in tables):
         raise SpecError(

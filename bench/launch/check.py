@@ -25,18 +25,13 @@ from ..text import counted
 from .user_data import detect_format
 
 
-def problems(
-    data_root: Path, data: Path | None, results: list[Path], ignore_index: int | None = None
-) -> Iterator[tuple[str, bool]]:
+def problems(data_root: Path, results: list[Path]) -> Iterator[tuple[str, bool]]:
     """A line about each thing that was checked, and whether it is wrong.
 
     Args:
         data_root: folder that holds data sets.
-        data: a user's data, checked in place of those.
         results: folders of rows.
-        ignore_index: of the masks in `data`.
     """
-    options = {} if ignore_index is None else {"ignore_index": ignore_index}
     for name in recipe_names():
         yield _attempt(f"recipe {name}", lambda name=name: _recipe(name))  # type: ignore[misc]
     for name in table_names():
@@ -46,9 +41,25 @@ def problems(
         yield _attempt(f"reruns {name}", lambda name=name: _reruns(name))  # type: ignore[misc]
     yield _attempt("settings", lambda: counted(len(all_settings()), "setting"))
     yield from networks.reports()
-    for task, name, path in _sets(data_root, data):
-        yield _attempt(f"data {path or name}", lambda t=task, n=name, p=path: _data(t, n, data_root, p, options))  # type: ignore[misc]
+    for task, name in _sets(data_root):
+        yield _attempt(f"data {name}", lambda t=task, n=name: _data(t, n, data_root, None, {}))  # type: ignore[misc]
     yield from row_problems(results)
+
+
+def data_problems(data_root: Path, data: Path, ignore_index: int | None = None) -> Iterator[tuple[str, bool]]:
+    """A line about a user's data, and whether it is wrong.
+
+    Args:
+        data_root: folder that holds data sets.
+        data: file or folder.
+        ignore_index: of its masks.
+
+    Raises:
+        DataError: it is of no known format.
+    """
+    options = {} if ignore_index is None else {"ignore_index": ignore_index}
+    task = detect_format(data).task
+    yield _attempt(f"data {data}", lambda: _data(task, data.name, data_root, data, options))
 
 
 def row_problems(results: list[Path]) -> Iterator[tuple[str, bool]]:
@@ -121,16 +132,13 @@ def _table(name: str) -> str:
     return f"{counted(len(table.pairs), 'pair')}, {counted(cells, 'cell')}"
 
 
-def _sets(data_root: Path, data: Path | None) -> Iterator[tuple[str, str, Path | None]]:
-    """The data sets of all tables that are on disk or embedded, or the one that was named."""
-    if data is not None:
-        yield detect_format(data).task, data.name, data
-        return
+def _sets(data_root: Path) -> Iterator[tuple[str, str]]:
+    """Task and name of the data sets of all tables that are on disk or embedded."""
     tables = [load_table(name) for name in table_names()]
     named = {(table.task, name) for table in tables for name in (table.dataset.full, table.dataset.mini)}
     for task, name in sorted(named):
         if name == "digits" or datasets.present(name, data_root):
-            yield task, name, None
+            yield task, name
 
 
 def _data(task: str, name: str, root: Path, path: Path | None, options: dict[str, Any]) -> str:

@@ -51,6 +51,7 @@ def _table(view: PaperView, number: int, blocks: Sequence[str], count: int) -> s
     lines = [
         r"\begin{table}[tp]",
         r"\centering\sloppy",
+        r"\setlength{\belowcaptionskip}{6pt}",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{stem}{f'-{number + 1}' if number else ''}}}",
         rf"\fontsize{{{SIZE:g}}}{{9.5}}\selectfont",

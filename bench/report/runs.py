@@ -16,6 +16,7 @@ from rich.text import Text
 
 from .. import tasks
 from ..errors import SpecError
+from ..records.by_name import FOLDER as BY_NAME
 from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import RUN_ID, read_row, read_rows
@@ -75,7 +76,7 @@ def print_runs(results: Path, console: Console | None = None) -> None:
 
 
 def find(results: Path, start: str) -> Listed:
-    """The run whose hash begins so.
+    """The run whose hash begins so, or whose folder or link in `by-name` this is.
 
     Raises:
         SpecError: none or several do.
@@ -84,7 +85,9 @@ def find(results: Path, start: str) -> Listed:
 
 
 def _find(runs: list[Listed], results: Path, start: str) -> Listed:
-    found = [run for run in runs if run.id.startswith(start.lower())] if start else []
+    linked = next((path for path in (results / BY_NAME / start, Path(start)) if start and path.is_dir()), None)
+    beginning = linked.resolve().name if linked else start.lower()
+    found = [run for run in runs if run.id.startswith(beginning)] if start else []
     if not found:
         raise SpecError(f"no run in {results} has a hash that begins with {start!r}; `kdbench runs` lists them")
     if len(found) > 1:

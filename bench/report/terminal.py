@@ -192,15 +192,15 @@ def print_overview(
     console.print(_text(overview_text.headline(papers), style="bold"))
     console.print()
     records = overview_text.records(papers)
-    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
-    shown = _fitting(records, console.width)
-    for name in shown:
-        justify: Literal["left", "right"] = "left" if name == "paper" else "right"
-        grid.add_column(_text(overview_text.HEADERS[name]), justify=justify, no_wrap=True)
-    for record in records:
-        grid.add_row(*(_text(record[name]) for name in shown))
-    console.print(grid)
-    console.print()
+    for shown in _fitting(records, console.width):
+        grid = Grid(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP - 1, 0, 0), show_edge=False)
+        for name in shown:
+            justify: Literal["left", "right"] = "left" if name == "paper" else "right"
+            grid.add_column(_text(overview_text.HEADERS[name]), justify=justify, no_wrap=True)
+        for record in records:
+            grid.add_row(*(_text(record[name]) for name in shown))
+        console.print(grid)
+        console.print()
     for note in overview_text.notes(papers):
         console.print(list_item(note))
     for line in overview_text.own_rows(tables, rows):
@@ -213,8 +213,11 @@ def print_overview(
     return console.export_text()
 
 
-def _fitting(records: Sequence[dict[str, str]], page: int) -> list[str]:
-    """The columns of the overview that fit the page: the counts of each kind of evidence give way to the verdicts."""
+def _fitting(records: Sequence[dict[str, str]], page: int) -> list[list[str]]:
+    """The columns of each grid of the overview: the counts of each kind of evidence give way to the verdicts.
+
+    Where these do not fit the page either, the difference to the report is in a grid of its own.
+    """
     headers = overview_text.HEADERS
     widths = {
         name: max(len(line) for text in (headers[name], *(each[name] for each in records)) for line in text.split("\n"))
@@ -224,7 +227,9 @@ def _fitting(records: Sequence[dict[str, str]], page: int) -> list[str]:
     for name in ("runnable", "logs", "weights", "measured", "reruns"):
         if _total_width(shown, widths) > page:
             shown.remove(name)
-    return shown
+    if _total_width(shown, widths) <= page:
+        return [shown]
+    return [[name for name in shown if name != "difference"], ["paper", "difference"]]
 
 
 def _print_invalid(console: Console, invalid: Iterable[InvalidRow]) -> None:

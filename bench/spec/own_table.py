@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +56,8 @@ def completed(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
         SpecError: the file has no data set, recipe or pair, or names an unknown recipe.
     """
     if missing := [name for name in REQUIRED if not values.get(name)]:
+        for name in difflib.get_close_matches(missing[0], [key for key in values if key not in REQUIRED], n=1):
+            raise SpecError(f"{path}: unknown field: {name!r}. Did you mean {missing[0]!r}?")
         raise SpecError(
             f"{path}: has no {' and no '.join(missing)}; a table needs {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}: "
             f"{GUIDE}"

@@ -200,7 +200,7 @@ def load_table(name: str) -> Table:
     if not _is_path(name):
         path = TABLES / f"{name}.yaml"
         if not path.exists():
-            raise unknown("table", name, table_names())
+            raise unknown("table", name, table_names(), ".yaml")
         return parse(Table, {"name": name} | read_yaml(path), path)
     path = Path(name).expanduser()
     table = parse(Table, completed(read_yaml(path), path), path)

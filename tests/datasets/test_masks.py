@@ -225,7 +225,7 @@ def test_options_that_do_not_fit_are_refused(folder: Path, tmp_path: Path) -> No
     for value in (-1, 256, 1.5, True):
         with pytest.raises(DataError, match=rf"ignore_index={value}: must be a whole number, 0 to 255"):
             datasets.open_masks("", tmp_path, folder, ignore_index=value)
-    with pytest.raises(DataError, match=r"unknown data option: 'ignore_index'"):
+    with pytest.raises(DataError, match=r"--ignore-index is of masks, in a mask folder that --data names"):
         datasets.open_masks("digits", tmp_path, ignore_index=9)
     with pytest.raises(DataError, match=r"data option val=0 of 'digits': must be a whole number, 1 or more"):
         datasets.open_masks("digits", tmp_path, val=0)

@@ -195,9 +195,9 @@ def test_check_names_a_damaged_row(tmp_path: Path, npz: Path, monkeypatch: pytes
     save(tmp_path / "r8.pt", "resnet8", K)
     evaluate(tmp_path, "--network", "resnet8", "--weights", "r8.pt", data=npz)
     [path] = (tmp_path / "out" / "weights").iterdir()
-    assert not [line for line, wrong in problems(tmp_path, npz, [tmp_path / "out"]) if wrong and path.name in line]
+    assert not [line for line, wrong in problems(tmp_path, [tmp_path / "out"]) if wrong and path.name in line]
     path.write_bytes(path.read_bytes().replace(b'"bytes": ', b'"bytes": 1'))
-    [line] = [line for line, wrong in problems(tmp_path, npz, [tmp_path / "out"]) if wrong and path.name in line]
+    [line] = [line for line, wrong in problems(tmp_path, [tmp_path / "out"]) if wrong and path.name in line]
     assert line == f"{path}: checksum: differs from the file's content, which is damaged or was edited by hand"
 
 

@@ -126,6 +126,7 @@ def test_a_file_is_balanced_and_says_what_it_needs() -> None:
     assert text.count(r"\begin{") == text.count(r"\end{")
     assert r"% \usepackage{booktabs} and xcolor" in text and r"\label{tab:crd-cifar100}" in text
     assert r"\caption{CRD on CIFAR-100" in text
+    assert text.index(r"\setlength{\belowcaptionskip}") < text.index(r"\caption{")  # article leaves no space below it
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == text.count(r"\begin{tabular}") > 1
     assert "xcolor" not in latex(shipped("crd/cifar100", "mini"))
 

@@ -115,7 +115,8 @@ def test_the_terminal_keeps_the_verdicts_on_a_narrow_page(width: int, tmp_path: 
     console = Console(file=io.StringIO(), width=width, highlight=False)
     text = print_overview([], [], (), PUBLISHED, tmp_path, console)
     assert max(len(line) for line in text.splitlines()) <= width
-    assert "duced" in text and "below" in text
+    assert "duced" in text and "below" in text and "evidence - reported" in text
+    assert "…" not in text
     assert {path.name for path in tmp_path.iterdir()} == {"summary.csv", "summary.md"}
 
 

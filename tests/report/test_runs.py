@@ -57,6 +57,14 @@ def test_runs_are_listed_latest_first_and_variants_told_apart(rows: list[Row], t
     assert lines[6].startswith(f"4 runs in {tmp_path}")
 
 
+def test_a_run_is_found_by_its_folder_and_by_its_link(rows: list[Row], tmp_path: Path) -> None:
+    link = tmp_path / "by-name" / "resnet56-resnet20-kd-seed0"
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(Path("..") / rows[1].id)
+    for name in (str(tmp_path / rows[1].id), str(link), link.name, rows[1].id[:8]):
+        assert find(tmp_path, name).id == rows[1].id
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_a_narrow_page_loses_nothing(width: int, rows: list[Row], tmp_path: Path) -> None:
     lines = printed(print_runs, tmp_path, width=width)

@@ -91,6 +91,7 @@ pairs: [{teacher: resnet56, student: resnet20, mini: {teacher: resnet14, student
         ("{", "not valid YAML"),
         ("title: x", "has no dataset and no recipe and no pairs; a table needs dataset, recipe and pairs: docs/own"),
         ("dataset: cifar100\nrecipe: cifar_240\npairs: []", "has no pairs; a table needs"),
+        ("dataset: cifar100\nrecipee: cifar_240\npairs: [a]", "unknown field: 'recipee'. Did you mean 'recipe'?"),
         (LEAST + "metod: [kd]", "unknown key: 'metod'. Did you mean 'methods'?"),
         (LEAST + "seeds: all", "seeds: Input should be a valid array"),
         (LEAST + "methods: kd", "methods: Input should be a valid array"),

@@ -73,6 +73,7 @@ def test_chance_is_above_a_random_answer_and_below_a_network_that_learned() -> N
     assert SegmentationTask.chance(data(19, 500)) == pytest.approx(100 / 19)
     assert DetectionTask.chance(data(80, 5000)) == 0.1
     assert ClassificationTask.guesses("resnet56", 72.3, data(100, 10_000)) == ""
+    assert "training may be too short" in ClassificationTask.guesses("resnet56", 1.0, data(100, 10_000))
     assert "scores 1.0 top1" in ClassificationTask.guesses("resnet56", 1.0, data(100, 10_000))
 
 
