@@ -22,6 +22,8 @@ for opened in (datasets.open_coco, datasets.open_images, datasets.open_masks):
 DATA = (
     "bench/tables/**/*.yaml",
     "bench/recipes/*.yaml",
+    "bench/report/html/templates/*",
+    "bench/report/html/static/*",
     "results/reported/*.csv",
     "results/reruns/*.csv",
     "results/weights/*.json",

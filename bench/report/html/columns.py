@@ -131,9 +131,7 @@ COLUMNS = (
     ),
     Column("basis", "verdict rests on", "text", _text("basis"), shown=False),
     Column("reruns", "others' runs", "evidence", _evidence("reruns"), "mean ± sd (n), difference to reported, verdict"),
-    Column(
-        "logs", "authors' logs", "evidence", _evidence("logs"), "likewise of authors' own logs", shown=False
-    ),
+    Column("logs", "authors' logs", "evidence", _evidence("logs"), "likewise of authors' own logs", shown=False),
     Column("weights", "published weights", "evidence", _evidence("weights"), "likewise of checkpoints measured here"),
     Column("gain", "gain over none", "gain", _gain("gain"), "± half of the 95 % interval (number of seeds)"),
     Column("gain_kd", "gain over kd", "gain", _gain("gain_kd"), "likewise"),

@@ -95,7 +95,8 @@ def _verdict(line: Line) -> Facts:
 
 
 def _of_evidence(line: Line, found: Evidence) -> Facts:
-    facts = [("mean", values.sample(found.sample) + f" of {found.found} found"), ("verdict", found.verdict.text)]
+    of = "" if found.found == found.sample.n else f", of {found.found} that were found"
+    facts = [("mean", values.sample(found.sample) + of), ("verdict", found.verdict.text)]
     if found.selection:
         facts.append(("epoch", found.selection))
     steps = arithmetic(found.sample, line, found.verdict)

@@ -71,8 +71,8 @@ def all_lines(
 ) -> list[Line]:
     """Every cell at full scale and every one with a result at mini scale, then numbers without a cell.
 
-    Lines with a measurement come first, those at full scale before those at mini scale, then those with other evidence,
-    else in the order of tables and papers.
+    Lines with a measurement come first, those at full scale before those at mini scale, then those that
+    other evidence decides, then those with any, else in the order of tables and papers.
 
     Args:
         tables: whose cells are shown.
@@ -99,9 +99,11 @@ def _with_distinct_ids(lines: Iterable[Line]) -> Iterator[Line]:
 def _interest(line: Line) -> int:
     if line.cell and line.cell.measured:
         return 0 if line.scale == "full" else 1
-    if line.evidence or (line.cell and line.cell.unfinished):
+    if line.basis:
         return 2
-    return 3 if line.cell else 4
+    if line.evidence or (line.cell and line.cell.unfinished):
+        return 3
+    return 4 if line.cell else 5
 
 
 def _of_table(table: Table, rows: Sequence[Row], published: Published) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""The page's table as compact JSON: column by column, each part as bytes in base64, columns without a value left out."""
+"""The page's table as compact JSON: column by column, each part of a column as bytes in base64."""
 
 from __future__ import annotations
 
