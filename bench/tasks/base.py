@@ -113,7 +113,6 @@ class Task(ABC):
         metrics: that a table can be about; the first one is the headline metric.
         image_kinds: `image.kind` of the recipes that fit.
         noise_budget: sd of the headline metric from seed to seed, in percent, assumed for data sets without a budget.
-        class_maps: predictions are a class for every pixel, which reports can draw.
         loss_memory: memory that losses keep for the backward pass, where they cannot be traced, as a factor on the
             network's own.
         classes: K names.
@@ -131,7 +130,6 @@ class Task(ABC):
     metrics: ClassVar[tuple[Metric, ...]]
     image_kinds: ClassVar[tuple[str, ...]]
     noise_budget: ClassVar[float]
-    class_maps: ClassVar[bool] = False
     loss_memory: ClassVar[float] = 1.0
 
     image_size: tuple[int, int]
