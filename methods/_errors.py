@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class MethodError(ValueError):
@@ -12,10 +11,8 @@ class MethodError(ValueError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> MethodError:
-    """The error for an unknown name, with the nearest known one; of a method whose file is in this folder, its path."""
+    """The error for an unknown name, with the nearest known one."""
     choices = list(known)
     nearest = difflib.get_close_matches(name, choices, n=1)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    if kind == "method" and Path(f"{name}.py").is_file():
-        hint = f" A file is given by its path: ./{name}.py."
     return MethodError(f"unknown {kind}: {name!r}.{hint} Available: {', '.join(choices) or 'none'}")

@@ -10,7 +10,7 @@ import typer
 from ..spec.request import RESULTS, data_root, option_of
 from ..text import printable
 
-RunArgument = Annotated[str, typer.Argument(help="The run's hash or its first digits; or its folder, or link in by-name.")]
+RunArgument = Annotated[str, typer.Argument(help="The run's hash or its first digits; or its folder, or a link to it.")]
 DataOption = Annotated[Path | None, typer.Option(help="The user's own data that the run was trained on.")]
 IgnoreOption = Annotated[int | None, option_of("ignore_index")]
 ResultsOption = Annotated[Path, option_of("results")]

@@ -220,8 +220,8 @@ class Task(ABC):
         if score > chance:
             return ""
         return (
-            f"{network} scores {score:.1f} {cls.metrics[0].key}, no better than guessing (up to "
-            f"{chance:.1f}): its classes may be in another order, or its images prepared in another way"
+            f"{network} scores {score:.1f} {cls.metrics[0].key}, no better than guessing (up to {chance:.1f}): its "
+            "training may be too short, its classes in another order, or its images prepared in another way"
         )
 
     @classmethod
