@@ -114,7 +114,7 @@ def _cost(manifest: Manifest) -> Iterator[str]:
         cells = [
             (
                 *(file, each.program, str(each.batch), f"{each.median_ms:.2f}", f"{each.p95_ms:.2f}"),
-                *(str(each.threads), f"{each.peak_memory / 2**20:.0f}"),
+                *(str(each.threads), "-" if each.peak_memory is None else f"{each.peak_memory / 2**20:.0f}"),
             )
             for file, each in timed
         ]
@@ -132,9 +132,7 @@ def _check(check: Check) -> str:
     """What a file was found to compute, in words."""
     parts = []
     if check.measured is not None and check.recorded is not None:
-        parts.append(
-            f"{check.metric} {check.measured:.4f} measured of this file, {check.recorded:.4f} in the run's row"
-        )
+        parts.append(f"{check.metric} {check.measured:.4f} of this file, {check.recorded:.4f} in the run's row")
         if check.network is not None:
             parts.append(f"{check.network:.4f} of the network itself on this machine")
     else:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ..errors import SpecError
 from .manifest import ExportedFile, Latency
+from .plain import plain
 from .saved import SavedStudent
 
 BATCHES = (1, 32)
@@ -28,12 +30,16 @@ def with_latency(student: SavedStudent, made: ExportedFile, path: Path, size: tu
     Raises:
         SpecError: a forward failed for a single image.
     """
-    programs = {"eager": student.file} | ({} if made.format == "torch" else {made.format: path})
+    programs = {} if made.format == "torch" else {made.format: path}
+    if not made.quantized:
+        programs = {"eager": student.file, **programs}
+    example = [tuple(value.shape) for value in plain(student.network, student.task, size).example]
     batches = BATCHES if "N" in next(iter(made.inputs.values())) else BATCHES[:1]
     figures, notes = [], []
     for program, file in programs.items():
         for batch in batches:
-            found = _measure(student, program, file, size, batch)
+            shapes = [(batch, *example[0][1:]), *example[1:]]
+            found = _measure(student, program, file, size, shapes)
             if isinstance(found, Latency):
                 figures.append(found)
             elif batch == 1:
@@ -43,7 +49,9 @@ def with_latency(student: SavedStudent, made: ExportedFile, path: Path, size: tu
     return made.model_copy(update={"latency": tuple(figures), "notes": (*made.notes, *notes)})
 
 
-def _measure(student: SavedStudent, program: str, file: Path, size: tuple[int, int], batch: int) -> Latency | str:
+def _measure(
+    student: SavedStudent, program: str, file: Path, size: tuple[int, int], shapes: Sequence[tuple[int, ...]]
+) -> Latency | str:
     """What one program takes; or the last line of what it printed when it failed, such as without enough memory."""
     job = {
         "results": str(student.file.parents[1].resolve()),
@@ -51,7 +59,7 @@ def _measure(student: SavedStudent, program: str, file: Path, size: tuple[int, i
         "program": program,
         "path": str(file.resolve()),
         "size": size,
-        "batch": batch,
+        "shapes": shapes,
         "threads": torch.get_num_threads(),
     }
     command = [sys.executable, "-m", f"{__package__}.timing", json.dumps(job)]
@@ -59,4 +67,4 @@ def _measure(student: SavedStudent, program: str, file: Path, size: tuple[int, i
     if done.returncode:
         return (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
     figures = json.loads(done.stdout.splitlines()[-1])
-    return Latency(program=program, batch=batch, threads=torch.get_num_threads(), **figures)
+    return Latency(program=program, batch=shapes[0][0], threads=torch.get_num_threads(), **figures)

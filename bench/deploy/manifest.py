@@ -30,7 +30,8 @@ class Latency(Record):
         p95_ms: 95th percentile, milliseconds.
         runs: how many were timed.
         threads: of the CPU.
-        peak_memory: by how much loading and running the network raised the peak of resident memory, bytes.
+        peak_memory: by how much loading and running the network raised the peak of resident memory, bytes; None where
+            the system does not say.
     """
 
     program: str
@@ -39,7 +40,7 @@ class Latency(Record):
     p95_ms: float
     runs: int
     threads: int
-    peak_memory: int
+    peak_memory: int | None
 
 
 class ExportedFile(Record):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from ..report.added import register_files
 from .formats import FORMATS, Function, get
-from .plain import plain
 from .saved import SavedStudent, find_student
 
 WARM_UP, MOST, LEAST, SECONDS = 3, 100, 5, 5.0
@@ -28,15 +26,15 @@ def main() -> None:
     results = Path(job["results"])
     register_files(results, lambda _: None)
     student, size = find_student(results, job["run"]), tuple(job["size"])
-    before = _peak()
+    inputs = _inputs(job["shapes"], size)
+    before = _resident("VmRSS", reset=True)
     function = _function(student, job["program"], Path(job["path"]), size)
-    inputs = _inputs(student, size, job["batch"])
     seconds = timed(function, inputs)
     figures = {
         "median_ms": 1e3 * statistics.median(seconds),
         "p95_ms": 1e3 * sorted(seconds)[max(0, -(-95 * len(seconds) // 100) - 1)],
         "runs": len(seconds),
-        "peak_memory": _peak() - before,
+        "peak_memory": None if before is None else max(0, (_resident("VmHWM") or 0) - before),
     }
     print(json.dumps(figures))
 
@@ -60,17 +58,27 @@ def _function(student: SavedStudent, program: str, path: Path, size: tuple[int, 
     return get(program.removesuffix("-int8")).read(path, student, size)
 
 
-def _inputs(student: SavedStudent, size: tuple[int, int], batch: int) -> tuple[Tensor, ...]:
-    """Random inputs of the sizes that the network is traced with."""
-    images, *rest = plain(student.network, student.task, size).example
+def _inputs(shapes: list[list[int]], size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Random images, and for detectors the size of the image without padding."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, *images.shape[1:], generator=generator), *rest
+    images = torch.randn(shapes[0], generator=generator)
+    return (images,) if len(shapes) == 1 else (images, torch.tensor(size))
 
 
-def _peak() -> int:
-    """Peak resident memory of this process, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def _resident(line: str, reset: bool = False) -> int | None:
+    """Resident memory of this process, bytes: VmRSS now or VmHWM at its peak; None where the system does not say.
+
+    Args:
+        line: of /proc/self/status.
+        reset: let the peak begin anew.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    kibibytes = next(each.split()[1] for each in status.read_text().splitlines() if each.startswith(f"{line}:"))
+    return 1024 * int(kibibytes)
 
 
 if __name__ == "__main__":
