@@ -20,7 +20,7 @@ from PIL import Image
 from kdbench.datasets.digits import write_coco
 from tests.helpers.hostile import DEEP, DIGITS, EXPLAIN, Make, assert_refused, command
 
-pytestmark = pytest.mark.timeout(60)  # an input that hangs is a fault
+pytestmark = pytest.mark.timeout(300)  # an input that hangs is a fault
 
 # Detection data
 

@@ -14,7 +14,7 @@ import torch
 
 from tests.helpers.hostile import DEEP, DIGITS, EXPLAIN, SPECIAL, Make, assert_refused, command
 
-pytestmark = pytest.mark.timeout(60)  # an input that hangs is a fault
+pytestmark = pytest.mark.timeout(300)  # an input that hangs is a fault
 
 # Weights
 
