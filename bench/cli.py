@@ -268,24 +268,10 @@ def guard(
     update: Annotated[bool, typer.Option("--update", help="Keep the loss terms of the code as it is.")] = False,
 ) -> None:
     """Check that every method computes the loss terms that are kept: exit 1 if one does not."""
-    from .regress import first_losses
+    from .regress.guard import guard as compare_first_losses
 
-    before = {} if update else first_losses.read(FIRST_LOSSES)
-    computed = first_losses.compute()
-    problems = list(computed.failures)
-    if not update:
-        problems += first_losses.differences(before, computed.losses)
-    for line in problems:
-        _say(line)
-    if problems:
+    if not compare_first_losses(FIRST_LOSSES, update, _say):
         raise typer.Exit(1)
-    if update:
-        first_losses.write(computed.losses, FIRST_LOSSES)
-    for key in sorted(computed.losses.keys() - before.keys()) if not update else ():
-        typer.echo(f"{key} is new: `kdbench guard --update` keeps its losses")
-    terms = len({(key, name) for key, steps in computed.losses.items() for step in steps for name in step})
-    counts = f"{counted(len(computed.losses), 'method')}, {counted(terms, 'loss term')}"
-    typer.echo(f"{counts}: {'kept' if update else 'unchanged'}")
 
 
 @app.command()

@@ -39,6 +39,7 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
         SpecError: an unknown architecture, weights or option, or published weights for other classes.
         CheckpointError: they are neither on this machine nor downloadable.
     """
+    import torch
     from torchvision import models
 
     from ..records.checkpoint import read
@@ -54,9 +55,10 @@ def build(name: str, num_classes: int, init: str = "random") -> Network:
     hooks = {key: options.pop(key) for key in ("layers", "classifier") if key in options}
     if task(name) == "segmentation":
         options["weights_backbone"] = None
-    architecture = _architecture(name)
+    architecture, device = _architecture(name), torch.get_default_device()
     try:
-        model = models.get_model(architecture, weights=None, num_classes=num_classes, **options)
+        with torch.device("cpu"):  # constructors that compute widths with tensors fail on other devices, such as meta
+            model = models.get_model(architecture, weights=None, num_classes=num_classes, **options).to(device)
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise SpecError(f"network {name}: torchvision cannot build it: {type(error).__name__}: {error}") from error
     if init == "published":

@@ -46,8 +46,8 @@ class Block:
 
     @property
     def paper_pairs(self) -> list[str]:
-        """The paper's pairs, where their names differ from those of the networks that run."""
-        names = [f"{pair.teacher} -> {pair.student}" for pair in self.pairs]
+        """The paper's pairs, where their names differ from those of the networks that run; none of added ones."""
+        names = [f"{pair.teacher} -> {pair.student}" for pair in self.pairs if not pair.added]
         return [] if names == [self.title] else names
 
     @property

@@ -91,7 +91,10 @@ class Run(Spec):
 
 
 def variants(runs: Iterable[Run]) -> dict[str, str]:
-    """By run, what tells it from other runs of the same method, student and teacher: `:tau=2`; empty where none is."""
+    """By run, what tells it from other runs of the same method, student and teacher: `:tau=2`; empty where none is.
+
+    Runs that are trained for another time have their epochs as well: ` 48 epochs`.
+    """
     groups: dict[tuple[str | None, str, str], dict[str, list[Run]]] = {}
     for run in runs:
         alike = groups.setdefault((run.teacher_network, run.student, run.method), {})
@@ -102,7 +105,8 @@ def variants(runs: Iterable[Run]) -> dict[str, str]:
         differing = [name for name in options[0] if len({canonical_json(each.get(name)) for each in options}) > 1]
         for same, values in zip(alike.values(), options, strict=True):
             suffix = "".join(f":{name}={option_text(values.get(name))}" for name in differing)
-            names |= {run.id: suffix for run in same}
+            epochs = {run.recipe.epochs for run in same}
+            names |= {run.id: suffix + (f" {run.recipe.epochs} epochs" if len(epochs) > 1 else "") for run in same}
     return names
 
 
