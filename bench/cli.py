@@ -213,7 +213,7 @@ def plots(
     from .regress.history_figure import draw_history
     from .report.added import register_files, with_added
     from .report.panels import Gallery
-    from .report.plots import draw_all
+    from .report.plots import draw_all, draw_reported_ranks
 
     rows, invalid = read_rows([results, MEASURED])
     data_options = {} if ignore_index is None else {"ignore_index": ignore_index}
@@ -221,8 +221,10 @@ def plots(
     register_files(results, _say)
     shown = with_added(_tables(tables), results)
     drawing = draw_all(shown, rows, out, parse_scale(scale), gallery)
-    for line in (*drawing.messages, *(str(path) for path in drawing.files)):
-        _say(line)
+    ranks = [] if tables else [draw_reported_ranks(out)]
+    for each in (drawing, *ranks):
+        for line in (*each.messages, *each.files):
+            _say(line)
     past, _ = read_all([results, MEASURED, BASELINES])
     for drawn in _tables(tables):
         for path in draw_history(drawn, past, out, parse_scale(scale)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,10 @@ from matplotlib.figure import Figure
 
 from ..records.row import Row
 from ..records.store import write_atomically
+from ..spec.reported import load_reported, reported_names
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table
+from . import ranks
 from .blocks import Block, blocks
 from .cells import Cell
 from .confusion import confusion_figure
@@ -63,6 +66,27 @@ def draw_all(
     return drawing
 
 
+def draw_reported_ranks(folder: Path) -> Drawing:
+    """`<folder>/reported-<file>-<table>-ranks.png` and `.svg` for each file of reported numbers with enough pairs.
+
+    Raises:
+        SpecError: a file of reported numbers is wrong.
+        StoreError: the folder cannot be written.
+    """
+    drawing = Drawing()
+    if reason := ranks.unavailable():
+        drawing.messages.append(reason)
+        return drawing
+    for file in reported_names():
+        for name, scores in ranks.reported_scores(load_reported(file)).items():
+            with matplotlib.rc_context({"text.parse_math": False}):
+                figure = ranks.ranks_figure(f"{file}, {name}, reported numbers", scores)
+            if figure is not None:
+                stem = re.sub(r"[^\w.+-]+", "-", f"reported-{file}-{name}-ranks")
+                drawing.files += _write(figure, folder / stem)
+    return drawing
+
+
 def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, gallery: Gallery | None = None) -> Drawing:
     """`<folder>/<paper>-<dataset>-<figure>.png` and `.svg` for each figure that has something to draw.
 
@@ -77,10 +101,7 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
         )
         return drawing
     for name, figure in made.items():
-        for suffix in ("png", "svg"):
-            path = folder / f"{stem}-{name}.{suffix}"
-            write_atomically(path, render(figure, suffix))
-            drawing.files.append(path)
+        drawing.files += _write(figure, folder / f"{stem}-{name}")
     drawing.messages += [f"{table.name}: no {name} to draw" for name in FIGURES if name not in made]
     if gallery is not None:
         pictures, messages = _pictures(table, blocks(cells), gallery)
@@ -92,11 +113,21 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
     return drawing
 
 
+def _write(figure: Figure, path: Path) -> list[Path]:
+    """Write a figure as PNG and SVG; `path` has no suffix."""
+    files = [path.with_name(f"{path.name}.{suffix}") for suffix in ("png", "svg")]
+    for file in files:
+        write_atomically(file, render(figure, file.suffix[1:]))
+    return files
+
+
 def figures(table: Table, cells: Sequence[Cell], scale: Scale) -> dict[str, Figure]:
     """The figures that have something to draw, by name."""
     parts = blocks(cells)
     with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollar signs
         made = {name: make(table, parts, scale) for name, make in FIGURES.items()}
+        if not ranks.unavailable():
+            made["ranks"] = ranks.ranks_figure(f"{table.name}, measured at {scale} scale", ranks.measured_scores(parts))
     return {name: figure for name, figure in made.items() if figure is not None}
 
 

@@ -1,0 +1,137 @@
+"""Ranks of methods over teacher-student pairs, with a critical-difference diagram (Demšar, JMLR 2006).
+
+The ranks' difference is tested by Friedman's test, and pairs of methods by Nemenyi's; both are of libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.stats import friedmanchisquare
+
+from ..spec.reported import Reported
+from ..text import counted
+from .blocks import Block
+from .figures import SMALL, TITLE, WIDTH
+
+LEAST_PAIRS, LEAST_METHODS = 5, 3
+ALPHA = 0.05
+EXTRA = "pip install 'kdbench[report]'"
+
+Scores = Mapping[str, Mapping[str, float]]
+"""By pair, the score of each method; higher is better."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods ranked within pairs that have a score of each.
+
+    Attributes:
+        ranks: mean rank of each method over pairs, 1 for the best; ties share their mean.
+        pairs: how many.
+        p_value: of Friedman's test that all methods rank alike.
+        pairwise: p-values of Nemenyi's test, by methods.
+        left_out: methods without a score in some of these pairs.
+    """
+
+    ranks: pd.Series
+    pairs: int
+    p_value: float
+    pairwise: pd.DataFrame
+    left_out: tuple[str, ...]
+
+
+def measured_scores(blocks: Sequence[Block]) -> Scores:
+    """The measured means of a table's methods, the student alone left out."""
+    return {
+        block.title: {
+            line.label: line.cell.measured.mean
+            for line in block.lines
+            if line.cell.measured is not None and line.cell.entry.method != "none"
+        }
+        for block in blocks
+    }
+
+
+def reported_scores(rows: Iterable[Reported]) -> dict[str, Scores]:
+    """Reported numbers of methods by `TABLE, METRIC`, teachers and students alone left out."""
+    tables: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if row.value is not None and row.student and row.method not in ("teacher", "none"):
+            pair = " -> ".join(filter(None, (row.strategy, row.teacher, row.student)))
+            tables[f"{row.table}, {row.metric}"][pair][row.method] = row.value
+    return dict(tables)
+
+
+def ranking(scores: Scores) -> Ranking | None:
+    """The ranking of as many methods over as many pairs as have all their scores; None of fewer than 3 or 5."""
+    whole = pd.DataFrame(dict(scores)).T
+    complete = _complete(whole)
+    if complete is None:
+        return None
+    ranks = complete.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    result = friedmanchisquare(*(complete[method] for method in complete))
+    left_out = tuple(str(method) for method in whole.columns if method not in complete.columns)
+    pairwise = _library().posthoc_nemenyi_friedman(complete.reset_index(drop=True))
+    return Ranking(ranks, len(complete), float(result.pvalue), pairwise, left_out)
+
+
+def ranks_figure(title: str, scores: Scores) -> Figure | None:
+    """A critical-difference diagram: methods by mean rank, bars over those that Nemenyi's test does not tell apart.
+
+    None where too few methods or pairs have a score. Methods must be at least 3, in at least 5 pairs.
+    """
+    found = ranking(scores)
+    if found is None:
+        return None
+    figure = Figure(figsize=(WIDTH, 1.5 + 0.24 * ((len(found.ranks) + 1) // 2)), layout="constrained")
+    axis = figure.subplots()
+    text = {"fontsize": SMALL}
+    _library().critical_difference_diagram(
+        found.ranks,
+        found.pairwise,
+        alpha=ALPHA,
+        ax=axis,
+        label_props=text,
+        elbow_props={"linewidth": 1},
+        crossbar_props={"color": "#000000", "linewidth": 3},
+        text_h_margin=0.02,
+    )
+    figure.suptitle(textwrap.fill(f"{title}: {_words(found)}", TITLE), fontsize=SMALL + 1, x=0.02, ha="left")
+    return figure
+
+
+def unavailable() -> str:
+    """What is missing to rank methods; empty if nothing is."""
+    missing = importlib.util.find_spec("scikit_posthocs") is None
+    return f"ranks are not drawn: scikit-posthocs is not installed; {EXTRA}" if missing else ""
+
+
+def _library() -> Any:
+    return importlib.import_module("scikit_posthocs")
+
+
+def _complete(scores: pd.DataFrame) -> pd.DataFrame | None:
+    """The methods with most scores over the pairs that have all of theirs: the largest such part."""
+    order = scores.notna().sum().sort_values(ascending=False, kind="stable").index
+    parts = [scores[list(order[:count])].dropna() for count in range(LEAST_METHODS, len(order) + 1)]
+    parts = [part for part in parts if len(part) >= LEAST_PAIRS]
+    return max(parts, key=lambda part: part.size, default=None)
+
+
+def _words(found: Ranking) -> str:
+    """What the tests say, and which methods are left out."""
+    differ = "differ" if found.p_value < ALPHA else "are not told apart"
+    words = (
+        f"mean ranks over {counted(found.pairs, 'pair')}, 1 is best. Ranks {differ} (Friedman, p = "
+        f"{found.p_value:.2g}); a bar joins methods that Nemenyi's test does not tell apart (p >= {ALPHA})"
+    )
+    return f"{words}. Without a score in every pair: {', '.join(found.left_out)}" if found.left_out else words

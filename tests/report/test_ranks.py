@@ -1,0 +1,72 @@
+"""Ranks of methods over pairs: which are compared, what the tests say, and the figure."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdbench.report import plots, ranks
+from kdbench.report.ranks import Scores, measured_scores, ranking, ranks_figure, reported_scores
+from kdbench.spec.reported import load_reported
+
+pytest.importorskip("scikit_posthocs")
+
+
+def scores(pairs: int = 10, **gains: float) -> Scores:
+    """Scores of methods that gain the same everywhere, but for a little in turn."""
+    return {
+        f"pair {i}": {name: 70 + i + gain + 0.01 * ((i + j) % 3) for j, (name, gain) in enumerate(gains.items())}
+        for i in range(pairs)
+    }
+
+
+def test_methods_are_ranked_within_pairs_and_the_best_is_first() -> None:
+    found = ranking(scores(c=0.0, a=2.0, b=1.0))
+    assert found is not None and found.pairs == 10
+    assert dict(found.ranks) == {"a": 1.0, "b": 2.0, "c": 3.0}
+    assert found.p_value < 0.001 and found.pairwise.loc["a", "c"] < 0.001 < 0.05 < found.pairwise.loc["a", "b"]
+    assert found.left_out == ()
+
+
+def test_equal_methods_are_not_told_apart() -> None:
+    found = ranking(scores(a=0.0, b=0.0, c=0.0))
+    assert found is not None and found.p_value > 0.5
+    assert (found.pairwise.to_numpy() > 0.5).all()
+
+
+def test_a_method_without_a_score_in_most_pairs_is_left_out_rather_than_the_pairs() -> None:
+    rare = {pair: dict(of) for pair, of in scores(a=0.0, b=1.0, c=2.0, rare=3.0).items()}
+    for pair in list(rare)[2:]:
+        del rare[pair]["rare"]
+    found = ranking(rare)
+    assert found is not None and found.pairs == 10 and found.left_out == ("rare",)
+    assert set(found.ranks.index) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("few", [scores(4, a=0.0, b=1.0, c=2.0), scores(10, a=0.0, b=1.0), {}])
+def test_too_few_pairs_or_methods_have_no_ranking(few: Scores) -> None:
+    assert ranking(few) is None and ranks_figure("few", few) is None
+
+
+def test_reported_numbers_are_ranked_without_teachers_and_students_alone() -> None:
+    found = reported_scores(load_reported("lskd"))["cifar100, top1"]
+    assert len(found) == 14 and {"kd", "dkd"} <= set(found[next(iter(found))])
+    assert not {"teacher", "none"} & {method for of in found.values() for method in of}
+
+
+def test_equal_scores_give_equal_files() -> None:
+    first, again = (ranks_figure("a test", scores(a=0.0, b=1.0, c=2.0)) for _ in range(2))
+    assert first is not None and again is not None
+    assert plots.render(first, "svg") == plots.render(again, "svg")
+    assert "Ranks differ" in first.get_suptitle() and "over 10 pairs" in first.get_suptitle()
+
+
+def test_a_missing_library_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: plots.Path) -> None:
+    monkeypatch.setattr(ranks.importlib.util, "find_spec", lambda _name: None)
+    drawing = plots.draw_reported_ranks(tmp_path)
+    assert drawing.files == [] and drawing.messages == [
+        "ranks are not drawn: scikit-posthocs is not installed; pip install 'kdbench[report]'"
+    ]
+
+
+def test_a_table_without_measured_students_has_no_scores() -> None:
+    assert measured_scores(()) == {}
