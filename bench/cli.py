@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from .deploy import commands
+from .deploy import commands as deploy_commands
 from .errors import SpecError, is_for_users, message_of, refuse_undecodable, unknown
+from .launch import commands as launch_commands
 from .spec.request import RESULTS, RunRequest, data_root, option_of, parse_scale, takes_request
 from .text import counted, printable, shortened
 
@@ -132,44 +133,8 @@ def table(
     print_tables(shown, rows, invalid, chosen_scale, published, out=out, layout=how, select=selection)
 
 
-@app.command()
-def evaluate(
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint of any program, as a state dict.")] = None,
-    network: Annotated[str | None, typer.Option(help="Its network (kdbench list networks, or a paper's name).")] = None,
-    manifest: Annotated[Path | None, typer.Option(help="A CSV that lists files, in place of --weights.")] = None,
-    data: Annotated[str | None, typer.Option(help="A data set's name, or your own. Default: the network's.")] = None,
-    recorded: Annotated[float | None, typer.Option(help="What its source states, percent.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="Teacher of a distilled network.")] = None,
-    method: Annotated[str | None, typer.Option(help="By which it was distilled.")] = None,
-    selection: Annotated[str | None, typer.Option(help="Epoch of the weights: last or best.")] = None,
-    normalisation: Annotated[
-        str | None, typer.Option(help="Of its images: 'mean R G B, sd R G B' in 0..1. Default: the data set's.")
-    ] = None,
-    source: Annotated[str | None, typer.Option(help="Where it was published.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Of the weights.")] = None,
-    note: Annotated[str | None, typer.Option(help="Kept in the row.")] = None,
-    ignore_index: IgnoreOption = None,
-    recipe: Annotated[str | None, typer.Option(help="Prepares the images. Default: the network's table's.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda:0. Default: a CUDA device if there is one.")] = None,
-    workers: Annotated[int | None, option_of("workers")] = None,
-    results: Annotated[Path, typer.Option(help="Folder of runs; rows go to weights/ beside it.")] = RESULTS,
-) -> None:
-    """Measure published weights on the validation images, and keep a row of each file for the tables.
-
-    A manifest has the columns file, network, dataset, sha256, bytes, teacher, method, fills, source, licence,
-    recorded_top1 (or another metric), selection, normalisation and note, in any order. Exit 1 if a file failed.
-    """
-    from .launch.devices import usable
-    from .launch.evaluation import EvaluationRequest, files_to_evaluate
-    from .launch.evaluation import evaluate as evaluate_files
-
-    fields = {"network": network, "recorded": recorded, "teacher": teacher, "method": method, "selection": selection}
-    fields |= {"normalisation": normalisation, "source": source, "licence": licence, "note": note}
-    files = files_to_evaluate(manifest, weights, fields)
-    chosen = usable((device,) if device else None, _say)[0]
-    request = EvaluationRequest(data, ignore_index, recipe, chosen, workers, results, data_root())
-    if evaluate_files(files, request, _say).failed:
-        raise typer.Exit(1)
+app.command()(launch_commands.evaluate)
+app.command()(launch_commands.merge)
 
 
 @app.command()
@@ -184,7 +149,7 @@ def runs(results: ResultsOption = RESULTS) -> None:
 
 @app.command()
 def show(
-    run: commands.RunArgument,
+    run: deploy_commands.RunArgument,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Print a run: its specification, scores, cost, epochs, classes and files."""
@@ -195,8 +160,8 @@ def show(
     print_run(results, run)
 
 
-app.command()(commands.export)
-app.command()(commands.predict)
+app.command()(deploy_commands.export)
+app.command()(deploy_commands.predict)
 
 
 @app.command()

@@ -99,6 +99,34 @@ def added_files(results: Path) -> tuple[dict[str, Path], set[Path]]:
     return methods, networks
 
 
+def merge_added(source: Path, target: Path) -> None:
+    """Add what requests added in one folder of runs to what they added in another; of one name the target's counts.
+
+    Raises:
+        SpecError: a file that lists it is damaged.
+        StoreError: the target cannot be written.
+    """
+    for path in sorted((source / FOLDER).glob("*.json")):
+        theirs, place = _read(path, ""), target / FOLDER / path.name
+        ours = _read(place, theirs.table)
+        pairs = theirs.entries.keys() | ours.entries.keys()
+        entries = {
+            pair: tuple(
+                {e.display_name: e for e in (*theirs.entries.get(pair, ()), *ours.entries.get(pair, ()))}.values()
+            )
+            for pair in sorted(pairs)
+        }
+        after = _Added(
+            table=theirs.table,
+            files={**theirs.files, **ours.files},
+            networks=tuple(sorted({*theirs.networks, *ours.networks})),
+            entries=entries,
+            pairs={**theirs.pairs, **ours.pairs},
+        )
+        if after != ours:
+            write_atomically(place, after.model_dump_json(indent=1, exclude_defaults=True).encode())
+
+
 def _file(results: Path, table: Table) -> Path:
     return results / FOLDER / f"{table.file_stem}.json"
 
