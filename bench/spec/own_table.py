@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ MINI = {
 HEADS = ("retinanet", "fcos", "faster_rcnn")
 
 
-def completed(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def completed(values: Mapping[str, Any], path: Path, fields: Collection[str]) -> dict[str, Any]:
     """The fields of a table, with a default for each that the file leaves out.
 
     The file may name one data set and one recipe in place of one for each scale, pairs as `teacher->student`, and
@@ -51,12 +51,13 @@ def completed(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     Args:
         values: of the file.
         path: of the file.
+        fields: names of all fields of a table.
 
     Raises:
         SpecError: the file has no data set, recipe or pair, or names an unknown recipe.
     """
     if missing := [name for name in REQUIRED if not values.get(name)]:
-        for name in difflib.get_close_matches(missing[0], [key for key in values if key not in REQUIRED], n=1):
+        for name in difflib.get_close_matches(missing[0], [key for key in values if key not in fields], n=1):
             raise SpecError(f"{path}: unknown field: {name!r}. Did you mean {missing[0]!r}?")
         raise SpecError(
             f"{path}: has no {' and no '.join(missing)}; a table needs {', '.join(REQUIRED[:-1])} and {REQUIRED[-1]}: "

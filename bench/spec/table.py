@@ -203,7 +203,7 @@ def load_table(name: str) -> Table:
             raise unknown("table", name, table_names(), ".yaml")
         return parse(Table, {"name": name} | read_yaml(path), path)
     path = Path(name).expanduser()
-    table = parse(Table, completed(read_yaml(path), path), path)
+    table = parse(Table, completed(read_yaml(path), path, Table.model_fields), path)
     table._file = str(path)
     return table
 
