@@ -148,7 +148,7 @@ def _shapes(file: ExportedFile) -> str:
         return ", ".join(f"`{name}` [{', '.join(map(str, shape))}]" for name, shape in shapes.items())
 
     letters = any(isinstance(side, str) for shape in file.inputs.values() for side in shape)
-    any_number = "; letters stand for any number" if letters else ""
+    any_number = "; letters are any number" if letters else ""
     return f"Inputs: {listed(file.inputs)}. Outputs: {listed(file.outputs)}{any_number}."
 
 

@@ -51,7 +51,7 @@ class ExportedFile(Record):
         file: name in the folder.
         bytes: size.
         sha256: of the content.
-        inputs: name of each input and its shape; letters stand for any number.
+        inputs: name of each input and its shape; letters are any number.
         outputs: likewise.
         check: what it was found to compute.
         quantized: how it was quantized; empty where it was not.

@@ -46,7 +46,7 @@ class Plain:
     Attributes:
         module: in evaluation mode.
         example: inputs of the sizes that it is traced with.
-        inputs: name of each input and its shape; letters stand for any number.
+        inputs: name of each input and its shape; letters are any number.
         outputs: likewise.
         dynamic: dimensions of each input that may have any size, in the words of torch.export.
     """

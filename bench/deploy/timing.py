@@ -70,7 +70,7 @@ def _resident(line: str, reset: bool = False) -> int | None:
 
     Args:
         line: of /proc/self/status.
-        reset: let the peak begin anew.
+        reset: restart the peak.
     """
     status = Path("/proc/self/status")
     if not status.exists():

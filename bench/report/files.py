@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,15 @@ def write(view: TableView, folder: Path) -> list[Path]:
         "md": markdown(view),
         "tex": latex(view),
     }
+    return write_contents(folder, stem, contents)
+
+
+def write_contents(folder: Path, stem: str, contents: Mapping[str, str]) -> list[Path]:
+    """Write `<folder>/<stem>.<suffix>` for the content of each suffix; returns the files.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     paths = []
     for suffix, content in contents.items():
         path = folder / f"{stem}.{suffix}"

@@ -13,9 +13,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from ..errors import unknown
-from ..records.store import write_atomically
 from ..text import markdown as cleaned
 from ..text import markdown_cell, one_line, printable, spreadsheet_cell
+from .files import write_contents
 from .packing import pack
 from .paper import Column, Entry, PaperView
 from .paper_latex import latex
@@ -50,12 +50,7 @@ def write(view: PaperView, folder: Path) -> list[Path]:
         "md": markdown(view),
         "tex": latex(view),
     }
-    paths = []
-    for suffix, content in contents.items():
-        path = folder / f"{view.table.file_stem}.paper.{suffix}"
-        write_atomically(path, content.encode())
-        paths.append(path)
-    return paths
+    return write_contents(folder, f"{view.table.file_stem}.paper", contents)
 
 
 def csv_frame(view: PaperView) -> pd.DataFrame:

@@ -18,7 +18,7 @@ LARGEST = 2**14
 
 
 def changes_of(recipe: Recipe, changes: Mapping[str, Any], teacher: bool) -> dict[str, Any]:
-    """A user's changes of a recipe by field, with those of its `image` that `image_size` stands for in its place.
+    """A user's changes of a recipe by field, with those of its `image` that `image_size` sets in its place.
 
     `image_size` is of students and teachers, because they read one stream of images: a teacher would teach at a size
     that it was not trained at. `teacher.image_size` gives teachers another one.
@@ -30,7 +30,7 @@ def changes_of(recipe: Recipe, changes: Mapping[str, Any], teacher: bool) -> dic
 
     Raises:
         SpecError: the size is no number of pixels, it is too small or large, the recipe's images keep their size, or
-            the changes also have a field that it stands for.
+            the changes also have a field that it sets.
     """
     owner = "teacher." if teacher else ""
     of_owner = {name: value for name, value in changes.items() if name.startswith("teacher.") == teacher}
