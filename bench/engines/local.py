@@ -170,7 +170,7 @@ class LocalEngine:
 
     def _process(self, runs: list[Run], device: str, threads: int, progress: JobDisplay) -> tuple[Status, str]:
         """Run `kdbench.train.job`; returns status and reason of runs that it leaves without a row."""
-        job = Job(**dict(self.settings), runs=tuple(runs), device=device)
+        job = Job(**dict(self.settings), runs=tuple(runs), device=device, journal=bool(self.tracking.classes))
         file = self.settings.results / "jobs" / f"{digest([run.id for run in runs])}.json"
         log = file.with_suffix(".log")
         write_atomically(file, job.model_dump_json(indent=1).encode())

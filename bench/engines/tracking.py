@@ -14,6 +14,7 @@ from ..spec.run import Run
 from ..text import counted
 from ..trackers.base import Settings, Tracker
 from ..train.events import EpochEvent, Event, ResumedEvent, RowEvent, StepEvent
+from ..train.journal import kept_events
 
 PATIENCE = 120.0
 """Seconds that the end of a command waits for trackers to log what they were given."""
@@ -88,12 +89,10 @@ class Tracking:
         if isinstance(event, ResumedEvent):
             self.resumed[event.run] = event.step
         elif isinstance(event, StepEvent):
-            shared = {"lr": event.lr, "images_per_second": event.images_per_second}
-            for run_id, losses in event.losses.items():
-                values = _named("loss", losses | {"total": sum(losses.values())}) | shared
-                self._each(run_id, lambda tracker, values=values: tracker.step(event.step, values))  # type: ignore[misc]
+            for run_id in event.losses:
+                self._each(run_id, lambda tracker, run_id=run_id: _log(tracker, run_id, event))  # type: ignore[misc]
         elif isinstance(event, EpochEvent) and event.metrics:
-            self._each(event.run, lambda tracker: tracker.epoch(event.step, _named("val", event.metrics)))
+            self._each(event.run, lambda tracker: _log(tracker, event.run, event))
         elif isinstance(event, RowEvent):
             self._finish(event)
 
@@ -127,7 +126,13 @@ class Tracking:
         folder = self.store.folder(run_id)
         settings = Settings(self.name(run), folder, self.store.root, self.log_dir, resumed_at)
         tracker = kind()
-        return tracker if self._call(run_id, tracker, lambda: tracker.start(run, settings)) else None
+
+        def start() -> None:
+            tracker.start(run, settings)
+            for event in kept_events(folder, resumed_at or 0):
+                _log(tracker, run_id, event)
+
+        return tracker if self._call(run_id, tracker, start) else None
 
     def _call(self, run_id: str, tracker: Tracker, action: Callable[[], None]) -> bool:
         """Whether it went well; the first failure of each kind of tracker is a warning."""
@@ -142,6 +147,16 @@ class Tracking:
                 self.warn(f"WARNING: {kind.__name__} has failed and follows {name} no longer: {what}")
             return False
         return True
+
+
+def _log(tracker: Tracker, run_id: str, event: StepEvent | EpochEvent) -> None:
+    """Give a tracker the values of one run."""
+    if isinstance(event, EpochEvent):
+        tracker.epoch(event.step, _named("val", event.metrics))
+        return
+    losses = event.losses[run_id]
+    shared = {"lr": event.lr, "images_per_second": event.images_per_second}
+    tracker.step(event.step, _named("loss", losses | {"total": sum(losses.values())}) | shared)
 
 
 def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

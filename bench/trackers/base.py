@@ -23,8 +23,8 @@ class Settings:
         folder: of the run, in the folder of runs.
         results: the folder of runs.
         log_dir: where the user wants the tracker's files; None for its default place.
-        resumed_at: finished steps of a run that continues from its checkpoint; None for one that starts. Points after
-            this step may have been logged before the run was stopped, and are reported again.
+        resumed_at: finished steps of a run that continues from its checkpoint; None for one that starts. All points
+            from the first on are reported again, for any of them may have been lost when the run was stopped.
     """
 
     name: str

@@ -22,13 +22,12 @@ class TensorBoard(Tracker):
     requires = "tensorboard"
 
     def start(self, run: Run, settings: Settings) -> None:
-        """Open a file; TensorBoard does not show earlier points after the step from which it continues."""
+        """Open a file; TensorBoard does not show the points of earlier ones."""
         from torch.utils.tensorboard import SummaryWriter
 
         folder = _folder(run, settings)
-        before = any(folder.glob("events.out.tfevents.*"))
-        purge = None if not before else 0 if settings.resumed_at is None else settings.resumed_at + 1
-        self.run, self.steps = run, settings.resumed_at or 0
+        purge = 0 if any(folder.glob("events.out.tfevents.*")) else None
+        self.run, self.steps = run, 0
         self.writer: Any = SummaryWriter(str(folder), purge_step=purge)
         self.writer.add_text("run", _table({"name": settings.name, **hyper_parameters(run)}), self.steps)
 

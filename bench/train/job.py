@@ -43,6 +43,7 @@ from .events import (
 )
 from .failures import status_of
 from .frozen_teacher import MeasuredTeacher, load_teacher, measure_teacher
+from .journal import Journal
 from .loop import train
 from .result import finish, keep, row_without_result
 from .student import Student
@@ -80,16 +81,22 @@ class JobSettings(BaseModel):
 class Job(JobSettings):
     """What an engine hands to one process: the runs of one cohort, or of a part of it.
 
+    Attributes:
+        runs: that are trained together.
+        device: of torch.
+        journal: whether the points of each run are kept in its folder, for trackers.
+
     Raises:
         ValueError: the runs do not share task, scale, data, recipe and seed, or have several frozen teachers.
     """
 
     runs: Annotated[tuple[Run, ...], Field(min_length=1)]
     device: str = "cpu"
+    journal: bool = False
 
     @property
     def settings(self) -> JobSettings:
-        return JobSettings(**self.model_dump(exclude={"runs", "device"}))
+        return JobSettings(**self.model_dump(include=set(JobSettings.model_fields)))
 
     @model_validator(mode="after")
     def _one_cohort(self) -> Self:
@@ -113,6 +120,8 @@ def execute(job: Job, report: Report) -> list[Row]:
         StoreError: a row could not be written. Its checkpoint is kept, so the next call only evaluates again.
     """
     device, store = torch.device(job.device), Store(job.results)
+    if job.journal:
+        report = Journal(store, report)
     for file in job.method_files:
         methods.register(file)
     for file in job.network_files:

@@ -30,6 +30,7 @@ from kdbench.train.events import (
     to_line,
 )
 from kdbench.train.job import JobSettings
+from kdbench.train.journal import JOURNAL, Journal, kept_events
 from tests.helpers.engines import execute, interpreter
 
 
@@ -148,6 +149,36 @@ def test_a_resumed_run_says_from_where_and_a_second_attempt_starts_anew(
     again = ResumedEvent(run=run.id, epoch=1, step=8)
     follow(tmp_path, [run], again, step(10, run), failed, step(10, run))
     assert [call for call in told["a"] if call[0] == "start"] == [("start", run.id, 8), ("start", run.id, None)]
+
+
+def test_a_resumed_run_gets_the_points_that_a_killed_command_may_not_have_logged(
+    tmp_path: Path, rows: list[Row], told: Any
+) -> None:
+    run, other = (row.run.model_copy(update={"method": name}) for row, name in zip(rows, "ab", strict=False))
+    keep = Journal(Store(tmp_path), lambda _: None)
+    evaluated = EpochEvent(run=run.id, epoch=1, step=20, metrics={"ap": 30.0})
+    for event in (step(10, run, other), step(20, run, other), evaluated, step(30, run, other)):
+        keep(event)
+    file = tmp_path / run.id / JOURNAL
+    file.write_bytes(file.read_bytes() + b'{"event": "step", "ep')  # the job was killed while it wrote
+    passed_on: list[Event] = []
+    keep = Journal(Store(tmp_path), passed_on.append)
+    events = [ResumedEvent(run=run.id, epoch=1, step=20), step(30, run, other, loss=0.5)]
+    for event in events:
+        keep(event)
+    assert passed_on == events
+    follow(tmp_path, [run, other], *passed_on)
+    assert [call[:2] for call in told["a"]] == [
+        ("start", run.id),
+        ("step", 10),
+        ("step", 20),
+        ("epoch", 20),
+        ("step", 30),
+        ("close",),
+    ]
+    assert told["a"][-2][2]["loss/kd"] == 0.5
+    assert [call[1] for call in told["b"] if call[0] == "step"] == [30]  # it has no checkpoint and starts anew
+    assert [event.step for event in kept_events(tmp_path / other.id, 99)] == [30]
 
 
 def test_a_run_that_failed_before_its_first_step_is_not_tracked(tmp_path: Path, rows: list[Row], told: Any) -> None:

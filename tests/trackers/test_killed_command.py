@@ -36,7 +36,7 @@ def start(folder: Path, data: Path) -> subprocess.Popen[bytes]:
 
 def points(folder: Path) -> int:
     """Points that were logged so far."""
-    return sum(file.read_bytes().count(b"\n") for file in folder.glob("runs/*/wandb.jsonl"))
+    return sum(file.read_bytes().count(b"\n") for file in folder.glob("runs/*/events.jsonl"))
 
 
 def job_of(command: int) -> int:
