@@ -106,6 +106,9 @@ def summarize(
 ) -> list[Summary]:
     """Every paper with its numbers, those with the most evidence first.
 
+    Files give the student alone beside the methods, without a line of its own: it is a number of its paper where a
+    table here trains it.
+
     Args:
         tables: all that can be trained.
         numbers: the reported ones, by file.
@@ -118,13 +121,21 @@ def summarize(
     seen = set()
     for file in numbers.values():
         for row in file:
-            printed = (row.paper, row.dataset, row.strategy, row.teacher, row.student, row.method, row.metric)
-            if row.value is None or row.method == "teacher" or row.source in published.logs or printed in seen:
+            if row.value is None or row.method == "teacher" or row.source in published.logs or _printed(row) in seen:
                 continue
-            seen.add(printed)
-            entry = _entry(row, cells.get(row.key), published)
+            seen.add(_printed(row))
+            entry = _entry(row, cells.pop(row.key, None), published)
             papers.setdefault(row.paper, Summary(row.paper)).entries.append(entry)
+    for cell in cells.values():
+        number = cell.reported
+        if number is not None and number.method == "none" and _printed(number) not in seen:
+            seen.add(_printed(number))
+            papers.setdefault(number.paper, Summary(number.paper)).entries.append(Entry(number, cell, cell.evidence))
     return sorted(papers.values(), key=lambda paper: (-_evident(paper), -paper.runnable, paper.name))
+
+
+def _printed(row: Reported) -> tuple[str, ...]:
+    return row.paper, row.dataset, row.strategy, row.teacher, row.student, row.method, row.metric
 
 
 def total(papers: Iterable[Summary]) -> Summary:

@@ -33,7 +33,8 @@ HEADERS = {
 READING = (
     "Each reported number has the verdict of the strongest evidence that can be compared with it: trained here at full "
     "scale, else others' runs of the authors' code, else published weights. Open: none can. Logs that the authors "
-    "released, and runs with another teacher, recipe or epoch, decide nothing. Indented: a paper's methods with "
+    "released, and runs with another teacher, recipe or epoch, decide nothing. The student alone is a number, too, "
+    "where a table here trains it; a number with several cells is counted once. Indented: a paper's methods with "
     "evidence."
 )
 

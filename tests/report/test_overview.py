@@ -13,6 +13,7 @@ from rich.console import Console
 from kdbench.errors import SpecError
 from kdbench.report import overview_text
 from kdbench.report.evidence import Published
+from kdbench.report.html.lines import all_lines
 from kdbench.report.overview import Summary, summarize, total
 from kdbench.report.readme import BEGIN, END, with_overview
 from kdbench.report.terminal import print_overview
@@ -102,6 +103,21 @@ def test_a_quoted_number_counts_once_in_total(table: Table) -> None:
         "below": 1,
         "open": 2,
     }
+
+
+def test_the_student_alone_is_a_number_of_its_paper_where_a_table_trains_it(tmp_path: Path) -> None:
+    numbers = [row.model_copy(update={"student_value": 69.06}) for row in NUMBERS["test"]]
+    path = tmp_path / "alone.csv"
+    pd.DataFrame([dict(line) for line in numbers]).to_csv(path, index=False)
+    source = (ReportedTable(file=str(path), table="1"),)
+    trained = cifar_table("none", "kd", reported=source)
+    rows = [make_row(trained, trained.pairs[0], trained.methods[0], "full", 0, 69.0, data=DATA)]
+    [test] = summarize([trained], {"test": numbers}, rows, Published([]))
+    assert {entry.reported.method for entry in test.entries} == {"kd", "crd", "crd+kd", "none"}
+    lines = [line for line in all_lines([trained], rows, Published([]), [test]) if line.scale == "full"]
+    assert counts(test)["reproduced"] == sum(line.verdict == "reproduced" for line in lines) == 1
+    [untrained] = summarize([], {"test": numbers}, rows, Published([]))
+    assert {entry.reported.method for entry in untrained.entries} == {"kd", "crd", "crd+kd"}
 
 
 def test_mini_rows_are_no_evidence(table: Table) -> None:
