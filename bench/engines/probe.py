@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
@@ -38,10 +39,12 @@ def probe(device: str) -> Probed:
 
 def probe_now(device: str) -> Probed:
     """A GPU as it is now; this process does not use it."""
-    command = [sys.executable, "-m", "kdbench.engines.probe", device]
+    device, visible = visible_alone(device)
+    command, environment = [sys.executable, "-m", "kdbench.engines.probe", device], os.environ | visible
+    quiet = subprocess.DEVNULL
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT, stdin=subprocess.DEVNULL, check=False
+            command, capture_output=True, text=True, timeout=TIMEOUT, stdin=quiet, check=False, env=environment
         )
         return Probed(*json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
@@ -49,6 +52,21 @@ def probe_now(device: str) -> Probed:
     except (ValueError, IndexError, TypeError):
         last = (done.stderr.strip().splitlines() or [f"the process ended with code {done.returncode}"])[-1]
         return Probed(last)
+
+
+def visible_alone(device: str) -> tuple[str, dict[str, str]]:
+    """A device as the only one that a process sees: its name there, and the environment of the process.
+
+    A process creates a context on the first GPU that it sees, which would take memory of one that is not its own, and
+    is refused where that is in exclusive mode.
+    """
+    kind, _, index = device.partition(":")
+    if kind != "cuda":
+        return device, {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    number = int(index or 0)
+    names = visible.split(",") if visible else [str(each) for each in range(number + 1)]
+    return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number].strip() if number < len(names) else str(number)}
 
 
 def _probed(device: str) -> Probed:

@@ -16,6 +16,7 @@ from ..text import printable
 from ..train.events import (
     EpochEvent,
     Event,
+    HeldEvent,
     NoticeEvent,
     PhaseEvent,
     ResumedEvent,
@@ -103,6 +104,8 @@ class JobDisplay:
                 self._log(event.run, f"resumed after {place}")
             case NoticeEvent():
                 self._log(event.run, event.text)
+            case HeldEvent():
+                self._log(event.run, f"{event.holder} trains it; waiting for its result")
             case PhaseEvent():
                 self.display.progress.update(self.task, detail=escape(event.text))
             case WarningEvent():

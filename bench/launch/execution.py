@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import NamedTuple
 
+from ..engines.driver import Driver
 from ..engines.local import LocalEngine
 from ..grid.pairs import pair_name
 from ..grid.plan import Plan
@@ -47,8 +48,9 @@ def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outc
     _keep_added(final)
     timeout = 60 * final.request.timeout if final.request.timeout else None
     trackers = tracker_classes(final.request.trackers)
-    engine = LocalEngine(final.settings, final.slots, timeout, trackers, final.request.log_dir)
-    rows = engine.execute(schedule.jobs, schedule.runs)
+    engine = LocalEngine(final.settings.results, final.slots, timeout)
+    driver = Driver(engine, final.settings, trackers, final.request.log_dir)
+    rows = driver.execute(schedule.jobs, schedule.runs)
     return Outcome(rows, _summarize(plan, rows, _command(final), log))
 
 

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..engines.leases import Leases
 from ..errors import SpecError
 from ..records.added import merge_added
 from ..records.atomic import write_atomically, writing
 from ..records.checkpoint import sha256
 from ..records.class_scores import FILE as CLASS_SCORES
+from ..records.leases import Leases
 from ..records.row import Row
 from ..records.row_file import InvalidRow, read_row
 from ..records.store import RUN_ID, Store
@@ -52,7 +52,7 @@ def merge(source: Path, target: Path, log: Log) -> bool:
                 log(difference)
         elif row.status != "done":
             reasons.append(f"{row.run.display_name}: {row.status} there")
-        elif (target / row.id).is_dir() and leases.is_held(row.id):
+        elif (target / row.id).is_dir() and leases.holder(row.id):
             reasons.append(f"{row.run.display_name}: is being trained here")
         elif problem := _copy(row, source, target):
             reasons.append(problem)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..engines.base import FINISHED, PlannedJob
+from ..engines.base import PlannedJob
 from ..errors import StoreError
 from ..grid.plan import Plan
 from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store
 from ..spec.run import Run
+from ..train.claim import FINISHED
 from .devices import cores
 from .memory import Memory, Split
 

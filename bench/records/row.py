@@ -26,7 +26,18 @@ SCHEMA = 1
 NAME = r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,99}"
 """What may become the name of a file or folder."""
 
-Status = Literal["done", "skipped", "diverged", "failed", "timeout", "out-of-memory"]
+Status = Literal[
+    "done",
+    "skipped",
+    "diverged",
+    "failed",
+    "timeout",
+    "out-of-memory",
+    "killed",
+    "preempted",
+    "node-failure",
+    "cancelled",
+]
 
 
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -31,6 +31,10 @@ Word = Literal[
     "diverged",
     "timeout",
     "out-of-memory",
+    "killed",
+    "preempted",
+    "node-failure",
+    "cancelled",
 ]
 
 NORMAL = 1.96

@@ -85,6 +85,19 @@ class ResumedEvent(_Event):
     step: int
 
 
+class HeldEvent(_Event):
+    """Another process trains a run, which is left to it.
+
+    Attributes:
+        run: its id.
+        holder: the process, in words.
+    """
+
+    event: Literal["held"] = "held"
+    run: str
+    holder: str
+
+
 class NoticeEvent(_Event):
     """Something to know about a run."""
 
@@ -114,6 +127,12 @@ class FinishedEvent(_Event):
     seconds: float
 
 
+class InterruptedEvent(_Event):
+    """A signal has stopped the job; its runs have no result and are resumed from their checkpoints."""
+
+    event: Literal["interrupted"] = "interrupted"
+
+
 class ErrorEvent(_Event):
     """The job has failed: status and reason of all its runs that have no row."""
 
@@ -127,10 +146,12 @@ Event = (
     | EpochEvent
     | RowEvent
     | ResumedEvent
+    | HeldEvent
     | NoticeEvent
     | PhaseEvent
     | WarningEvent
     | FinishedEvent
+    | InterruptedEvent
     | ErrorEvent
 )
 

@@ -1,7 +1,7 @@
 """The unit of work of every engine: a job (JSON) in, result rows out.
 
-A job is one run or one cohort. `python -m kdbench.train.job JOB.json` does one and prints its
-progress as JSON lines; nothing else is printed on standard output.
+A job is one run or one cohort. `python -m kdbench.train.job JOB.json EVENTS.jsonl` does one and writes its progress to
+the second file, a line of JSON for each event.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -23,17 +24,22 @@ from .. import tasks
 from ..errors import DeviceError, TeacherError
 from ..networks.base import Network
 from ..records import checkpoint
+from ..records.leases import Leases
 from ..records.row import Row
-from ..records.store import Store
+from ..records.store import Store, Version
 from ..spec import network_name
 from ..spec.recipe import evaluated_alike
 from ..spec.run import Run
 from ..tasks.base import Task
 from . import checkpointing
+from .checkpointing import STUDENT
+from .claim import claim
 from .events import (
     ErrorEvent,
     Event,
     FinishedEvent,
+    HeldEvent,
+    InterruptedEvent,
     NoticeEvent,
     PhaseEvent,
     Report,
@@ -43,6 +49,7 @@ from .events import (
 )
 from .failures import status_of
 from .frozen_teacher import MeasuredTeacher, load_teacher, measure_teacher
+from .interruption import EXIT_CODE, LOST_LEASE, Interrupted, interruption
 from .journal import Journal
 from .loop import train
 from .result import finish, keep, row_without_result
@@ -85,6 +92,8 @@ class Job(JobSettings):
         runs: that are trained together.
         device: of torch.
         journal: whether the points of each run are kept in its folder, for trackers.
+        before: version of each run's row when the job was made; with a later one, its run is done.
+        patience: seconds to wait for files that another machine has written, and for leases of one that failed.
 
     Raises:
         ValueError: the runs do not share task, scale, data, recipe and seed, or have several frozen teachers.
@@ -93,6 +102,8 @@ class Job(JobSettings):
     runs: Annotated[tuple[Run, ...], Field(min_length=1)]
     device: str = "cpu"
     journal: bool = False
+    before: dict[str, Version] = {}
+    patience: float = 0.0
 
     @property
     def settings(self) -> JobSettings:
@@ -195,6 +206,17 @@ def _teacher(
     return network, measured
 
 
+def _wait_for_teacher(runs: Sequence[Run], job: Job, store: Store) -> None:
+    """Wait for a trained teacher that this machine does not see yet: network file systems keep old listings a while."""
+    teacher = next((run.teacher for run in runs if run.teacher and run.teacher.student not in job.teacher_files), None)
+    until = time.monotonic() + job.patience
+    while teacher is not None and time.monotonic() < until:
+        row = store.row(teacher.id)
+        if row is not None and row.status == "done" and (store.folder(teacher.id) / STUDENT).exists():
+            return
+        time.sleep(1)
+
+
 def _failure(run: Run, error: Exception, store: Store, device: torch.device, report: Report) -> Row:
     return keep(store, row_without_result(run, *status_of(error), device), report)
 
@@ -238,25 +260,43 @@ def _check_device(name: str) -> None:
 
 
 def main() -> None:
-    if WITH_PARENT in sys.argv[2:]:
+    if WITH_PARENT in sys.argv[3:]:
         _end_with_parent()
+    interruption.listen()
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
-    lines = sys.stdout
-    sys.stdout = sys.stderr  # libraries print; progress must stay readable
+    with Path(sys.argv[2]).open("ab", buffering=0) as lines:
 
-    def report(event: Event) -> None:
+        def report(event: Event) -> None:
+            lines.write(to_line(event).encode() + b"\n")
+
         try:
-            print(to_line(event), file=lines, flush=True)
-        except BrokenPipeError:
-            sys.exit("the parent closed the pipe")  # the run is resumed from where it was saved
+            _check_device(job.device)
+            _execute_claimed(job, report)
+        except Interrupted:
+            report(InterruptedEvent())
+            sys.exit(EXIT_CODE)
+        except Exception as error:
+            status, reason = status_of(error)
+            report(ErrorEvent(status=status, reason=reason))
+            raise
 
-    try:
-        _check_device(job.device)
-        execute(job, report)
-    except Exception as error:
-        status, reason = status_of(error)
-        report(ErrorEvent(status=status, reason=reason))
-        raise
+
+def _execute_claimed(job: Job, report: Report) -> None:
+    """Execute what no other process trains, or has finished since the job was made."""
+
+    def lost(run: str) -> None:
+        """Leave a run to the process that has taken it over: this one could not keep its lease alive."""
+        report(HeldEvent(run=run, holder="another process"))
+        os._exit(LOST_LEASE)  # the others of the cohort are resumed from their checkpoints
+
+    store = Store(job.results)
+    with Leases(job.results, lost) as leases:
+        mine = claim(job.runs, job.before, store, leases, report, job.patience)
+        if mine:
+            _wait_for_teacher(mine, job, store)
+            execute(job.model_copy(update={"runs": tuple(mine)}), report)
+        else:
+            report(FinishedEvent(seconds=0.0))
 
 
 if __name__ == "__main__":

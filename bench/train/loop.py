@@ -20,6 +20,7 @@ from ..tasks.base import Task
 from . import checkpointing
 from .events import EpochEvent, PhaseEvent, Report, StepEvent
 from .failures import isolate_failures
+from .interruption import Interrupted, interruption
 from .lr_schedule import learning_rate, total_steps
 from .preparation import Prepared, prepare
 from .step import train_step
@@ -38,7 +39,8 @@ def train(students: list[Student], task: Task, teacher: Network | None, device: 
     """Train all students to their last epoch; a student's `status` is None afterwards, or says how it ended early.
 
     Every student is saved after the phases of its method, at the end of every epoch that takes long enough (see
-    `SAVE_SHARE`), after the last epoch, and within a long epoch every `SAVE_EVERY` seconds. Its time includes saving.
+    `SAVE_SHARE`), after the last epoch, within a long epoch every `SAVE_EVERY` seconds, and where a signal asks the job
+    to stop. Its time includes saving.
 
     Args:
         students: new or resumed, of one recipe, data set and seed.
@@ -46,15 +48,30 @@ def train(students: list[Student], task: Task, teacher: Network | None, device: 
         teacher: frozen; None if no student uses one.
         device: where everything is.
         report: receives progress events.
+
+    Raises:
+        Interrupted: a signal has asked the job to stop; the students are saved.
     """
     cohort = _Cohort(students, task, teacher, device, report)
     _prepare(cohort)
+    with interruption.deferred():
+        try:
+            _train_epochs(cohort)
+        except Exception as error:
+            if interruption.asked:  # the same signal has ended the loader's processes
+                raise Interrupted from error
+            raise
+
+
+def _train_epochs(cohort: _Cohort) -> None:
     while behind := [student for student in cohort.active if student.epoch < cohort.recipe.epochs]:
         # Students that were resumed at a later step wait until the others have reached it.
         first = min(student.steps for student in behind)
         later = [student.steps for student in behind if student.steps > first]
         current = [student for student in behind if student.steps == first]
         _train_epoch(replace(cohort, students=current), min(later, default=None))
+        if interruption.asked:
+            raise Interrupted
 
 
 @dataclass
@@ -119,12 +136,16 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
         step += 1
         timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0, seconds={"data": waited})
         train_step(cohort.students, batch, cohort.teacher, timer)
-        if step == end or step % READ_EVERY == 0:
+        stop = interruption.asked
+        if step == end or step % READ_EVERY == 0 or stop:
             _report_step(cohort, epoch, step, pace)
         if not cohort.active:
             return
         if step == end:
             break
+        if stop:
+            _save(cohort, counted)
+            return
         # Losses must have been read, and a resumed run must have steps left in the epoch to be timed.
         if step % READ_EVERY == 0 and end - step >= READ_EVERY and time.perf_counter() - saved >= SAVE_EVERY:
             counted = _save(cohort, counted)
@@ -159,7 +180,9 @@ def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
             cohort.report(EpochEvent(run=student.run.id, epoch=epoch + 1, step=student.steps, metrics=metrics))
     if save:
         cohort.saving.took, cohort.saving.ended = took, time.perf_counter()
-    _count_rest(cohort)
+    counted = _count_rest(cohort)
+    if interruption.asked and not save:
+        _save(cohort, counted)
 
 
 def _save(cohort: _Cohort, counted: float) -> float:

@@ -1,4 +1,4 @@
-"""A plan of three runs, their rows, and an engine."""
+"""A plan of three runs, their rows, and an engine with its driver."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.engines.local import LocalEngine
+from kdbench.engines.driver import Driver
 from kdbench.grid.plan import Plan
 from kdbench.records.row import Row
-from kdbench.train.job import JobSettings
+from tests.helpers.engines import local
 from tests.helpers.rows import make_row
 from tests.helpers.tables import fixed_table
 
@@ -32,5 +32,6 @@ def plan(rows: list[Row]) -> Plan:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> LocalEngine:
-    return LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu"])
+def engine(tmp_path: Path) -> Driver:
+    """A driver of the local engine with one slot."""
+    return local(tmp_path / "runs")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kdbench import methods
-from kdbench.engines.local import LocalEngine
+from kdbench.engines.driver import Driver
 from kdbench.grid.plan import Plan
 from kdbench.launch.explain import _log_rerun
 from kdbench.launch.schedule import Schedule, make_schedule
@@ -26,8 +26,8 @@ def retrained(teacher: Row) -> Row:
     return teacher.model_copy(update={"student": teacher.student.model_copy(update={"sha256": "ef" * 32})})
 
 
-def schedule(plan: Plan, engine: LocalEngine, **options: Any) -> Schedule:
-    return make_schedule(plan, engine.store, Parts(), engine.slots, **options)
+def schedule(plan: Plan, engine: Driver, **options: Any) -> Schedule:
+    return make_schedule(plan, engine.store, Parts(), engine.engine.slots, **options)
 
 
 def to_do(made: Schedule) -> list[Run]:
@@ -41,7 +41,7 @@ def said(made: Schedule) -> list[str]:
 
 
 def test_students_of_a_teacher_that_was_trained_again_are_done_again(
-    plan: Plan, rows: list[Row], engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: Plan, rows: list[Row], engine: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, none, dist = rows
     for row in (retrained(teacher), none, dist):
@@ -52,7 +52,7 @@ def test_students_of_a_teacher_that_was_trained_again_are_done_again(
     assert [row.status for row in execute(engine, plan)] == ["done", "done", "failed"]
 
 
-def test_the_teachers_of_a_plan_without_them_count_too(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+def test_the_teachers_of_a_plan_without_them_count_too(plan: Plan, rows: list[Row], engine: Driver) -> None:
     """Runs of equal cost are planned when their teachers are finished."""
     teacher, _, dist = rows
     students = Plan((((dist.run,),),), ())
@@ -64,7 +64,7 @@ def test_the_teachers_of_a_plan_without_them_count_too(plan: Plan, rows: list[Ro
     assert made.of_old_teachers == (dist,) and to_do(made) == [dist.run] and said(made) == [STALE]
 
 
-def test_the_rows_can_be_kept(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+def test_the_rows_can_be_kept(plan: Plan, rows: list[Row], engine: Driver) -> None:
     teacher, none, dist = rows
     for row in (retrained(teacher), none, dist):
         engine.store.write(row)
@@ -73,7 +73,7 @@ def test_the_rows_can_be_kept(plan: Plan, rows: list[Row], engine: LocalEngine) 
     assert said(made) == ["  stale and kept: 1 row whose teacher was trained again since"]
 
 
-def test_students_of_the_same_weights_or_of_a_file_are_kept(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+def test_students_of_the_same_weights_or_of_a_file_are_kept(plan: Plan, rows: list[Row], engine: Driver) -> None:
     teacher, none, dist = rows
     for row in (teacher, none, dist):
         engine.store.write(row)
@@ -88,7 +88,7 @@ def test_students_of_the_same_weights_or_of_a_file_are_kept(plan: Plan, rows: li
 
 @pytest.mark.parametrize("same", [True, False])
 def test_students_wait_for_a_teacher_that_is_stale_and_stay_if_its_weights_do(
-    same: bool, plan: Plan, rows: list[Row], engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    same: bool, plan: Plan, rows: list[Row], engine: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, none, dist = rows
     current = teacher.model_copy(update={"code": methods.code("none")})

@@ -11,37 +11,38 @@ from typing import Any
 
 import pytest
 
-from kdbench.engines import local
-from kdbench.engines.leases import Leases
+from kdbench.engines import driver as module
+from kdbench.engines import local as local_module
+from kdbench.engines.driver import Driver
 from kdbench.engines.local import LocalEngine
 from kdbench.errors import SpecError
 from kdbench.grid.plan import Plan
 from kdbench.launch.devices import usable
 from kdbench.launch.schedule import make_schedule
+from kdbench.records.leases import Holder, Leases
 from kdbench.records.row import Row
 from kdbench.records.stale import is_stale
-from kdbench.train.job import JobSettings
-from tests.helpers.engines import Parts, execute, interpreter
+from tests.helpers.engines import Parts, execute, interpreter, local
 
 
-def finished_by_other(engine: LocalEngine, leases: Leases, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def finished_by_other(engine: Driver, leases: Leases, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the engine waits, the other command ends with this row."""
-    monkeypatch.setattr(local, "POLL", 0.01)
-    is_held, looked = Leases.is_held, []
+    monkeypatch.setattr(module, "POLL", 0.01)
+    holder, looked = Leases.holder, []
 
-    def look(self: Leases, run_id: str) -> bool:
+    def look(self: Leases, run_id: str) -> Holder | None:
         looked.append(run_id)
         if len(looked) == 3:
             engine.store.write(row)
             leases.release([row.id])
-        return is_held(self, run_id)
+        return holder(self, run_id)
 
-    monkeypatch.setattr(Leases, "is_held", look)
+    monkeypatch.setattr(Leases, "holder", look)
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])
 def test_a_run_of_another_command_is_waited_for_and_not_trained_again(
-    status: str, plan: Plan, rows: list[Row], engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    status: str, plan: Plan, rows: list[Row], engine: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
 ) -> None:  # fmt: skip
     teacher = rows[0]
@@ -60,7 +61,7 @@ def test_a_run_of_another_command_is_waited_for_and_not_trained_again(
 def test_a_finished_grid_in_a_read_only_folder_is_all_done(
     plan: Plan,
     rows: list[Row],
-    engine: LocalEngine,
+    engine: Driver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for row in rows:
@@ -77,7 +78,7 @@ def test_a_finished_grid_in_a_read_only_folder_is_all_done(
 def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     plan: Plan,
     rows: list[Row],
-    engine: LocalEngine,
+    engine: Driver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
@@ -85,7 +86,7 @@ def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     for row in rows:
         path = engine.store.write(row)
     path.write_bytes(path.read_bytes()[:-50])
-    made = make_schedule(plan, engine.store, Parts(), engine.slots)
+    made = make_schedule(plan, engine.store, Parts(), engine.engine.slots)
     assert [file.path for file in made.damaged] == [path] and len(made.finished) == 2
     interpreter(tmp_path, monkeypatch, "exit 7")
     assert [row.status for row in execute(engine, plan)] == ["done", "done", "failed"]
@@ -93,12 +94,12 @@ def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     assert "it was set aside as row.damaged.json" in capsys.readouterr().out
 
 
-def test_what_a_kill_after_the_row_left_over_is_deleted(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+def test_what_a_kill_after_the_row_left_over_is_deleted(plan: Plan, rows: list[Row], engine: Driver) -> None:
     for row in rows:
         engine.store.write(row)
     folder = engine.store.folder(rows[0].id)
     (folder / "checkpoint.pt").write_bytes(b"of a run that was killed between its row and this file")
-    script = "import sys, pathlib; from kdbench.engines.leases import Leases; "
+    script = "import sys, pathlib; from kdbench.records.leases import Leases; "
     script += "Leases(pathlib.Path(sys.argv[1])).take(sys.argv[2])"
     subprocess.run([sys.executable, "-c", script, str(folder.parent), folder.name], check=True)
     assert (folder / "lease.1").exists()
@@ -106,7 +107,7 @@ def test_what_a_kill_after_the_row_left_over_is_deleted(plan: Plan, rows: list[R
     assert [path.name for path in folder.iterdir()] == ["row.json"]
 
 
-def test_the_lease_of_a_living_process_stays(plan: Plan, rows: list[Row], engine: LocalEngine) -> None:
+def test_the_lease_of_a_living_process_stays(plan: Plan, rows: list[Row], engine: Driver) -> None:
     for row in rows:
         engine.store.write(row)
     Leases(engine.store.root).take(rows[0].id)
@@ -117,7 +118,7 @@ def test_the_lease_of_a_living_process_stays(plan: Plan, rows: list[Row], engine
 def test_a_changed_method_makes_its_rows_stale_and_they_are_done_again(
     plan: Plan,
     rows: list[Row],
-    engine: LocalEngine,
+    engine: Driver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -127,10 +128,10 @@ def test_a_changed_method_makes_its_rows_stale_and_they_are_done_again(
     engine.store.write(teacher.model_copy(update={"code": methods.code("none")}))
     engine.store.write(none)  # of an earlier version, which did not keep the code
     engine.store.write(dist.model_copy(update={"code": "0" * 16}))
-    made = make_schedule(plan, engine.store, Parts(), engine.slots)
+    made = make_schedule(plan, engine.store, Parts(), engine.engine.slots)
     assert [row.id for row in made.stale] == [dist.id] and set(made.finished) == {teacher.id, none.id}
     assert [run.id for job in made.jobs for run in job.runs] == [dist.id]
-    kept = make_schedule(plan, engine.store, Parts(), engine.slots, keep_stale=True)
+    kept = make_schedule(plan, engine.store, Parts(), engine.engine.slots, keep_stale=True)
     assert not kept.jobs and not kept.stale and len(kept.finished) == 3
     interpreter(tmp_path, monkeypatch, "exit 7")
     assert [row.status for row in execute(engine, plan)] == ["done", "done", "failed"]
@@ -139,7 +140,7 @@ def test_a_changed_method_makes_its_rows_stale_and_they_are_done_again(
 def test_a_stale_row_stays_until_its_run_has_another(
     plan: Plan,
     rows: list[Row],
-    engine: LocalEngine,
+    engine: Driver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -147,7 +148,13 @@ def test_a_stale_row_stays_until_its_run_has_another(
         engine.store.write(row)
     engine.store.write(rows[2].model_copy(update={"code": "0" * 16}))
     interpreter(tmp_path, monkeypatch, "exec sleep 60")
-    monkeypatch.setattr(local, "wait", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    poll = LocalEngine.poll
+
+    def stop(self: LocalEngine, seconds: float) -> Any:
+        monkeypatch.setattr(LocalEngine, "poll", poll)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalEngine, "poll", stop)
     with pytest.raises(KeyboardInterrupt):
         execute(engine, plan)
     row = engine.store.row(rows[2].id)
@@ -162,8 +169,8 @@ def test_a_device_that_fails_is_set_aside_and_its_runs_are_tried_on_another(
 ) -> None:
     script = f'grep -q cuda "$3" && exit 7; cat "$3" >> {tmp_path}/cpu; exit 8'
     interpreter(tmp_path, monkeypatch, script)
-    monkeypatch.setattr(local, "probe_now", lambda device: local_probe(device))
-    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cuda:0", "cpu"])
+    monkeypatch.setattr(local_module, "probe_now", lambda device: local_probe(device))
+    engine = local(tmp_path / "runs", ["cuda:0", "cpu"])
     teacher, none, dist = execute(engine, plan)
     assert "code 8" in teacher.reason and "code 8" in none.reason and dist.status == "skipped"
     printed = capsys.readouterr().out
@@ -182,8 +189,8 @@ def test_without_any_device_left_every_run_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     interpreter(tmp_path, monkeypatch, "exit 7")
-    monkeypatch.setattr(local, "probe_now", local_probe)
-    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cuda:0"])
+    monkeypatch.setattr(local_module, "probe_now", local_probe)
+    engine = local(tmp_path / "runs", ["cuda:0"])
     statuses = {row.run.id: row.reason for row in execute(engine, plan)}
     assert len(statuses) == 3
     assert any("no device is left (cuda:0: it fell off the bus)" in reason for reason in statuses.values())

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import pytest
 
 from kdbench.engines import tracking
-from kdbench.engines.local import LocalEngine
 from kdbench.engines.progress import Display, JobDisplay
 from kdbench.engines.tracking import Tracking
 from kdbench.grid.plan import Plan
@@ -29,9 +28,8 @@ from kdbench.train.events import (
     from_line,
     to_line,
 )
-from kdbench.train.job import JobSettings
 from kdbench.train.journal import JOURNAL, Journal, kept_events
-from tests.helpers.engines import execute, interpreter
+from tests.helpers.engines import execute, interpreter, local
 
 
 class Recording(Tracker):
@@ -205,8 +203,8 @@ def test_the_engine_passes_events_on_and_closes_what_died(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any
 ) -> None:
     teacher = plan.runs[0]
-    interpreter(tmp_path, monkeypatch, f"echo '{to_line(step(10, teacher))}'; exit 7")
-    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path / "runs"), ["cpu"], None, (Recording,))
+    interpreter(tmp_path, monkeypatch, f"echo '{to_line(step(10, teacher))}' > $4; exit 7")
+    engine = local(tmp_path / "runs", trackers=(Recording,))
     execute(engine, plan)
     calls = told[teacher.name_with("")]
     assert [call[0] for call in calls[:4]] == ["start", "step", "finish", "close"]

@@ -6,15 +6,21 @@ import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kdbench.engines.base import End, Engine, Handle, Resources
+from kdbench.engines.driver import Driver
 from kdbench.engines.local import LocalEngine
 from kdbench.grid.plan import Plan
 from kdbench.launch.memory import Memory, Split
 from kdbench.launch.schedule import make_schedule
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
+from kdbench.train.events import Event
+from kdbench.train.job import Job, JobSettings
+from kdbench.train.job import execute as train
 
 
 class Parts(Memory):
@@ -27,10 +33,38 @@ class Parts(Memory):
         return Split(tuple(tuple(runs[i : i + self.size]) for i in range(0, len(runs), self.size)), "")
 
 
-def execute(engine: LocalEngine, plan: Plan, size: int = 99) -> list[Row]:
+class InProcess(Engine):
+    """Trains one job at a time in this process, for starting others takes seconds."""
+
+    slots = ("cpu",)
+
+    def __init__(self) -> None:
+        self.news: list[tuple[Handle, Event | End]] = []
+
+    def submit(self, job: Job, resources: Resources) -> Handle:
+        handle = job.runs[0].id
+        train(job, lambda event: self.news.append((handle, event)))
+        self.news.append((handle, End("failed", "left no row")))
+        return handle
+
+    def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
+        news, self.news = self.news, []
+        return news
+
+    def cancel(self, handle: Handle) -> None:
+        raise AssertionError(handle)
+
+
+def local(results: Path, slots: Sequence[str] = ("cpu",), timeout: float | None = None, **rest: Any) -> Driver:
+    """A driver of the local engine."""
+    settings = JobSettings(data_root=results.parent, results=results)
+    return Driver(LocalEngine(results, slots, timeout), settings, **rest)
+
+
+def execute(driver: Driver, plan: Plan, size: int = 99) -> list[Row]:
     """What is unfinished of a plan, in jobs of at most `size` runs."""
-    made = make_schedule(plan, engine.store, Parts(size), engine.slots)
-    return engine.execute(made.jobs, made.runs)
+    made = make_schedule(plan, driver.store, Parts(size), driver.engine.slots)
+    return driver.execute(made.jobs, made.runs)
 
 
 def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.engines.leases import Leases
 from kdbench.errors import SpecError
 from kdbench.launch.merge import merge
 from kdbench.records.added import keep_added, read_added
+from kdbench.records.leases import Leases
 from kdbench.records.row import Row
 from kdbench.records.store import Store, read_rows
 from kdbench.spec.table import MethodEntry

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.engines.local import LocalEngine
-from kdbench.engines.progress import Display
 from kdbench.records.by_name import FOLDER, link_name, link_runs
 from kdbench.records.row import Row
 from kdbench.records.store import Store, read_all, row_files
 from kdbench.report.runs import listed
-from kdbench.train.job import JobSettings
+from tests.helpers.engines import local
 from tests.helpers.rows import make_row
 from tests.helpers.tables import fixed_table
 
@@ -85,9 +83,9 @@ def test_a_file_system_without_links_is_logged_once(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "symlink_to", refused)
-    engine = LocalEngine(JobSettings(data_root=tmp_path, results=tmp_path), ["cpu"])
-    engine.store.write(row)
+    driver = local(tmp_path)
+    driver.store.write(row)
     for _ in range(2):
-        engine._link([row.run], Display(1, 0))
+        driver._link([row.run])
     told = capsys.readouterr().out
     assert told.count("no links by name (Operation not permitted); `kdbench runs` lists the runs") == 1

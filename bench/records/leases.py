@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..records.atomic import writing
 from ..spec.schema import digest
+from .atomic import writing
 
 HEARTBEAT = 10.0  # seconds
 STALE = 60.0  # seconds without a change
@@ -119,10 +119,14 @@ class Leases:
             self._held[run_id] = _Held(taken, 0, time.monotonic())
         return None
 
-    def is_held(self, run_id: str) -> bool:
-        """Whether another process holds the lease of a run."""
-        path = _latest(self.root / run_id)[1]
-        return path is not None and not self._is_stale(path, _content(path))
+    def holder(self, run_id: str) -> Holder | None:
+        """The process that holds the lease of a run, if any does."""
+        folder = self.root / run_id
+        if not folder.is_dir():
+            return None
+        path = _latest(folder)[1]
+        content = _content(path)
+        return None if path is None or self._is_stale(path, content) else _holder(content)
 
     def delete_stale(self, run_id: str) -> None:
         """Delete the lease that a process left behind which ended after its run was finished."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.engines import leases as module
-from kdbench.engines.leases import Holder, Leases
 from kdbench.errors import StoreError
+from kdbench.records import leases as module
+from kdbench.records.leases import Holder, Leases
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_of_many_that_take_over_at_once_one_gets_the_lease(tmp_path: Path, monke
 
 def test_the_lease_of_a_killed_process_is_free_at_once(leases: Leases, tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from kdbench.engines.leases import Leases; Leases(pathlib.Path(sys.argv[1])).take('a')"
+        "import sys, pathlib; from kdbench.records.leases import Leases; Leases(pathlib.Path(sys.argv[1])).take('a')"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
     (tmp_path / "a" / ".checkpoint.pt.x1y2").write_bytes(b"half")

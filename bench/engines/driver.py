@@ -1,0 +1,365 @@
+"""The jobs of a plan, from the first to the last, on any engine: order, what others train, retries and rows.
+
+Rows are the truth: what a job reports is shown, and its runs have ended when their rows are there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import StoreError
+from ..records.by_name import FOLDER as BY_NAME
+from ..records.by_name import link_runs
+from ..records.leases import Holder, Leases
+from ..records.row import Row, Status
+from ..records.store import Store, Version
+from ..spec.run import Run, variants
+from ..text import counted
+from ..trackers.base import Tracker
+from ..train.checkpointing import CHECKPOINT
+from ..train.checkpointing import delete as delete_checkpoints
+from ..train.claim import FINISHED, row_event, set_aside, settled
+from ..train.events import Event, HeldEvent, RowEvent, StepEvent
+from ..train.job import Job, JobSettings
+from ..train.result import row_without_result
+from .base import End, Engine, Handle, PlannedJob, Resources
+from .progress import Display, JobDisplay
+from .tracking import Tracking
+
+POLL = 2.0
+"""Seconds between looks at what other commands train."""
+
+ATTEMPTS = 3
+"""That a run has without getting any further."""
+
+GRACE = 60.0
+"""Seconds that cancelled jobs have to save their runs, before they are stopped."""
+
+
+@dataclass
+class _Running:
+    """A job that was submitted.
+
+    Attributes:
+        job: what is left of the planned one.
+        device: its slot.
+        before: version of each run's row when it was submitted.
+        display: its progress.
+        reported: runs that have a row of this job, by what it says.
+        held: runs that another process trains.
+    """
+
+    job: PlannedJob
+    device: str
+    before: Mapping[str, Version]
+    display: JobDisplay
+    reported: dict[str, RowEvent]
+    held: set[str]
+
+
+class Driver:
+    """Executes plans on an engine, beside other commands and hosts that work on the same results folder.
+
+    Args:
+        engine: that trains the jobs.
+        settings: what all jobs have in common.
+        trackers: that log the runs.
+        log_dir: where the user wants their files.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: JobSettings,
+        trackers: Sequence[type[Tracker]] = (),
+        log_dir: Path | None = None,
+    ) -> None:
+        self.engine, self.settings = engine, settings
+        self.store = Store(settings.results)
+        self.leases = Leases(settings.results)
+        self.tracking = Tracking(trackers, self.store, log_dir)
+        self.display = Display(0, 0)
+        self.waiting: list[PlannedJob] = []
+        self.elsewhere: list[PlannedJob] = []  # what other commands train
+        self.running: dict[Handle, _Running] = {}
+        self.free: list[str] = []
+        self.broken: dict[str, str] = {}  # devices, and why
+        self.before: dict[str, Version] = {}
+        self.holders: dict[str, Holder] = {}
+        self.attempts: Counter[str] = Counter()  # of a run since it last got further
+        self.reached: dict[str, int] = {}  # last step that a run has reported
+        self.unlinked = False
+
+    def execute(self, jobs: Sequence[PlannedJob], runs: Sequence[Run]) -> list[Row]:
+        """Run every job, those of teachers first; returns the rows of all `runs` of the plan that have one.
+
+        A run that another command trains is waited for.
+
+        Raises:
+            StoreError: the results folder cannot be written.
+            EngineError: the engine does not take jobs.
+        """
+        if jobs:
+            done = len(runs) - sum(len(job.runs) for job in jobs)
+            self.display = Display(len(runs), done, variants(runs))
+            with self.tracking.follow(runs, self.display.name, self.display.log):
+                try:
+                    self._execute(jobs)
+                finally:
+                    self._link(runs)
+        rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
+        self._delete_leftovers(rows)
+        return rows
+
+    def _execute(self, jobs: Sequence[PlannedJob]) -> None:
+        self.before = {run.id: self.store.version(run.id) for job in jobs for run in job.runs}
+        self.waiting, self.elsewhere, self.free = list(jobs), [], list(self.engine.slots)
+        with self.display, self.engine:
+            try:
+                looked = time.monotonic()
+                while self.waiting or self.elsewhere or self.running:
+                    self._start()
+                    for handle, news in self.engine.poll(POLL):
+                        self._receive(handle, news)
+                    if time.monotonic() - looked >= POLL:
+                        self._look_elsewhere()
+                        looked = time.monotonic()
+            except BaseException:
+                self._cancel_all()
+                raise
+
+    def _start(self) -> None:
+        """Submit jobs while a device is free and one is ready."""
+        if self.broken and not self.free and not self.running:
+            self._give_up()
+        while self.free and (job := self._next()):
+            self.waiting.remove(job)
+            job = self._without_teacherless(self._without_others(job))
+            if job.runs:
+                self._submit(job, self.free.pop(0))
+
+    def _next(self) -> PlannedJob | None:
+        running = [each.job for each in self.running.values()]
+        return next_job(self.waiting, running, self.elsewhere, self.engine.slots)
+
+    def _without_others(self, job: PlannedJob) -> PlannedJob:
+        """A job without the runs that others have settled, and those that they train, which are waited for."""
+        mine, held = [], []
+        for run in job.runs:
+            if holder := self.leases.holder(run.id):
+                if self.holders.get(run.id) != holder:
+                    self.display.log(f"{self.display.name(run)}: {holder} trains it; waiting for its result")
+                self.holders[run.id] = holder
+                held.append(run)
+            elif row := settled(run, self.before[run.id], self.store):
+                self.display.finished(run, row_event(row))
+            else:
+                mine.append(run)
+        if held:
+            self.elsewhere.append(replace(job, runs=tuple(held)))
+        return replace(job, runs=tuple(mine))
+
+    def _without_teacherless(self, job: PlannedJob) -> PlannedJob:
+        """A job without the runs whose teacher has no result; these end as skipped."""
+        missing = {run.id: reason for run in job.runs if (reason := self._teacher_missing(run))}
+        for run in job.runs:
+            if run.id in missing:
+                self._record(run, "skipped", missing[run.id], "cpu")
+        return replace(job, runs=tuple(run for run in job.runs if run.id not in missing))
+
+    def _teacher_missing(self, run: Run) -> str:
+        """Why a run cannot be trained; empty where its teacher is there."""
+        if run.teacher is None or run.teacher_file:
+            return ""
+        row = self._visible_row(run.teacher.id)
+        if row is not None and row.status == "done":
+            return ""
+        how = f"ended as {row.status}: {row.reason}" if row else "has no result"
+        return f"its teacher {run.teacher.student} {how}"
+
+    def _visible_row(self, run_id: str) -> Row | None:
+        """The row of a run that should have one; on a network file system it may take a while to be seen."""
+        until = time.monotonic() + self.engine.patience
+        while (row := self.store.row(run_id)) is None and time.monotonic() < until:
+            time.sleep(0.5)
+        return row
+
+    def _submit(self, job: PlannedJob, device: str) -> None:
+        before = {run.id: self.store.version(run.id) for run in job.runs}
+        content = Job(
+            **dict(self.settings),
+            runs=job.runs,
+            device=device,
+            journal=bool(self.tracking.classes),
+            before=before,
+            patience=self.engine.patience,
+        )
+        resources = Resources(device, job.threads, self.settings.workers, job.memory, job.seconds)
+        handle = self.engine.submit(content, resources)
+        self.running[handle] = _Running(job, device, before, self.display.job(job.runs), {}, set())
+
+    def _receive(self, handle: Handle, news: Event | End) -> None:
+        running = self.running[handle]
+        if isinstance(news, End):
+            del self.running[handle]
+            running.display.close()
+            self._finish(running, news)
+            return
+        if isinstance(news, RowEvent):
+            running.reported[news.run] = news
+        elif isinstance(news, HeldEvent):
+            running.held.add(news.run)
+        elif isinstance(news, StepEvent):
+            for run in news.losses:
+                if news.step > self.reached.get(run, 0):
+                    self.reached[run], self.attempts[run] = news.step, 0
+        running.display.update(news)
+        self.tracking.update(news)
+
+    def _finish(self, running: _Running, end: End) -> None:
+        """What becomes of the runs of a job that has ended."""
+        runs = running.job.runs
+        self._set_aside(running.device, end)
+        again = []
+        for run in runs:
+            self.attempts[run.id] += 1
+            if run.id in running.held or self._has_row(run, running):
+                continue
+            if end.retry and self.attempts[run.id] < ATTEMPTS:
+                again.append(run)
+            else:
+                tries = f", {self.attempts[run.id]} times without getting further" if end.retry else ""
+                self._record(run, end.status, end.reason + tries, running.device)
+        if end.broken and (self.free or self.running):
+            again += self._unfinished_rows(runs)
+        elif again:
+            self.display.log(f"{end.status}: {end.reason}; {counted(len(again), 'run')} given to another job")
+        if again:
+            self.before |= {run.id: self.store.version(run.id) for run in again}
+            self.waiting.append(replace(running.job, runs=tuple(again)))
+        if held := tuple(run for run in runs if run.id in running.held):
+            self.elsewhere.append(replace(running.job, runs=held))
+        self.tracking.stopped([run.id for run in runs])
+        self._link(runs)
+
+    def _has_row(self, run: Run, running: _Running) -> bool:
+        """Whether a job, or another process meanwhile, has left a row; one that was reported may not be seen yet."""
+        if run.id in running.reported:
+            self._visible_row(run.id)
+            return True
+        return self.store.version(run.id) != running.before[run.id]
+
+    def _set_aside(self, device: str, end: End) -> None:
+        """Free the slot of a job, or take all slots of its device away."""
+        if end.broken and device not in self.broken:
+            self.broken[device] = end.broken
+            self.free = [each for each in self.free if each != device]
+            self.display.log(f"{device} cannot be used any more and is set aside: {end.broken}")
+        if device not in self.broken:
+            self.free.append(device)
+
+    def _unfinished_rows(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs that ended badly on a device that is broken; they are not blamed."""
+        found = [run for run in runs if (row := self.store.row(run.id)) is not None and row.status not in FINISHED]
+        if found:
+            self.display.again(len(found))
+        return found
+
+    def _record(self, run: Run, status: Status, reason: str, device: str) -> None:
+        event = RowEvent(run=run.id, status=status, reason=reason, metrics={})
+        try:
+            if notice := set_aside(run, self.store):
+                self.display.log(notice)
+            self.store.write(row_without_result(run, status, reason, device))
+        except StoreError as error:
+            event = event.model_copy(update={"reason": f"{reason}; and {error}"})
+        self.display.finished(run, event)
+        self.tracking.update(event)
+
+    def _look_elsewhere(self) -> None:
+        """Runs of other commands that have ended, or whose process has, are taken up again."""
+        still: list[PlannedJob] = []
+        for job in self.elsewhere:
+            free = tuple(run for run in job.runs if self.leases.holder(run.id) is None)
+            if free:
+                self.waiting.append(replace(job, runs=free))
+            if held := tuple(run for run in job.runs if run not in free):
+                still.append(replace(job, runs=held))
+        self.elsewhere = still
+
+    def _give_up(self) -> None:
+        """No device is left: what waits ends as failed."""
+        errors = "; ".join(f"{device}: {error}" for device, error in self.broken.items())
+        for job in (*self.waiting, *self.elsewhere):
+            for run in job.runs:
+                self._record(run, "failed", f"no device is left ({errors})", "cpu")
+        self.waiting, self.elsewhere = [], []
+
+    def _cancel_all(self) -> None:
+        """Stop every job; their runs have no result and are resumed. They have `GRACE` to save, or until a signal."""
+        try:
+            self._cancel(GRACE)
+        except KeyboardInterrupt:
+            self._cancel(5.0)
+            raise
+        if self.running:
+            self._cancel(5.0)
+
+    def _cancel(self, grace: float) -> None:
+        for handle in self.running:
+            self.engine.cancel(handle)
+        until = time.monotonic() + grace
+        while self.running and time.monotonic() < until:
+            for handle, news in self.engine.poll(0.2):
+                if isinstance(news, End):
+                    self.running.pop(handle).display.close()
+                elif handle in self.running:
+                    self.running[handle].display.update(news)
+                    self.tracking.update(news)
+
+    def _link(self, runs: Sequence[Run]) -> None:
+        """Link the folders of finished runs under their names; where that is impossible, it is logged once."""
+        try:
+            link_runs(self.store.root, {run.id: self.display.name(run) for run in runs if self.store.version(run.id)})
+        except OSError as error:
+            if not self.unlinked:
+                self.display.log(
+                    f"{self.store.root / BY_NAME}: no links by name ({error.strerror}); `kdbench runs` lists the runs"
+                )
+            self.unlinked = True
+
+    def _delete_leftovers(self, rows: Sequence[Row]) -> None:
+        """Delete checkpoints and leases of finished runs that were killed before they did so."""
+        for row in rows:
+            folder = self.store.folder(row.run.id)
+            if row.status == "done" and self.leases.holder(row.run.id) is None:
+                with suppress(OSError):  # in a folder that cannot be written they can stay
+                    self.leases.delete_stale(row.run.id)
+                    if (folder / CHECKPOINT).exists():
+                        delete_checkpoints(folder)
+
+
+def next_job(
+    waiting: Sequence[PlannedJob],
+    running: Sequence[PlannedJob],
+    elsewhere: Sequence[PlannedJob],
+    slots: Sequence[str],
+) -> PlannedJob | None:
+    """The next job: of those whose teachers have ended, the one that most runs wait for or belong to.
+
+    On a CPU no two jobs of one cohort run at a time: each has all of the cohort's threads.
+    """
+    unfinished = {run.id for job in (*waiting, *running, *elsewhere) for run in job.runs}
+    students = Counter(run.teacher.id for job in waiting for run in job.runs if run.teacher)
+    busy = {job.cohort for job in running} if "cpu" in slots else set()
+    ready = [
+        job
+        for job in waiting
+        if job.cohort not in busy and not any(run.teacher and run.teacher.id in unfinished for run in job.runs)
+    ]
+    return max(ready, key=lambda job: sum(1 + students[run.id] for run in job.runs), default=None)
