@@ -36,6 +36,7 @@ IgnoreOption = Annotated[int | None, option_of("ignore_index")]
 ResultsOption = Annotated[Path, option_of("results")]
 MEASURED = Path(str(files("kdbench.results"))) / "measured"  # committed rows; the user's rows come first
 BASELINES = Path("results/baselines")
+REPORT = Path("results/report")
 INTERRUPTED = 130  # exit status of a command that was stopped by Ctrl-C
 FIRST_LOSSES = BASELINES / "first_losses.json"  # what `guard` compares with
 TRY = {
@@ -202,12 +203,29 @@ def plots(
 def report(
     tables: Tables = None,
     results: ResultsOption = RESULTS,
-    out: Annotated[Path, typer.Option(help="Folder of the page; an earlier one is replaced.")] = Path("results/report"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the page; an earlier one is replaced.", show_default=str(REPORT))
+    ] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="Write for a static host instead: without paths and name of this machine.")
+    ] = None,
 ) -> None:
-    """Write a page of every cell with its details, index.html, that opens from disk without a network."""
+    """Write a page of every cell with its details, and figures, that opens from disk without a network."""
+    from .records.store import read_all
+    from .regress.history_page import table_histories
     from .report.html.site import build
 
-    build(_tables(tables) if tables else None, [results, MEASURED], lambda: _published(results), out, _say)
+    if out and publish:
+        raise SpecError(f"--out {out} and --publish {publish} are two folders; give one of them")
+    build(
+        _tables(tables) if tables else None,
+        [results, MEASURED],
+        lambda: _published(results),
+        publish or out or REPORT,
+        _say,
+        lambda shown: table_histories(shown, read_all([results, MEASURED, BASELINES])[0]),
+        public=publish is not None,
+    )
 
 
 @app.command()

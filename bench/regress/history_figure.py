@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +12,6 @@ from matplotlib.figure import Figure
 from ..records.row import Row
 from ..records.store import write_atomically
 from ..report import values
-from ..report.blocks import Block, Line, blocks
 from ..report.figures import (
     BLACK,
     BLUE,
@@ -33,11 +29,9 @@ from ..report.plots import render
 from ..spec.scale import Scale
 from ..spec.table import Table
 from ..text import counted
-from .compare import budget
 from .history import CommitResults, history
-from .stats import Change, Word
-
-Side = Literal["accuracy", "speed"]
+from .history_series import Point, busiest_machine, least_span, panels
+from .stats import Word
 
 STEPS: dict[Word, tuple[str, str]] = {"regressed": ("v", VERMILLION), "improved": ("^", BLUE)}
 
@@ -45,20 +39,6 @@ LINES = tuple(color for color in COLORS if color not in (BLUE, VERMILLION))  # t
 
 LABELS = 8
 """Commits that are labeled below a panel, at most."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One cell at one commit."""
-
-    index: int  # of the commit
-    value: float  # percent, or milliseconds a step; NaN where a run left no number
-    word: Word = "unchanged"  # since the cell's last rows before
-    size: str = ""  # of that change
-
-
-Series = dict[str, list[Point]]  # by method
-Panel = tuple[Block, Side, Series]
 
 
 def draw_history(table: Table, rows: Sequence[Row], folder: Path, scale: Scale | None = None) -> list[Path]:
@@ -81,14 +61,14 @@ def history_figure(table: Table, commits: Sequence[CommitResults], scale: Scale)
     """Two panels a block: the metric, and the step time on the machine with most rows."""
     if len(commits) < 2:
         return None
-    machine = _machine(commits)
-    panels = [panel for panel in _panels(commits, machine) if any(len(points) > 1 for points in panel[2].values())]
-    if not panels:
+    machine = busiest_machine(commits)
+    drawn = panels(commits, machine)
+    if not drawn:
         return None
     where = ", mini scale" if scale == "mini" else ""
-    heights = [max(len(series) + 2, 7) for _, _, series in panels]
+    heights = [max(len(series) + 2, 7) for _, _, series in drawn]
     figure, axes = stacked_panels(f"{table.title}: history over {counted(len(commits), 'commit')}{where}", heights)
-    for axis, (block, side, series) in zip(axes, panels, strict=True):
+    for axis, (block, side, series) in zip(axes, drawn, strict=True):
         for i, (name, points) in enumerate(series.items()):
             _draw(axis, name, points, commits, LINES[i % len(LINES)])
         _commit_axis(axis, commits)
@@ -104,44 +84,6 @@ def history_figure(table: Table, commits: Sequence[CommitResults], scale: Scale)
     figure.legend(handles=marks, loc="outside lower left", ncols=len(marks), frameon=False, fontsize=SMALL)
     spread_labels(figure, axes)
     return figure
-
-
-def _panels(commits: Sequence[CommitResults], machine: str) -> list[Panel]:
-    """The panels of each block, with the points of every line."""
-    panels: dict[tuple[str, Side], Panel] = {}
-    for index, results in enumerate(commits):
-        for block in blocks(results.cells):
-            for line in block.lines:
-                for side in ("accuracy", "speed"):
-                    if point := _point(results, index, line, side, machine):
-                        panel = panels.setdefault((block.title, side), (block, side, {}))
-                        panel[2].setdefault(line.label, []).append(point)
-    return list(panels.values())
-
-
-def _point(results: CommitResults, index: int, line: Line, side: Side, machine: str) -> Point | None:
-    cell, change = line.cell, results.change(line.cell)
-    if side == "accuracy":
-        if cell.measured is None:
-            lost = change is not None and change.accuracy.word == "regressed"
-            return Point(index, math.nan, "regressed", cell.verdict.word) if lost else None
-        if change is None:
-            return Point(index, cell.measured.mean)
-        return Point(index, cell.measured.mean, change.accuracy.word, _points(change.accuracy))
-    if cell.cost is None or cell.machines != (machine,):
-        return None
-    size = f"×{change.speed.size:.2f}" if change and change.speed.size else ""
-    return Point(index, 1e3 * cell.cost.step_seconds, change.speed.word if change else "unchanged", size)
-
-
-def _points(change: Change) -> str:
-    """`+1.20`; the reason where a seed broke."""
-    return change.reason if change.size is None else f"{change.size:+.2f}"
-
-
-def _machine(commits: Sequence[CommitResults]) -> str:
-    rows = [row for results in commits for cell in results.cells for row in cell.rows]
-    return Counter(row.environment.machine for row in rows).most_common(1)[0][0] if rows else ""
 
 
 def _draw(axis: Axes, name: str, points: Sequence[Point], commits: Sequence[CommitResults], color: str) -> None:
@@ -163,10 +105,8 @@ def _draw(axis: Axes, name: str, points: Sequence[Point], commits: Sequence[Comm
 
 
 def _widen(axis: Axes, commits: Sequence[CommitResults]) -> None:
-    """Let an axis span at least three noise budgets, so that noise does not look like a change."""
-    row = next(row for results in commits for cell in results.cells for row in (*cell.rows, *cell.unfinished))
     low, high = axis.get_ylim()
-    spare = max(0.0, 3 * budget(row.run) - (high - low)) / 2
+    spare = max(0.0, least_span(commits) - (high - low)) / 2
     axis.set_ylim(low - spare, high + spare)
 
 

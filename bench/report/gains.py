@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -74,6 +75,16 @@ def _seconds(row: Row) -> float | None:
     if row.cost is None or row.status != "done" or not row.history:
         return None
     return row.cost.step_seconds + row.cost.prepare_seconds / max(row.steps, 1)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Which points, of a cost and a gain, no other beats: none costs at most as much and gains at least as much."""
+    most, front = -math.inf, set()
+    for cost, gain in sorted(points, key=lambda point: (point[0], -point[1])):
+        if gain > most:
+            most = gain
+            front.add((cost, gain))
+    return [point in front for point in points]
 
 
 def equal_cost_factor(cost: float | None) -> float | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
+import statistics
 import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import friedmanchisquare
+from scipy.stats import friedmanchisquare, studentized_range
 
 from ..spec.reported import Reported
 from ..text import counted
@@ -47,6 +49,24 @@ class Ranking:
     p_value: float
     pairwise: pd.DataFrame
     left_out: tuple[str, ...]
+
+    @property
+    def critical_difference(self) -> float:
+        """The difference of two mean ranks from which on Nemenyi's test tells their methods apart."""
+        count = len(self.ranks)
+        quantile = float(studentized_range.ppf(1 - ALPHA, count, math.inf)) / math.sqrt(2)
+        return quantile * math.sqrt(count * (count + 1) / (6 * self.pairs))
+
+    @property
+    def alike(self) -> list[tuple[int, int]]:
+        """First and last place, in the order of ranks, of each largest set of methods that are not told apart."""
+        names = list(self.ranks.index)
+        sets: list[tuple[int, int]] = []
+        for first, name in enumerate(names):
+            last = max(k for k in range(first, len(names)) if k == first or self.pairwise.loc[name, names[k]] >= ALPHA)
+            if last > first and not (sets and last <= sets[-1][1]):
+                sets.append((first, last))
+        return sets
 
 
 def measured_scores(blocks: Sequence[Block]) -> Scores:
@@ -84,6 +104,18 @@ def ranking(scores: Scores) -> Ranking | None:
     return Ranking(ranks, len(complete), float(result.pvalue), pairwise, left_out)
 
 
+def most_ranked(scores: Scores, most: int) -> tuple[Scores, int]:
+    """The scores of the `most` methods that most pairs have, the higher mean first; and how many others there are."""
+    by_method: dict[str, list[float]] = defaultdict(list)
+    for of_pair in scores.values():
+        for method, score in of_pair.items():
+            by_method[method].append(score)
+    order = sorted(by_method, key=lambda method: (-len(by_method[method]), -statistics.fmean(by_method[method])))
+    kept = set(order[:most])
+    chosen = {pair: {name: score for name, score in of.items() if name in kept} for pair, of in scores.items()}
+    return chosen, len(order) - len(kept)
+
+
 def ranks_figure(title: str, scores: Scores) -> Figure | None:
     """A critical-difference diagram: methods by mean rank, bars over those that Nemenyi's test does not tell apart.
 
@@ -105,7 +137,7 @@ def ranks_figure(title: str, scores: Scores) -> Figure | None:
         crossbar_props={"color": "#000000", "linewidth": 3},
         text_h_margin=0.02,
     )
-    figure.suptitle(textwrap.fill(f"{title}: {_words(found)}", TITLE), fontsize=SMALL + 1, x=0.02, ha="left")
+    figure.suptitle(textwrap.fill(f"{title}: {words(found)}", TITLE), fontsize=SMALL + 1, x=0.02, ha="left")
     return figure
 
 
@@ -127,7 +159,7 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame | None:
     return max(parts, key=lambda part: part.size, default=None)
 
 
-def _words(found: Ranking) -> str:
+def words(found: Ranking) -> str:
     """What the tests say, and which methods are left out."""
     differ = "differ" if found.p_value < ALPHA else "are not told apart"
     words = (

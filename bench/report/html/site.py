@@ -1,9 +1,9 @@
-"""Writes the report: `index.html`, its libraries and data, and one file of details a line."""
+"""Writes the report: `index.html` and `figures.html`, their libraries and data, and one file of details a line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ...errors import StoreError
 from ...records.row import Row
 from ...records.store import InvalidRow, read_rows, write_atomically
-from ...spec.reported import load_reported, reported_names
+from ...spec.reported import Reported, load_reported, reported_names
 from ...spec.table import Table, load_table, table_names
 from ...text import counted, printable
 from .. import overview_text
@@ -21,27 +21,38 @@ from ..added import register_files, with_added
 from ..evidence import NOTHING, Published
 from ..overview import DECIDED, Summary, summarize
 from ..summary import invalid_row_lines
+from . import figure_files
 from .columns import FILTERS
 from .details import details
+from .folder import FIGURES, GENERATOR, INDEX, check_folder, check_publication, list_files, listed, remove_files
+from .history_data import TableHistory
 from .libraries import check_installed, datatables, plotly
 from .lines import Line, all_lines
 from .packed import packed, script
+from .redact import Clean, redactor, unchanged
 
-GENERATOR = "kdbench report"
-"""By which a page of an earlier build is known."""
-
-INDEX = "index.html"
 CELLS = Path("data/cells")
-OWN_ASSETS = ("report.css", "theme.js", "decode.js", "view.js", "download.js", "details.js", "report.js")
 
 
 @dataclass(frozen=True)
 class Content:
-    """What the page shows: lines of its table, papers, and notes about what is missing or was left out."""
+    """What the page shows.
+
+    Attributes:
+        lines: of its table.
+        papers: counted.
+        notes: about what is missing or was left out.
+        reported: numbers that are ranked, by file.
+        histories: of tables over commits.
+        commands: what trains each table.
+    """
 
     lines: Sequence[Line]
     papers: Sequence[Summary]
     notes: Sequence[str]
+    reported: Mapping[str, Sequence[Reported]] = field(default_factory=dict)
+    histories: Sequence[TableHistory] = ()
+    commands: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(
@@ -50,6 +61,8 @@ def build(
     published: Callable[[], tuple[Published, Sequence[InvalidRow]]],
     out: Path,
     log: Callable[[str], None],
+    histories: Callable[[Sequence[Table]], Sequence[TableHistory]] = lambda _: (),
+    public: bool = False,
 ) -> Path:
     """Read rows and write the report of them; returns the page.
 
@@ -59,20 +72,23 @@ def build(
         published: reads what others published, with files that are no rows.
         out: the folder of the page.
         log: gets what is left out, and the page's path.
+        histories: of tables over commits.
+        public: write for a static host, as `write` does.
 
     Raises:
         SpecError, MethodError, StoreError: as `gather` and `write`.
     """
     check_installed()
-    check_folder(out)
+    (check_publication if public else check_folder)(out)
     rows, invalid = read_rows(folders)
     evidence, invalid_weights = published()
     register_files(folders[0], log)
     shown = with_added([load_table(name) for name in table_names()] if tables is None else tables, folders[0])
     content = gather(rows, [*invalid, *invalid_weights], evidence, shown, every=tables is None)
+    content = replace(content, histories=histories(shown))
     for line in invalid_row_lines([*invalid, *invalid_weights]):
         log(f"left out: {line}")
-    return write(content, out, log)
+    return write(content, out, log, public)
 
 
 def gather(
@@ -95,61 +111,67 @@ def gather(
         SpecError, MethodError: a table, recipe or file of numbers is missing or wrong.
     """
     shipped = [load_table(name) for name in table_names()]
-    papers = summarize(shipped, {name: load_reported(name) for name in reported_names()}, rows, published)
+    reported = {name: load_reported(name) for name in reported_names()}
+    papers = summarize(shipped, reported, rows, published)
     lines = all_lines(tables, rows, published, papers if every else ())
     notes = [] if rows else ["Nothing has been trained here yet: the page has reported numbers and others' evidence."]
     left_out = [f"left out, as it is no result row: {printable(text)}" for text in invalid_row_lines(invalid)]
-    return Content(lines, papers, notes + left_out)
+    named = {source.file for table in tables for source in table.reported}
+    ranked = {name: numbers for name, numbers in reported.items() if every or name in named}
+    commands = {table.name: f"kdbench run {table.argument}" for table in tables}
+    return Content(lines, papers, notes + left_out, ranked, commands=commands)
 
 
-def check_folder(out: Path) -> None:
-    """Refuse a folder that is not the report's.
-
-    Raises:
-        StoreError: it is a file, or has a page that another program wrote.
-    """
-    if out.exists() and not out.is_dir():
-        raise StoreError(f"{out}: is a file; give a folder for the report with --out")
-    index = out / INDEX
-    if index.is_file() and GENERATOR.encode() not in index.read_bytes()[:4096]:
-        raise StoreError(f"{index}: was not written by kdbench report; give another folder with --out")
-
-
-def write(content: Content, out: Path, log: Callable[[str], None] = lambda _: None) -> Path:
+def write(content: Content, out: Path, log: Callable[[str], None] = lambda _: None, public: bool = False) -> Path:
     """Write the report into a folder, over an earlier one; returns the page.
+
+    Args:
+        content: what it shows.
+        out: the folder.
+        log: gets the page's path.
+        public: leave out paths and the name of this machine, refuse a folder with other files, and write what static
+            hosts need.
 
     Raises:
         SpecError: a package that brings a library is missing.
         StoreError: the folder cannot be used.
     """
     check_installed()
-    check_folder(out)
-    static = files(__package__) / "static"
-    own = {name: static.joinpath(name).read_text(encoding="utf-8") for name in OWN_ASSETS}
-    assets = {**datatables(), "plotly.min.js": plotly(), **own}
-    for name, text in assets.items():
-        write_atomically(out / "assets" / name, text.encode())
-    _write_details(content.lines, out / CELLS)
-    write_atomically(out / "data/table.js", script("kdbench.load", packed(content.lines)).encode())
-    write_atomically(out / INDEX, page(content).encode())
+    (check_publication if public else check_folder)(out)
+    clean = redactor() if public else unchanged
+    made = {Path("data/table.js"): script("kdbench.load", clean(packed(content.lines)))}
+    made |= figure_files.files(content.lines, content.histories, content.reported, content.commands, clean)
+    made |= {Path("assets") / name: text for name, text in _assets().items()}
+    before, after = listed(out), {path.as_posix() for path in made}
+    list_files(out, before | after)
+    for path, text in made.items():
+        write_atomically(out / path, text.encode())
+    _write_details(content.lines, out / CELLS, clean)
+    write_atomically(out / FIGURES, figures_page().encode())
+    write_atomically(out / INDEX, page(replace(content, notes=clean(content.notes))).encode())
+    if public:
+        write_atomically(out / ".nojekyll", b"")
+    remove_files(out, before - after)
+    list_files(out, after)
     log(f"{counted(len(content.lines), 'line')}: {out / INDEX}")
     return out / INDEX
 
 
-def page(content: Content) -> str:
-    """The page; everything that is not the project's text is escaped."""
-    from ... import __version__
+def _assets() -> dict[str, str]:
+    own = {file.name: file.read_text(encoding="utf-8") for file in (files(__package__) / "static").iterdir()}
+    return {**datatables(), "plotly.min.js": plotly(), **own}
 
-    environment = Environment(
-        loader=PackageLoader("kdbench.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("index.html.j2").render(
-        generator=f"{GENERATOR} {__version__}",
-        version=__version__,
+
+def figures_page() -> str:
+    """The page of figures; what it shows is in scripts."""
+    return _render("figures.html.j2", here=FIGURES, feed=figure_files.FEED.as_posix())
+
+
+def page(content: Content) -> str:
+    """The page of cells; everything that is not the project's text is escaped."""
+    return _render(
+        "index.html.j2",
+        here=INDEX,
         headline=overview_text.headline(content.papers),
         papers=_papers(content.papers),
         headings={name: text.replace("-\n", "").replace("\n", " ") for name, text in overview_text.HEADERS.items()},
@@ -161,6 +183,20 @@ def page(content: Content) -> str:
     )
 
 
+def _render(template: str, **values: object) -> str:
+    from ... import __version__
+
+    environment = Environment(
+        loader=PackageLoader("kdbench.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = {"generator": f"{GENERATOR} {__version__}", "version": __version__}
+    return environment.get_template(template).render(made | values)
+
+
 def _papers(papers: Sequence[Summary]) -> list[dict[str, Any]]:
     """One record a paper of the overview, then the sum."""
     return [record | {"is_paper": record["paper"] in {p.name for p in papers}} for record in _records(papers)]
@@ -170,14 +206,14 @@ def _records(papers: Sequence[Summary]) -> list[dict[str, str]]:
     return [record for record in overview_text.records(papers) if not record["paper"].startswith(" ")]
 
 
-def _write_details(lines: Iterable[Line], folder: Path) -> None:
+def _write_details(lines: Iterable[Line], folder: Path, clean: Clean) -> None:
     """One script a line, whole before the page that refers to it; those of lines that are gone are removed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         written = set()
         for line in lines:
             file = folder / f"{line.id}.js"
-            file.write_text(script("kdbench.showDetails", line.id, details(line)), encoding="utf-8")
+            file.write_text(script("kdbench.showDetails", line.id, clean(details(line))), encoding="utf-8")
             written.add(file.name)
         for file in folder.glob("*.js"):
             if file.name not in written:
