@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -12,18 +11,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
-from ..records.store import write_atomically
-from ..spec.schema import digest
 from ..train.claim import FINISHED
 from ..train.events import ErrorEvent, Event, HeldEvent, RowEvent
 from ..train.interruption import EXIT_CODE, LOST_LEASE
 from ..train.job import WITH_PARENT, Job
 from .base import End, Engine, Handle, Resources
-from .event_file import EventFile
+from .job_files import JobFiles
 from .memory_kills import memory_kills
 from .probe import probe_now, visible_alone
 
@@ -45,7 +41,7 @@ class _Process:
     """A job's process.
 
     Attributes:
-        file: of the job, in the folder of jobs; its events and its log stand beside it.
+        files: of the job.
         killed_for_memory: how often the kernel had done so before.
         cancelled: how often the job was asked to stop.
         statuses: of its runs' rows; "held" of those that another process trains.
@@ -55,53 +51,42 @@ class _Process:
     job: Job
     device: str
     process: subprocess.Popen[bytes]
-    file: Path
+    files: JobFiles
     log: IO[bytes]
     killed_for_memory: int | None
     cancelled: int = 0
     statuses: dict[str, str] = field(default_factory=dict)
     failure: ErrorEvent | None = None
 
-    @property
-    def events(self) -> Path:
-        return self.file.with_suffix(".jsonl")
-
-    @property
-    def log_file(self) -> Path:
-        return self.file.with_suffix(".log")
-
 
 class LocalEngine(Engine):
     """Runs jobs as processes of this machine, which end with the command.
 
     Args:
-        results: folder of runs.
         slots: the device of each job that runs at a time.
         timeout: seconds after which a job is stopped, its unfinished runs ending as `timeout`.
     """
 
-    def __init__(self, results: Path, slots: Sequence[str], timeout: float | None = None) -> None:
-        self.folder, self.slots, self.timeout = results / "jobs", list(slots), timeout
+    def __init__(self, slots: Sequence[str], timeout: float | None = None) -> None:
+        self.slots, self.timeout = list(slots), timeout
         self._processes: dict[Handle, _Process] = {}
         self._news: SimpleQueue[tuple[Handle, Event | End]] = SimpleQueue()
 
     def submit(self, job: Job, resources: Resources) -> Handle:
         """Start the job's process. A job on a GPU sees that one alone."""
-        handle = f"{digest([run.id for run in job.runs])}-{secrets.token_hex(3)}"
-        file = self.folder / f"{handle}.json"
         device, environment = visible_alone(resources.device)
-        write_atomically(file, job.model_copy(update={"device": device}).model_dump_json(indent=1).encode())
+        files = JobFiles.create(job.model_copy(update={"device": device}))
         threads = THREADS | {"OMP_NUM_THREADS": str(resources.threads)}
-        log = file.with_suffix(".log").open("wb")
-        command = [sys.executable, "-m", "kdbench.train.job", str(file), str(file.with_suffix(".jsonl")), WITH_PARENT]
+        log = files.log.open("wb")
+        command = [sys.executable, "-m", "kdbench.train.job", str(files.spec), str(files.events), WITH_PARENT]
         before = memory_kills()
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=threads | dict(os.environ) | environment
         )
-        started = _Process(job, resources.device, process, file, log, before)
-        self._processes[handle] = started
-        threading.Thread(target=self._watch, args=(handle, started), daemon=True).start()
-        return handle
+        started = _Process(job, resources.device, process, files, log, before)
+        self._processes[files.name] = started
+        threading.Thread(target=self._watch, args=(started,), daemon=True).start()
+        return files.name
 
     def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
         """What jobs have reported."""
@@ -123,36 +108,33 @@ class LocalEngine(Engine):
             started.cancelled += 1
             started.process.send_signal(signal.SIGTERM if started.cancelled == 1 else signal.SIGKILL)
 
-    def _watch(self, handle: Handle, started: _Process) -> None:
+    def _watch(self, started: _Process) -> None:
         """Pass on what a job reports until its process has ended, and then how."""
-        events, begun, expired = EventFile(started.events), time.monotonic(), False
+        begun, expired = time.monotonic(), False
         while started.process.poll() is None:
-            self._read(handle, started, events)
+            self._read(started)
             passed = time.monotonic() - begun
             if self.timeout and passed > self.timeout:
                 started.process.send_signal(signal.SIGKILL if passed > self.timeout + GRACE else signal.SIGTERM)
                 expired = True
             _wait(started.process, LOOK)
-        self._read(handle, started, events)
+        self._read(started)
         started.log.close()
         assert started.process.stdin is not None
         started.process.stdin.close()
         end = self._end(started, expired)
-        started.events.unlink(missing_ok=True)
-        if started.process.returncode == 0:
-            started.file.unlink(missing_ok=True)
-            started.log_file.unlink(missing_ok=True)
-        self._news.put((handle, end))
+        started.files.delete(with_log=started.process.returncode in (0, EXIT_CODE))
+        self._news.put((started.files.name, end))
 
-    def _read(self, handle: Handle, started: _Process, events: EventFile) -> None:
-        for event in events.read():
+    def _read(self, started: _Process) -> None:
+        for event in started.files.new_events():
             if isinstance(event, ErrorEvent):
                 started.failure = event
             elif isinstance(event, RowEvent):
                 started.statuses[event.run] = event.status
             elif isinstance(event, HeldEvent):
                 started.statuses[event.run] = "held"
-            self._news.put((handle, event))
+            self._news.put((started.files.name, event))
 
     def _end(self, started: _Process, expired: bool) -> End:
         """How a process has ended."""
@@ -176,8 +158,8 @@ def _reason(started: _Process, expired: bool, timeout: float | None) -> End:
     if code == -signal.SIGKILL:
         return _killed(started.killed_for_memory, memory_kills())
     if code < 0:
-        return End("failed", f"the process was ended by {signal.Signals(-code).name}; see {started.log_file}")
-    return End("failed", f"the process ended with code {code} without a reason; see {started.log_file}")
+        return End("failed", f"the process was ended by {signal.Signals(-code).name}; see {started.files.log}")
+    return End("failed", f"the process ended with code {code} without a reason; see {started.files.log}")
 
 
 def _killed(before: int | None, after: int | None) -> End:

@@ -48,7 +48,7 @@ def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outc
     _keep_added(final)
     timeout = 60 * final.request.timeout if final.request.timeout else None
     trackers = tracker_classes(final.request.trackers)
-    engine = LocalEngine(final.settings.results, final.slots, timeout)
+    engine = LocalEngine(final.slots, timeout)
     driver = Driver(engine, final.settings, trackers, final.request.log_dir)
     rows = driver.execute(schedule.jobs, schedule.runs)
     return Outcome(rows, _summarize(plan, rows, _command(final), log))

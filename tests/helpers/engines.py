@@ -58,7 +58,7 @@ class InProcess(Engine):
 def local(results: Path, slots: Sequence[str] = ("cpu",), timeout: float | None = None, **rest: Any) -> Driver:
     """A driver of the local engine."""
     settings = JobSettings(data_root=results.parent, results=results)
-    return Driver(LocalEngine(results, slots, timeout), settings, **rest)
+    return Driver(LocalEngine(slots, timeout), settings, **rest)
 
 
 def execute(driver: Driver, plan: Plan, size: int = 99) -> list[Row]:

@@ -1,0 +1,74 @@
+"""The files of a job in the results folder, by which it is followed from any machine: what to do, events and log."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ..records.store import write_atomically
+from ..spec.schema import digest
+from ..train.events import Event, from_line
+from ..train.job import Job
+
+FOLDER = "jobs"
+
+
+class JobFiles:
+    """`<results>/jobs/<name>.*` of one job.
+
+    Args:
+        results: folder of runs.
+        name: of the job.
+    """
+
+    def __init__(self, results: Path, name: str) -> None:
+        self.name = name
+        self.spec, self.events, self.log, self.queue = (
+            results / FOLDER / f"{name}.{suffix}" for suffix in ("json", "jsonl", "log", "queue")
+        )
+        self._place = 0
+
+    @classmethod
+    def create(cls, job: Job) -> JobFiles:
+        """Files of a name of their own, with the job in the first.
+
+        Raises:
+            StoreError: the results folder cannot be written.
+        """
+        files = cls(job.results, f"{digest([run.id for run in job.runs])}-{secrets.token_hex(3)}")
+        write_atomically(files.spec, job.model_dump_json(indent=1).encode())
+        return files
+
+    @classmethod
+    def all(cls, results: Path) -> list[JobFiles]:
+        """Those of every job that has not ended well."""
+        return [cls(results, path.stem) for path in sorted((results / FOLDER).glob("*.json"))]
+
+    def job(self) -> Job | None:
+        """The job; None where the file is gone, or not of this version."""
+        try:
+            return Job.model_validate_json(self.spec.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+
+    def new_events(self) -> list[Event]:
+        """The events since the last call, in lines that are whole; other lines are left out.
+
+        The file is opened each time, which lets network file systems ask their server for what is new.
+        """
+        try:
+            with self.events.open("rb") as file:
+                file.seek(self._place)
+                new = file.read()
+        except FileNotFoundError:
+            return []
+        end = new.rfind(b"\n") + 1
+        self._place += end
+        return [event for line in new[:end].splitlines() if (event := from_line(line.decode(errors="replace")))]
+
+    def delete(self, with_log: bool) -> None:
+        """Delete what is not needed any more; the log stays with the job where that failed."""
+        for file in (self.events, self.queue, *((self.spec, self.log) if with_log else ())):
+            file.unlink(missing_ok=True)
