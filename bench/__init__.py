@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import compare, evaluate, load_table, plan, rows, run
+    from .api import compare, evaluate, load_student, load_table, plan, rows, run
 
     __version__: str
 
-__all__ = ["__version__", "compare", "evaluate", "load_table", "plan", "rows", "run"]
+__all__ = ["__version__", "compare", "evaluate", "load_student", "load_table", "plan", "rows", "run"]
 
 
 def __getattr__(name: str) -> Any:

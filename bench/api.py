@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from .launch.planning import FinalPlan
     from .records.row import Row
@@ -24,7 +25,7 @@ Tables: TypeAlias = "str | Path | Table | Iterable[str | Path | Table]"
 
 Log: TypeAlias = Callable[[str], None]
 
-__all__ = ["compare", "evaluate", "load_table", "plan", "rows", "run"]
+__all__ = ["compare", "evaluate", "load_student", "load_table", "plan", "rows", "run"]
 
 
 def load_table(name_or_path: str | Path) -> Table:
@@ -171,6 +172,25 @@ def evaluate(
     )
     described = parse_weights({"file": str(weights), "network": network})
     return Evaluator(request).measure(Path(weights), described).row.metrics
+
+
+def load_student(file: str | Path, network: str | None = None) -> nn.Module:
+    """A trained student, of a run's folder or exported as `torch`: a module of tensors alone, in evaluation mode.
+
+    Its inputs and outputs are those of the other exported formats: images [N, 3, H, W] -> logits [N, K], of segmenters
+    [N, K, H, W]; of detectors an image [1, 3, H, W] and its size [2] -> boxes [D, 4], scores [D] and labels [D].
+
+    Args:
+        file: weights as kdbench saves them.
+        network: one of your own, `./net.py:build`, where that is where it comes from.
+
+    Raises:
+        SpecError: the network is not known here.
+        CheckpointError: the file is missing, damaged or no student's.
+    """
+    from .deploy.formats import load_student as load
+
+    return load(Path(file), network)
 
 
 def _loaded(tables: Tables) -> list[Table]:

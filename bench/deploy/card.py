@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .. import tasks
+from ..spec import network_name
 from ..spec.schema import flattened
 from ..text import counted, markdown, markdown_cell, option_text
 from .checking import Check
@@ -65,24 +66,23 @@ def _usage(manifest: Manifest) -> Iterator[str]:
     for file in manifest.files:
         yield f"### {FORMATS[file.format.removesuffix('-int8')].title}{' (int8)' * file.format.endswith('-int8')}"
         yield _shapes(file)
-        yield f"```python\n{usage(file, manifest.task)}\n```"
+        yield f"```python\n{usage(file, manifest)}\n```"
     names = ", ".join(f"`{_code(name)}`" for name in manifest.classes[:SHOWN])
     rest = len(manifest.classes) - SHOWN
     yield f"Classes, in order: {names}{f' and {rest} more, in `student.json`' if rest > 0 else ''}."
 
 
-def usage(file: ExportedFile, task: str) -> str:
+def usage(file: ExportedFile, manifest: Manifest) -> str:
     """Python lines that load and run a file."""
-    detection = task == "detection"
     names = list(file.inputs)
-    call = {"classification": "network(images).logits", "segmentation": "network(images).logits"}
+    own = network_name.is_in_file(manifest.network)
     lines = FORMATS[file.format.removesuffix("-int8")].usage
     return (
         lines.replace("{file}", file.file)
-        .replace("{vision}", ", torchvision" if detection else "")
+        .replace("{vision}", ", torchvision" if manifest.task == "detection" else "")
+        .replace("{network}", f', network="./{manifest.network}"' if own else "")
         .replace("{arguments}", ", ".join(names))
         .replace("{feed}", "{" + ", ".join(f'"{name}": {name}' for name in names) + "}")
-        .replace("{call}", call.get(task, "network.detect(image, [(height, width)])"))
     )
 
 

@@ -24,11 +24,15 @@ def export(
     ignore_index: IgnoreOption = None,
     latency: Annotated[bool, typer.Option("--latency", help="Also measure latency and memory of inference.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Of onnx: also a quantized file, with its score.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="Points by which the file's metric may differ. Default: 0.0001.")
+    ] = None,
     results: ResultsOption = RESULTS,
 ) -> None:
     """Export a student for use elsewhere: the network alone, checked, with its preprocessing and a model card."""
     from ..report.added import register_files, with_added
     from ..spec.table import load_table, table_names
+    from .checking import TOLERANCE
     from .export import ExportRequest
     from .export import export as export_student
     from .saved import DataPlace
@@ -36,7 +40,10 @@ def export(
     register_files(results, _say)
     place = DataPlace(data_root(), data, {} if ignore_index is None else {"ignore_index": ignore_index})
     tables = with_added([load_table(name) for name in table_names()], results)
-    for path in export_student(ExportRequest(run, form, results, place, out, latency, int8), tables, _say):
+    request = ExportRequest(
+        run, form, results, place, out, latency, int8, TOLERANCE if tolerance is None else tolerance
+    )
+    for path in export_student(request, tables, _say):
         _say(path)
 
 

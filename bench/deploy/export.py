@@ -18,12 +18,12 @@ from ..spec.table import Table
 from ..tasks.base import Task
 from ..text import counted
 from . import card, formats, manifest, quantize
-from .checking import MismatchError, check
+from .checking import TOLERANCE, MismatchError, check
 from .formats import Format
 from .latency import with_latency
 from .licences import licence_note
 from .manifest import ExportedFile, Manifest
-from .out import check_out
+from .out import check_free, check_out
 from .plain import plain
 from .preprocessing import Preprocessing, preprocessing
 from .saved import DataPlace, SavedStudent, find_student, open_task
@@ -45,6 +45,7 @@ class ExportRequest:
         out: folder of the export; None for one named after the run below `EXPORTS`.
         latency: measure the time of a forward.
         int8: also write a quantized file; of ONNX.
+        tolerance: percentage points by which the file's metric may differ from the network's.
     """
 
     run: str
@@ -54,6 +55,7 @@ class ExportRequest:
     out: Path | None = None
     latency: bool = False
     int8: bool = False
+    tolerance: float = TOLERANCE
 
 
 def export(request: ExportRequest, tables: Sequence[Table], log: Log = lambda _: None) -> list[Path]:
@@ -75,6 +77,7 @@ def export(request: ExportRequest, tables: Sequence[Table], log: Log = lambda _:
     folder = request.out or EXPORTS / link_name(student.title, student.row.id)
     check_out(folder)
     earlier = manifest.read_files(folder, student.row.id)
+    check_free(folder, (card.FILE, quantize.FILE, *(each.file for each in formats.FORMATS.values())), manifest.FILE)
     task = open_task(student, request.data)
     if request.int8:
         quantize.check_possible(form.name, task)
@@ -82,10 +85,10 @@ def export(request: ExportRequest, tables: Sequence[Table], log: Log = lambda _:
     log(_announcement(student, form, task))
     described = _describe(student, images, tables, read_rows([request.results])[0])
     described = described.model_copy(update={"files": earlier})
-    with writing(folder):
+    with writing(folder, "--out"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = _write_checked(student, form, task, Path(temporary))
+            made = _write_checked(student, form, task, Path(temporary), request.tolerance)
             files = [made]
             if request.int8:
                 assert isinstance(task, Task)
@@ -109,16 +112,19 @@ def _announcement(student: SavedStudent, form: Format, task: Task | str) -> str:
     return f"{name}; its metric is not measured again: {task}"
 
 
-def _write_checked(student: SavedStudent, form: Format, task: Task | str, folder: Path) -> ExportedFile:
+def _write_checked(
+    student: SavedStudent, form: Format, task: Task | str, folder: Path, tolerance: float
+) -> ExportedFile:
     """Write a file that computes what the network does; of segmenters for any size of images where that is possible."""
     size = trace_size(student, task)
     path = folder / form.file
     notes: tuple[str, ...] = ()
     network = plain(student.network, student.task, size)
+    form.check_traceable(network, student.row.run.student)
     form.write(network, student, path)
     function = form.read(path, student, size)
     try:
-        found = check(network, student.network, function, task, student.metrics.last)
+        found = check(network, student.network, function, task, student.metrics.last, tolerance)
     except MismatchError as error:
         if student.task != "segmentation":
             raise
@@ -126,7 +132,7 @@ def _write_checked(student: SavedStudent, form: Format, task: Task | str, folder
         network = plain(student.network, student.task, size, any_size=False)
         form.write(network, student, path)
         function = form.read(path, student, size)
-        found = check(network, student.network, function, task, student.metrics.last)
+        found = check(network, student.network, function, task, student.metrics.last, tolerance)
         notes = (f"The {form.name} file takes images of one size alone: for others {error}",)
     return ExportedFile(
         format=form.name,

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import SpecError, unknown
+from .. import networks
+from ..errors import CheckpointError, SpecError, unknown
 from ..networks.load import load_network
 from ..records import checkpoint as checkpoints
-from .plain import Plain, plain
+from ..spec import network_name
+from .plain import Plain, plain, plain_module
 from .saved import SavedStudent
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -35,6 +37,7 @@ class Format(ABC):
         title: in a model card.
         usage: Python lines that load the file `{file}` and run it, for a model card.
         libraries: beside torch that are needed to write and check it.
+        has_graph: the file has the network's operations, which are traced.
     """
 
     name: ClassVar[str]
@@ -42,6 +45,7 @@ class Format(ABC):
     title: ClassVar[str]
     usage: ClassVar[str]
     libraries: ClassVar[tuple[str, ...]] = ()
+    has_graph: ClassVar[bool] = True
 
     def check_installed(self) -> None:
         """Refuse a format whose libraries are missing.
@@ -52,6 +56,15 @@ class Format(ABC):
         missing = [name for name in self.libraries if find_spec(name) is None]
         if missing:
             raise SpecError(f"--format {self.name} needs {', '.join(missing)}: {INSTALL}")
+
+    def check_traceable(self, network: Plain, name: str) -> None:
+        """Refuse a network that cannot be written in this format.
+
+        Raises:
+            SpecError: names it.
+        """
+        if self.has_graph and network.obstacle:
+            raise SpecError(f"--format {self.name}: {name}: {network.obstacle}; export it with --format torch")
 
     @abstractmethod
     def write(self, network: Plain, student: SavedStudent, path: Path) -> None:
@@ -66,13 +79,8 @@ class Torch(Format):
     """Weights alone: a dict of plain tensors that `torch.load` reads safely."""
 
     name, file, title = "torch", "student.pt", "PyTorch weights (state dict)"
-    usage = (
-        "import torch\nfrom kdbench import networks\n\n"
-        'content = torch.load("{file}", weights_only=True)\n'
-        'network = networks.build(content["network"], len(content["classes"]))\n'
-        'network.load_state_dict(content["state"])\n'
-        "outputs = {call}"
-    )
+    usage = 'import kdbench\n\nnetwork = kdbench.load_student("{file}"{network})\noutputs = network({arguments})'
+    has_graph = False
 
     def write(self, network: Plain, student: SavedStudent, path: Path) -> None:
         state = {key: value.contiguous() for key, value in student.network.state_dict().items()}
@@ -141,6 +149,16 @@ class Onnx(Format):
 
     def read(self, path: Path, student: SavedStudent, size: tuple[int, int]) -> Function:
         return session(path)
+
+
+def load_student(path: Path, network: str | None = None) -> nn.Module:
+    """The student in a file of weights; see `kdbench.load_student`."""
+    content = checkpoints.read(path)
+    name, classes = content.get("network"), content.get("classes")
+    if not isinstance(name, str) or not isinstance(classes, list):
+        raise CheckpointError(f"{path} names no network and classes; give the student.pt of a run or of an export")
+    name = name if network is None else network_name.resolve(network)
+    return plain_module(load_network(path, name, tuple(map(str, classes)), torch.device("cpu")), networks.task(name))
 
 
 def session(path: Path) -> Function:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,13 +21,14 @@ from ..records.by_name import link_name
 from ..tasks.base import Task
 from ..text import counted
 from . import drawing
-from .out import check_out
+from .out import check_free, check_out
 from .preprocessing import Prepared, preprocessing
 from .saved import DataPlace, SavedStudent, find_student, open_task
 
 PREDICTIONS = Path("results/predictions")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".jp2", ".avif")
 TOP = 5
+FILE = "predictions.json"
 Log = Callable[[str], None]
 
 
@@ -53,40 +55,72 @@ def predict(
     Raises:
         SpecError: the run is not done, `out` is a file, or there is no image.
         CheckpointError: the weights are missing or damaged.
-        DataError: an image cannot be read; nothing was predicted yet.
+        DataError: an image cannot be read; before anything is predicted, unless only decoding shows that.
         StoreError: the folder cannot be written.
     """
     student = find_student(results, run)
     folder = out or PREDICTIONS / link_name(student.title, student.row.id)
     check_out(folder)
     files = image_files(images)
+    _check_free(folder, files)
     task = open_task(student, place)
     prepare = preprocessing(student, task)
     palette = drawing.palette(len(student.classes), _colors(student, task))
     log(f"{counted(len(files), 'image')}, {student.row.run.student} of run {student.row.id}")
-    found, written = [], []
-    with writing(folder):
+    for file in files.values():
+        with _named(file):
+            header = _images.header(file)
+            prepare.check_size(header.width, header.height)
+    with writing(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, file in files.items():
-        image = _read(file)
-        try:
-            prepared = prepare.apply(image)
-        except DataError as error:
-            raise DataError(f"{file}: {error}") from error
-        prediction, picture, mask = _PREDICTORS[student.task](student, image, prepared, palette, min_score)
-        entry: dict[str, Any] = {"image": str(file), "width": image.width, "height": image.height, **prediction}
-        for suffix, drawn in (("", picture), ("-mask", mask)):
-            if drawn is not None:
-                path = folder / f"{name}{suffix}.png"
-                with writing(path):
-                    drawn.save(path)
-                entry["mask" if suffix else "picture"] = path.name
-                written.append(path)
-        found.append(entry)
+    found: list[dict[str, Any]] = []
+    pictures: list[Path] = []
     content = {"run": student.row.id, "name": student.title, "task": student.task, "classes": student.classes}
-    path = folder / "predictions.json"
-    write_atomically(path, json.dumps({**content, "predictions": found}, indent=1).encode() + b"\n")
-    return [path, *written]
+    path = folder / FILE
+    try:
+        for name, file in files.items():
+            image = _read(file)
+            with _named(file):
+                prepared = prepare.apply(image)
+            prediction, *drawn = _PREDICTORS[student.task](student, image, prepared, palette, min_score)
+            entry = {"image": str(file), "width": image.width, "height": image.height, **prediction}
+            for key, suffix, picture in zip(("picture", "mask"), ("", "-mask"), drawn, strict=True):
+                if picture is not None:
+                    pictures.append(_saved(picture, folder / f"{name}{suffix}.png"))
+                    entry[key] = pictures[-1].name
+            found.append(entry)
+    finally:  # an image that is damaged inside leaves the predictions of those before it
+        write_atomically(path, json.dumps({**content, "predictions": found}, indent=1).encode() + b"\n")
+    return [path, *pictures]
+
+
+def _check_free(folder: Path, files: Mapping[str, Path]) -> None:
+    """Refuse a folder in which a picture would replace an image or another file.
+
+    Raises:
+        SpecError: names it.
+    """
+    pictures = [f"{name}{suffix}.png" for name in files for suffix in ("", "-mask")]
+    images = {file.resolve() for file in files.values()}
+    for name in pictures:
+        if (folder / name).resolve() in images:
+            raise SpecError(f"--out {folder}: would replace the image {folder / name}; give another folder")
+    check_free(folder, pictures, FILE)
+
+
+def _saved(picture: Image.Image, path: Path) -> Path:
+    with writing(path, "--out"):
+        picture.save(path)
+    return path
+
+
+@contextmanager
+def _named(file: Path) -> Iterator[None]:
+    """Errors of an image with its file's name."""
+    try:
+        yield
+    except DataError as error:
+        raise error if str(error).startswith(str(file)) else DataError(f"{file}: {error}") from error
 
 
 def image_files(paths: Sequence[Path]) -> dict[str, Path]:

@@ -72,16 +72,29 @@ class Preprocessing(Record):
             steps.append({"step": "reduce_and_enlarge", "side": self.resolution})
         return steps
 
+    def check_size(self, width: int, height: int) -> None:
+        """Refuse images of which nothing is left after resizing, or that take gigabytes then.
+
+        Raises:
+            DataError: the image is too thin.
+        """
+        image, (shorter, longer) = self.image, sorted((width, height))
+        is_thin = False
+        if isinstance(image, ResizedCrop):
+            is_thin = image.val_resize**2 * longer > image_files.RESIZED * shorter
+        elif isinstance(image, Resize):
+            is_thin = image.longer * shorter < longer
+        if is_thin:
+            raise DataError(f"an image of {width}x{height} pixels is too thin; cut it into parts")
+
     def apply(self, image: Image.Image) -> Prepared:
         """An RGB image as the network reads it.
 
         Raises:
-            DataError: the image is so thin that nothing of it is left, or that it takes gigabytes.
+            DataError: as `check_size`.
         """
+        self.check_size(*image.size)
         if isinstance(self.image, ResizedCrop):
-            shorter, longer = sorted(image.size)
-            if self.image.val_resize**2 * longer > image_files.RESIZED * shorter:
-                raise DataError(f"an image of {image.width}x{image.height} pixels is too thin; cut it into parts")
             tensor = image_files.validation(cast(Any, self), self.image)(image)
             return Prepared(tensor[None], self.size)
         if isinstance(self.image, PaddedCrop):
@@ -100,9 +113,6 @@ class Preprocessing(Record):
     def _resized(self, pixels: Tensor, resize: Resize) -> Tensor:
         from torchvision.transforms import v2
 
-        height, width = pixels.shape[-2:]
-        if resize.longer * min(height, width) < max(height, width):
-            raise DataError(f"an image of {width}x{height} pixels is too thin; cut it into parts")
         shorter = [resize.shorter] if resize.shorter < resize.longer else None  # as the detection task does it
         resized: Tensor = v2.Resize(shorter, max_size=resize.longer, antialias=True)(pixels)
         return resized

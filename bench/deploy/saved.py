@@ -114,6 +114,13 @@ def open_task(student: SavedStudent, place: DataPlace) -> Task | str:
         return f"{run.data.name} is not a data set of kdbench; give its path with --data"
     try:
         data = task.open(run.data.name, place.root, place.path, run.data.options | place.options)
+    except SpecError as error:
+        if place.path is None:
+            raise
+        raise SpecError(
+            f"--data {place.path} cannot be the data of the run, {run.data.display_name}: {error}; give that, or leave "
+            "--data out"
+        ) from error
     except datasets.DataError as error:
         if place.path is not None:
             raise

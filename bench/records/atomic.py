@@ -54,8 +54,12 @@ def write_stream(
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def writing(path: Path, option: str = "--results") -> Iterator[None]:
     """An error of the operating system in this block becomes one that names the file and the fix.
+
+    Args:
+        path: that is written.
+        option: of the command, by which another folder is chosen.
 
     Raises:
         StoreError: the folder cannot be written or the disk is full.
@@ -66,7 +70,7 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = "free some space" if full else "make it writable, or choose another folder with --results"
+        fix = "free some space" if full else f"make it writable, or choose another folder with {option}"
         raise StoreError(f"cannot write {path}: {error.strerror or error}; {fix}") from error
 
 

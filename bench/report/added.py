@@ -11,6 +11,7 @@ from kdbench.methods.base import MethodError
 from ..errors import SpecError
 from ..grid.choose import with_entries
 from ..records.added import added_files, read_added
+from ..records.store import check_folder
 from ..spec import network_name
 from ..spec.table import Table
 
@@ -32,6 +33,7 @@ def register_files(results: Path, log: Callable[[str], None]) -> None:
     Raises:
         SpecError: a file that lists them is damaged.
     """
+    check_folder(results)
     method_files, network_files = added_files(results)
     for register, files in ((methods.register, method_files.values()), (network_name.register, network_files)):
         for path in files:
