@@ -136,6 +136,7 @@ def table(
 
 app.command()(launch_commands.evaluate)
 app.command()(launch_commands.merge)
+app.command()(launch_commands.status)
 
 
 @app.command()

@@ -43,8 +43,9 @@ class JobFiles:
 
     @classmethod
     def all(cls, results: Path) -> list[JobFiles]:
-        """Those of every job that has not ended well."""
-        return [cls(results, path.stem) for path in sorted((results / FOLDER).glob("*.json"))]
+        """Those of every job that has not ended well, the oldest first."""
+        made = {path: path.stat().st_mtime_ns for path in (results / FOLDER).glob("*.json")}
+        return [cls(results, path.stem) for path in sorted(made, key=lambda path: made[path])]
 
     def job(self) -> Job | None:
         """The job; None where the file is gone, or not of this version."""
@@ -52,6 +53,13 @@ class JobFiles:
             return Job.model_validate_json(self.spec.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+
+    def queue_name(self) -> str:
+        """What a batch system calls the job; empty without one."""
+        try:
+            return self.queue.read_text().strip()
+        except FileNotFoundError:
+            return ""
 
     def new_events(self) -> list[Event]:
         """The events since the last call, in lines that are whole; other lines are left out.

@@ -1,4 +1,4 @@
-"""The commands `kdbench evaluate` and `kdbench merge`; everything heavy is imported where it is used."""
+"""The commands `evaluate`, `merge` and `status`; everything heavy is imported where it is used."""
 
 from __future__ import annotations
 
@@ -59,6 +59,13 @@ def merge(
 
     if not merge_runs(other, results, say):
         raise typer.Exit(1)
+
+
+def status(results: Annotated[Path, option_of("results")] = RESULTS) -> None:
+    """Show who trains what in a folder of runs: jobs of every command and machine, and how the other runs ended."""
+    from ..engines.status import print_status
+
+    print_status(results)
 
 
 def say(text: object) -> None:

@@ -128,6 +128,14 @@ class Leases:
         content = _content(path)
         return None if path is None or self._is_stale(path, content) else _holder(content)
 
+    def last_beat(self, run_id: str) -> float | None:
+        """When the lease of a run was last rewritten, on the clock of its file system; None without one."""
+        path = _latest(self.root / run_id)[1]
+        try:
+            return path.stat().st_mtime if path is not None else None
+        except FileNotFoundError:
+            return None
+
     def delete_stale(self, run_id: str) -> None:
         """Delete the lease that a process left behind which ended after its run was finished."""
         path = _latest(self.root / run_id)[1]
