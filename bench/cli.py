@@ -112,6 +112,7 @@ def table(
     """Print every reported number of tables beside its evidence, with verdicts; without a table, a line a paper."""
     from .records.store import read_rows
     from .report.added import register_files, with_added
+    from .report.inference import read_measured
     from .report.paper_text import parse_layout
     from .report.terminal import print_overview, print_tables
     from .spec.table import parse_selection
@@ -131,7 +132,9 @@ def table(
 
         described = describe(data, data_root(), {} if ignore_index is None else {"ignore_index": ignore_index})
         shown, rows = results_on(data, *described, shown, rows, chosen_scale, repeats=bool(tables))
-    print_tables(shown, rows, invalid, chosen_scale, published, out=out, layout=how, select=selection)
+    measured, invalid_figures = read_measured(results, rows)
+    invalid += invalid_figures
+    print_tables(shown, rows, invalid, chosen_scale, published, out, layout=how, select=selection, measured=measured)
 
 
 app.command()(launch_commands.evaluate)
@@ -163,6 +166,7 @@ def show(
 
 
 app.command()(deploy_commands.export)
+app.command()(deploy_commands.latency)
 app.command()(deploy_commands.predict)
 
 

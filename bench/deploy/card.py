@@ -120,7 +120,11 @@ def _cost(manifest: Manifest) -> Iterator[str]:
         ]
         columns = ("exported file", "program", "batch", "median, ms", "p95, ms", "CPU threads", "peak memory, MiB")
         yield _table(columns, cells)
-        yield "Latency of a forward without preprocessing; memory is what loading and running the network adds."
+        machines = dict.fromkeys(each.machine for _, each in timed)
+        yield (
+            f"Latency of a forward without preprocessing, on {markdown(', '.join(machines))}; memory is what loading "
+            "and running the network adds."
+        )
 
 
 def _file_cells(file: ExportedFile) -> tuple[str, ...]:

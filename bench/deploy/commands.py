@@ -1,4 +1,4 @@
-"""The commands `kdbench export` and `kdbench predict`; everything heavy is imported where it is used."""
+"""The commands `kdbench export`, `latency` and `predict`; everything heavy is imported where it is used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..spec.request import RESULTS, data_root, option_of
+from ..spec.request import RESULTS, data_root, option_of, parse_scale
 from ..text import printable
 
 RunArgument = Annotated[str, typer.Argument(help="The run's hash or its first digits; or its folder, or a link to it.")]
@@ -45,6 +45,33 @@ def export(
     )
     for path in export_student(request, tables, _say):
         _say(path)
+
+
+def latency(
+    tables: Annotated[list[str] | None, typer.Argument(help="Such as akd/coco. Without: all.")] = None,
+    scale: Annotated[str | None, option_of("scale")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also quantize and score the student of each run.")] = False,
+    data: DataOption = None,
+    ignore_index: IgnoreOption = None,
+    results: ResultsOption = RESULTS,
+) -> None:
+    """Measure latency, memory and file size of the students of tables, each network once; `table` shows them.
+
+    With the threads of this process: OMP_NUM_THREADS=1 for one. Exit 1 if something could not be measured.
+    """
+    from ..records.store import read_rows
+    from ..report.added import register_files, with_added
+    from ..spec.table import load_table, table_names
+    from .saved import DataPlace
+    from .table_latency import LatencyRequest, measure_tables
+
+    chosen = parse_scale(scale)
+    register_files(results, _say)
+    place = DataPlace(data_root(), data, {} if ignore_index is None else {"ignore_index": ignore_index})
+    loaded = with_added([load_table(name) for name in tables or table_names()], results)
+    request = LatencyRequest(results, place, chosen, int8)
+    if not measure_tables(request, loaded, read_rows([results])[0], _say):
+        raise typer.Exit(1)
 
 
 def predict(

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from kdbench import datasets
 
+from ..errors import StoreError
 from ..records import checkpoint as checkpoints
 from ..records.atomic import write_atomically, writing
 from ..records.by_name import link_name
+from ..records.inference import add_inference
 from ..records.row import Row
 from ..records.store import read_rows
 from ..spec.table import Table
@@ -88,7 +90,7 @@ def export(request: ExportRequest, tables: Sequence[Table], log: Log = lambda _:
     with writing(folder, "--out"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = _write_checked(student, form, task, Path(temporary), request.tolerance)
+            made = write_checked(student, form, task, Path(temporary), request.tolerance)
             files = [made]
             if request.int8:
                 assert isinstance(task, Task)
@@ -100,9 +102,23 @@ def export(request: ExportRequest, tables: Sequence[Table], log: Log = lambda _:
             for file in files:
                 (Path(temporary) / file.file).replace(folder / file.file)
                 described = described.with_file(file)
+    _keep(student, files, request.results, log)
     write_atomically(folder / card.FILE, card.model_card(described).encode())
     described_in = manifest.write_manifest(folder, described)
     return [*(folder / file.file for file in files), described_in, folder / card.FILE]
+
+
+def _keep(student: SavedStudent, files: Sequence[ExportedFile], results: Path, log: Log) -> None:
+    """Keep what inference takes beside the row, where tables find it; a folder that is read-only is logged."""
+    latency = [each for file in files for each in file.latency]
+    int8 = next((quantize.score(file) for file in files if file.quantized), None)
+    if not latency and int8 is None:
+        return
+    sizes = {file.format: file.bytes for file in files} | {"torch": student.file.stat().st_size}
+    try:
+        log(str(add_inference(results / student.row.id, student.row, latency, sizes, int8)))
+    except StoreError as error:
+        log(f"tables will not show these figures: {error}")
 
 
 def _announcement(student: SavedStudent, form: Format, task: Task | str) -> str:
@@ -112,7 +128,7 @@ def _announcement(student: SavedStudent, form: Format, task: Task | str) -> str:
     return f"{name}; its metric is not measured again: {task}"
 
 
-def _write_checked(
+def write_checked(
     student: SavedStudent, form: Format, task: Task | str, folder: Path, tolerance: float
 ) -> ExportedFile:
     """Write a file that computes what the network does; of segmenters for any size of images where that is possible."""

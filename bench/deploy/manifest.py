@@ -12,35 +12,13 @@ from kdbench.datasets._files import read_bytes
 from ..errors import SpecError
 from ..records.atomic import write_atomically
 from ..records.history import Record, Scores
+from ..records.inference import Latency
 from ..records.row import Cost, Environment
 from .checking import Check
 from .plain import Shape
 
 FILE = "student.json"
 MAX_BYTES = 2**24
-
-
-class Latency(Record):
-    """Time of a forward, in a process of its own, without preprocessing.
-
-    Attributes:
-        program: what ran it: "eager" for PyTorch without export, or the format.
-        batch: images at once.
-        median_ms: milliseconds.
-        p95_ms: 95th percentile, milliseconds.
-        runs: how many were timed.
-        threads: of the CPU.
-        peak_memory: by how much loading and running the network raised the peak of resident memory, bytes; None where
-            the system does not say.
-    """
-
-    program: str
-    batch: int
-    median_ms: float
-    p95_ms: float
-    runs: int
-    threads: int
-    peak_memory: int | None
 
 
 class ExportedFile(Record):

@@ -10,6 +10,8 @@ import torch
 
 from ..errors import SpecError
 from ..records import checkpoint as checkpoints
+from ..records import environment
+from ..records.inference import Quantized
 from ..tasks.base import Task
 from . import formats
 from .checking import Check, loaded_network
@@ -18,6 +20,7 @@ from .manifest import ExportedFile
 from .saved import SavedStudent
 
 FILE = "student.int8.onnx"
+NAME = "onnx-int8"
 IMAGES = 128
 """Training images by which the ranges of activations are found."""
 
@@ -64,7 +67,7 @@ def quantized(student: SavedStudent, task: Task, made: ExportedFile, folder: Pat
     recorded = student.metrics.last[key]
     return made.model_copy(
         update={
-            "format": "onnx-int8",
+            "format": NAME,
             "file": FILE,
             "bytes": path.stat().st_size,
             "sha256": checkpoints.sha256(path),
@@ -74,6 +77,15 @@ def quantized(student: SavedStudent, task: Task, made: ExportedFile, folder: Pat
             f"{measured - recorded:+.2f} to the run's",
             "check": Check(metric=key, measured=measured, recorded=recorded),
         }
+    )
+
+
+def score(file: ExportedFile) -> Quantized:
+    """What a quantized file scores, for the file beside the row."""
+    assert file.check.metric is not None and file.check.measured is not None  # it was evaluated
+    machine = environment.describe("cpu").machine
+    return Quantized(
+        metric=file.check.metric, score=file.check.measured, threads=torch.get_num_threads(), machine=machine
     )
 
 

@@ -12,6 +12,7 @@ from ..records.added import merge_added
 from ..records.atomic import write_atomically, writing
 from ..records.checkpoint import sha256
 from ..records.class_scores import FILE as CLASS_SCORES
+from ..records.inference import FILE as INFERENCE
 from ..records.leases import Leases
 from ..records.row import Row
 from ..records.row_file import InvalidRow, read_row
@@ -110,7 +111,7 @@ def _copy(row: Row, source: Path, target: Path) -> str:
     folder = target / row.id
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        others = [source / row.id / CLASS_SCORES, *sorted((source / row.id).glob("*.pt"))]
+        others = [source / row.id / CLASS_SCORES, source / row.id / INFERENCE, *sorted((source / row.id).glob("*.pt"))]
         for file in [weights, *(other for other in others if other != weights and "checkpoint" not in other.name)]:
             if file.is_file():
                 part = folder / f"{file.name}.part"

@@ -7,18 +7,15 @@ row without the file, such as one that was kept alone or is older, is a whole ro
 from __future__ import annotations
 
 import math
-import zlib
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from kdbench.datasets._files import read_bytes
-
-from .atomic import write_atomically
 from .history import Percent, Record
+from .record_file import read_record, write_record
 from .row import Count, Row, Sha256
-from .row_file import CHECKSUM, MAX_BYTES, InvalidRow, with_checksum
+from .row_file import InvalidRow
 
 FILE = "classes.json"
 SCHEMA = 1
@@ -82,7 +79,7 @@ def write_class_scores(folder: Path, scores: ClassScores) -> Path:
         StoreError: the folder cannot be written or the disk is full.
     """
     path = folder / FILE
-    write_atomically(path, with_checksum(scores.model_dump_json().removesuffix("}").encode()))
+    write_record(path, scores)
     return path
 
 
@@ -94,18 +91,9 @@ def read_class_scores(folder: Path, row: Row) -> ClassScores | InvalidRow | None
     path = folder / FILE
     if row.status != "done" or not path.exists():
         return None
-    try:
-        content = read_bytes(path, MAX_BYTES)
-    except OSError as error:
-        return InvalidRow(path, f"cannot be read: {error.strerror or error}", damaged=False)
-    end = CHECKSUM.search(content, max(0, len(content) - 64))
-    if end is None or end.end() != len(content) or int(end[1], 16) != zlib.crc32(content[: end.start()]):
-        return InvalidRow(path, "checksum: differs from the file's content, which is damaged or was edited by hand")
-    try:
-        scores = ClassScores.model_validate_json(content[: end.start()] + b"}")
-    except ValidationError as error:
-        first = error.errors()[0]
-        return InvalidRow(path, ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]])))
+    scores = read_record(path, ClassScores)
+    if not isinstance(scores, ClassScores):
+        return scores
     wrong = _contradiction(row, scores)
     return InvalidRow(path, wrong) if wrong else scores
 

@@ -25,6 +25,7 @@ from ..text import one_line
 from .comparability import data_differences, incompatibilities, recipe_differences, selection_differences
 from .evidence import NOTHING, Claim, Evidence, Kind, Published, Subject, gather
 from .gains import CellCost, cost, equal_cost_factor, equal_cost_recipe, gain, is_longer
+from .inference_cost import CellInference
 from .matching import RowIndex, longer_recipes, other_recipes, references
 from .reported_numbers import ReportedTables, number, teacher_number
 from .verdicts import MINI, Sample, Verdict, make_verdict, noise_budget
@@ -51,6 +52,7 @@ class Cell:
         gain_equal: over our `none` trained for as long as this method takes.
         gain_kd_equal: likewise over our plain KD.
         cost: medians over rows.
+        inference: cost of inference, where it was measured.
         evidence: for the reported number, beside what was trained here; at full scale only.
         settings: whether the authors tuned the method's options pair by pair; empty where that is not known.
         notes: about the measurement; notes about the reported number are in `reported`.
@@ -72,6 +74,7 @@ class Cell:
     gain_equal: Sample | None = None
     gain_kd_equal: Sample | None = None
     cost: CellCost | None = None
+    inference: CellInference | None = None
     evidence: Mapping[Kind, Evidence] = field(default_factory=dict)
     settings: str = ""
     notes: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from ..records.store import write_atomically
 from ..spec.table import Table
 from ..text import markdown as cleaned
 from ..text import markdown_cell, printable, spreadsheet_cell
-from . import values
+from . import inference_cost, values
 from .cells import Cell
 from .evidence import KINDS, Kind
 from .latex import escape
@@ -147,6 +147,7 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "time_over_none": cost.factor if cost else None,
         "time_over_kd": cost.factor_kd if cost else None,
         "machine": "; ".join(cell.machines),
+        **(inference_cost.figures(cell.inference) if cell.inference else {}),
         "runs": " ".join(row.id for row in cell.rows),
         "source": reported.source if reported else None,
         "reported_by": reported.paper if reported else None,

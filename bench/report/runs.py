@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,15 @@ from rich.text import Text
 from .. import tasks
 from ..errors import SpecError
 from ..records.by_name import FOLDER as BY_NAME
+from ..records.inference import Network
 from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import RUN_ID, read_row, read_rows
 from ..spec.run import variants
 from ..text import counted, printable
+from . import inference_cost
 from .class_scores import print_classes
+from .inference import read_measured
 from .terminal import default_console
 
 SHORT = 8
@@ -120,11 +124,28 @@ def print_run(results: Path, start: str, console: Console | None = None) -> None
         say()
         say(_yaml(run.row.run.model_dump(mode="json", exclude_defaults=True)).rstrip())
         _print_epochs(run.row, console)
-        print_classes(results, run.row, [other.row for other in runs if other.row], console)
+        rows = [other.row for other in runs if other.row]
+        print_classes(results, run.row, rows, console)
+        for line in _inference(results, run.row, rows):
+            say(line)
     say()
     say("files:")
     for path in sorted(path for path in run.folder.rglob("*") if path.is_file()):
         say(f"  {path.relative_to(run.folder)}  {_size(path.stat().st_size)}")
+
+
+def _inference(results: Path, row: Row, rows: Sequence[Row]) -> list[str]:
+    """Latency, memory and files of the run's network, and the score of its int8 student; nothing if not measured."""
+    if row.status != "done":
+        return []
+    measured, invalid = read_measured(results, rows)
+    lines = [f"  {inference_cost.name_of(each)}: {inference_cost.text_of(each)}" for each in measured.of_network(row)]
+    lines += [f"  file, {form}: {_size(size)}" for form, size in measured.sizes.get(Network.of(row), {}).items()]
+    if row.id in measured.int8:
+        metric, score = measured.int8[row.id]
+        lines.append(f"  int8 ONNX: {metric} {score:.2f}")
+    lines += [f"  left out: {each.path}: {each.reason}" for each in invalid if each.path.parent.name == row.id]
+    return ["", "inference:", *lines] if lines else []
 
 
 def _has_row(run: Listed) -> bool:

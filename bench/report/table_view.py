@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..spec.scale import Scale
 from ..spec.table import Table
-from . import values
+from . import inference, inference_cost, values
 from .blocks import Block, Line, blocks, with_runs
 from .cells import Cell
 from .evidence import KINDS
@@ -36,6 +36,7 @@ HEADERS = {
     "gflops": "GFLOPs",
     "throughput": "images\n/s",
     "step": "step\nms",
+    **{name: heading for name, (heading, _) in inference_cost.COLUMNS.items()},
 }
 """Columns in order; headings are broken at the line feed."""
 
@@ -51,7 +52,10 @@ AT_EQUAL_COST = (
     "the plain gain where that is 1 or less, so a method that takes less time than `kd` is not given more."
 )
 
-COSTS = ("gain_equal", "gain_kd_equal", "gain_per_time", "time", "params", "gflops", "throughput", "step")
+COSTS = (
+    *("gain_equal", "gain_kd_equal", "gain_per_time", "time", "params", "gflops", "throughput", "step"),
+    *inference_cost.COLUMNS,
+)
 
 
 @dataclass
@@ -110,6 +114,7 @@ def table_view(table: Table, cells: Sequence[Cell], scale: Scale) -> TableView:
         bottom.append(_bases(cells))
     if EQUAL_COST & set(columns):
         bottom.append(AT_EQUAL_COST)
+    bottom += inference.notes(cells)
     if "agreement" in columns:
         bottom.append(AGREEMENT)
     title = f"{table.name}: {table.title} ({scale} scale)"
@@ -126,6 +131,7 @@ def _columns(table: Table, cells: Sequence[Cell], views: Sequence[BlockView], sc
         "settings",
         "agreement",
         *KINDS,
+        *inference_cost.COLUMNS,
         *(() if any(cell.rows for cell in cells) else ("difference", "gain", *COSTS)),
     )
     empty |= {name for name in optional if all(record[name] == values.BLANK for record in records)}
@@ -186,6 +192,7 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
         "gflops": values.gflops(cell),
         "throughput": values.throughput(cell),
         "step": values.step(cell),
+        **inference_cost.record(cell.inference),
     }
 
 

@@ -21,6 +21,7 @@ from ..text import printable
 from . import files, overview_text, paper_text
 from .cells import Cell
 from .evidence import NOTHING, Published
+from .inference import NOTHING_MEASURED, Measured, with_inference
 from .overview import summarize
 from .own_data import with_results
 from .paper import paper_view
@@ -47,11 +48,13 @@ def print_tables(
     console: Console | None = None,
     layout: Layout = "evidence",
     select: Selection | None = None,
+    measured: Measured = NOTHING_MEASURED,
 ) -> str:
     """Print `tables`, by name or loaded, and write each as CSV, Markdown and LaTeX into `out`; returns what it printed.
 
     Without a `scale`, a table that has any full-scale row is printed at full scale, else at mini. Files that are no
     result rows are listed at the end. `select` is the epoch to show; without it, the one that is reported.
+    `measured` has the cost of inference with the runs' students.
 
     Raises:
         SpecError, MethodError: a table, recipe or file of reported numbers is missing or wrong.
@@ -62,7 +65,7 @@ def print_tables(
     for name in tables:
         table = name if isinstance(name, Table) else load_table(name)
         for each, chosen, cells in with_results(table, rows, scale, published, select):
-            written = _print_table(console, each, cells, chosen, layout, out)
+            written = _print_table(console, each, with_inference(cells, measured), chosen, layout, out)
             if out is not None:
                 if written:
                     console.print(_text(f"written: {', '.join(map(str, written))}", style="dim"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from .. import inference_cost
 from ..evidence import Kind
+from ..inference_cost import CellInference, setup_text
 from ..verdicts import Sample
 from .lines import Line
 
@@ -93,6 +96,51 @@ def _gain_per_time(line: Line) -> Sequence[Value]:
     return (line.cell.gain_per_time if line.cell else None,)
 
 
+def _inference(read: Callable[[CellInference], Value]) -> Callable[[Line], Sequence[Value]]:
+    def values(line: Line) -> Sequence[Value]:
+        return (read(line.cell.inference) if line.cell and line.cell.inference else None,)
+
+    return values
+
+
+def _inference_columns() -> Iterator[Column]:
+    """Latency, memory and size of files, where they were measured; `latency on` says by which machine."""
+
+    def number(key: str, title: str, about: str, read: Callable[[CellInference], Value]) -> Column:
+        return Column(key, title, "number", _inference(read), about, shown=False)
+
+    for program, name in inference_cost.PROGRAMS.items():
+        for batch in inference_cost.BATCHES:
+            for key, text in (("median_ms", "ms"), ("p95_ms", "95th percentile, ms")):
+                title = f"latency {name}, batch {batch}, {text}"
+                read = partial(_latency, place=(program, batch), key=key)
+                yield number(f"{program}_{batch}_{key}", title, "of a forward, without preprocessing", read)
+        about = "that loading and running one image adds"
+        yield number(f"{program}_memory", f"memory {name}, MiB", about, partial(_memory, program=program))
+    for form, name in inference_cost.SIZES.items():
+        yield number(f"{form}_file", f"file {name}, MiB", "", partial(_size, form=form))
+    yield number("int8", "int8 score", "of quantized students", lambda each: each.int8.mean if each.int8 else None)
+    about = "machine and CPU threads; figures of others are in the details"
+    setup = _inference(lambda each: setup_text(each.setup) if each.setup else None)
+    yield Column("latency_on", "latency on", "text", setup, about, shown=False)
+
+
+def _latency(inference: CellInference, place: tuple[str, int], key: str) -> float | None:
+    return getattr(inference.latency.get(place), key, None)
+
+
+def _memory(inference: CellInference, program: str) -> float | None:
+    return _mib(inference.memory(program))
+
+
+def _size(inference: CellInference, form: str) -> float | None:
+    return _mib(inference.sizes.get(form))
+
+
+def _mib(count: int | None) -> float | None:
+    return None if count is None else count / 2**20
+
+
 COLUMNS = (
     Column("task", "task", "text", _text("task"), shown=False),
     Column("dataset", "data set", "text", _text("dataset")),
@@ -144,6 +192,7 @@ COLUMNS = (
     Column("gflops", "GFLOPs", "number", _cost("flops", 1e9), "of the student on one image", shown=False, digits=3),
     Column("throughput", "images/s", "number", _cost("images_per_second"), "in training", shown=False, digits=0),
     Column("step", "step, ms", "number", _cost("step_seconds", 1e-3), "of training", shown=False, digits=1),
+    *_inference_columns(),
 )
 
 FILTERS = {

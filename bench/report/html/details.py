@@ -11,7 +11,7 @@ import yaml
 from ... import tasks
 from ...records.row import Row
 from ...text import printable
-from .. import values
+from .. import inference_cost, values
 from ..cells import Cell
 from ..evidence import Evidence
 from ..gains import CellCost
@@ -136,6 +136,7 @@ def _measured(cell: Cell) -> list[dict[str, Any]]:
         _seeds(cell, rows),
         _facts("Teacher", _teacher(cell, rows)),
         _facts("Cost", _cost(cell.cost, rows)),
+        _facts("Inference", _inference(cell)),
         _facts("Environment", _environment(rows)),
         _specification(rows[0]),
     ]
@@ -187,6 +188,16 @@ def _cost(cost: CellCost | None, rows: Sequence[Row]) -> Facts:
         ("students in a cohort", ", ".join(str(each.cohort) for each in costs)),
         *((name, f"×{value:.2f}") for name, value in factors.items() if value is not None),
     ]
+
+
+def _inference(cell: Cell) -> Facts:
+    """Latency, memory and files of the cell's network, of every setup."""
+    found = cell.inference
+    if found is None:
+        return []
+    facts = [(inference_cost.name_of(each), inference_cost.text_of(each)) for each in found.every]
+    facts += [(f"file, {name}", f"{size / 2**20:.3g} MiB") for name, size in found.sizes.items()]
+    return facts + ([("int8 score", values.sample(found.int8))] if found.int8 else [])
 
 
 def _environment(rows: Iterable[Row]) -> Facts:

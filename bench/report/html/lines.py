@@ -12,9 +12,11 @@ from ...spec.reported import Reported
 from ...spec.scale import Scale
 from ...spec.schema import digest
 from ...spec.table import Table
+from .. import inference
 from ..blocks import blocks, with_runs
 from ..cells import Cell, collect
 from ..evidence import Evidence, Kind, Published
+from ..inference import Measured
 from ..overview import Entry, Summary, strongest
 from ..own_data import has_results, own_tables
 from ..verdicts import Verdict, noise_budget
@@ -86,6 +88,12 @@ def all_lines(
     lines = [line for table in tables for line in _of_table(table, rows, published)]
     lines += [_of_number(entry) for paper in papers for entry in paper.entries if entry.cell is None]
     return sorted(_with_distinct_ids(lines), key=_interest)
+
+
+def with_inference(lines: Sequence[Line], measured: Measured) -> list[Line]:
+    """The lines with the cost of inference of their students, all of one machine and number of threads."""
+    cells = iter(inference.with_inference([line.cell for line in lines if line.cell], measured))
+    return [replace(line, cell=next(cells)) if line.cell else line for line in lines]
 
 
 def _with_distinct_ids(lines: Iterable[Line]) -> Iterator[Line]:

@@ -19,6 +19,7 @@ from ...text import counted, printable
 from .. import overview_text
 from ..added import register_files, with_added
 from ..evidence import NOTHING, Published
+from ..inference import read_measured
 from ..overview import DECIDED, Summary, summarize
 from ..summary import invalid_row_lines
 from . import figure_files
@@ -27,7 +28,7 @@ from .details import details
 from .folder import FIGURES, GENERATOR, INDEX, check_folder, check_publication, list_files, listed, remove_files
 from .history_data import TableHistory
 from .libraries import check_installed, datatables, plotly
-from .lines import Line, all_lines
+from .lines import Line, all_lines, with_inference
 from .packed import packed, script
 from .redact import Clean, redactor, unchanged
 
@@ -85,8 +86,9 @@ def build(
     register_files(folders[0], log)
     shown = with_added([load_table(name) for name in table_names()] if tables is None else tables, folders[0])
     content = gather(rows, [*invalid, *invalid_weights], evidence, shown, every=tables is None)
-    content = replace(content, histories=histories(shown))
-    for line in invalid_row_lines([*invalid, *invalid_weights]):
+    measured, invalid_figures = read_measured(folders[0], rows)
+    content = replace(content, lines=with_inference(content.lines, measured), histories=histories(shown))
+    for line in invalid_row_lines([*invalid, *invalid_weights, *invalid_figures]):
         log(f"left out: {line}")
     return write(content, out, log, public)
 
