@@ -48,6 +48,7 @@ def files(
     order = sorted(histories, key=lambda history: latest.get(history.title, len(changes)))
     index = {
         "groups": [{"id": group.id, "title": group.title, "runs": group.runs} for group in groups],
+        "most": figures.MOST,
         "ranks": rankings(groups, reported),
         "missing": ranks.unavailable(),
         "histories": [{"id": each.id, "title": each.title} for each in order],

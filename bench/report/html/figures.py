@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,21 +81,34 @@ def content(group: Group) -> dict[str, Any]:
 
 def _of_pair(name: str, lines: Sequence[Line]) -> dict[str, Any]:
     """Title, origin of the numbers, and one record a method with a gain or a cost."""
-    methods = [record for line in lines if (record := _method(line, lines))]
+    references = _references(lines)
+    methods = [record for line in lines if (record := _method(line, references))]
     for axis, cost in enumerate(("time", "step")):
         priced = [each for each in methods if each[cost] is not None and each["gain"] is not None]
         front = pareto_front([(each[cost], each["gain"][0]) for each in priced])
         for each, best in zip(priced, front, strict=True):
             each["front"][axis] = best
     methods.sort(key=_order)
-    shown = methods[:MOST] + [each for each in methods[MOST:] if any(each["front"]) or each["base"]]
+    shown = _shown(methods)
     return {
         "title": printable(name),
         "runs": sum(len(line.cell.rows) for line in lines if line.cell),
         "origin": _origin(lines),
         "more": len(methods) - len(shown),
+        "on_front": [sum(each["front"][axis] for each in methods) for axis in (0, 1)],
         "methods": shown,
     }
+
+
+def _shown(methods: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The methods of the greatest gains, the student alone, and both Pareto fronts, or as many evenly spread of one."""
+    if len(methods) <= MOST:
+        return list(methods)
+    kept = {id(each) for each in (*methods[:MOST], *(each for each in methods if each["base"]))}
+    for axis in (0, 1):
+        front = [each for each in methods if each["front"][axis]]
+        kept |= {id(each) for each in front[:: math.ceil(len(front) / MOST)]}
+    return [each for each in methods if id(each) in kept]
 
 
 def _order(method: dict[str, Any]) -> tuple[bool, float]:
@@ -103,13 +117,13 @@ def _order(method: dict[str, Any]) -> tuple[bool, float]:
     return method["gain"] is None, -gain[0]
 
 
-def _method(line: Line, lines: Sequence[Line]) -> dict[str, Any] | None:
+def _method(line: Line, references: Mapping[tuple[str, str], float]) -> dict[str, Any] | None:
     """One method's gains over `none` and over `kd`, as measured and as reported, and its cost; None without any."""
     cell = line.cell
     assert cell is not None
     alone = cell.entry.method == "none"
     gain = Sample(0.0, None, cell.measured.n) if alone and cell.measured else cell.gain
-    reported, reported_kd = (_reported_gain(line, lines, name) for name in ("none", "kd"))
+    reported, reported_kd = (_reported_gain(line, name, references) for name in ("none", "kd"))
     cost = cell.cost
     if gain is None and reported is None and reported_kd is None:
         return None
@@ -117,7 +131,6 @@ def _method(line: Line, lines: Sequence[Line]) -> dict[str, Any] | None:
         "id": line.id,
         "name": printable(line.method),
         "base": alone,
-        "score": None if cell.measured is None else _numbers(cell.measured.mean, cell.measured.sd, cell.measured.n),
         "gain": _gain(gain),
         "gain_kd": _gain(cell.gain_kd),
         "reported": reported,
@@ -128,18 +141,24 @@ def _method(line: Line, lines: Sequence[Line]) -> dict[str, Any] | None:
     }
 
 
-def _reported_gain(line: Line, lines: Sequence[Line], reference: str) -> list[float] | None:
-    """The reported number minus that of the student alone, or of plain KD, as the same paper reports it."""
+def _references(lines: Sequence[Line]) -> dict[tuple[str, str], float]:
+    """The numbers that papers report of a pair's student alone and of its plain KD, by paper and method; the first."""
+    found: dict[tuple[str, str], float] = {}
+    for line in lines:
+        number = line.reported
+        if line.cell and line.cell.entry.method in ("none", "kd") and number and number.value is not None:
+            found.setdefault((number.paper, line.cell.entry.method), number.value)
+    return found
+
+
+def _reported_gain(line: Line, reference: str, references: Mapping[tuple[str, str], float]) -> list[float] | None:
+    """The reported number minus that of a reference, as the same paper reports it."""
     number = line.reported
-    if number is None or number.value is None or line.cell is None or line.cell.entry.method == "none":
+    if number is None or number.value is None or line.cell is None or line.cell.entry.method in ("none", reference):
         return None
-    if reference == "none" and number.student_value is not None:
-        return [_short(number.value - number.student_value)]
-    for other in lines:
-        same = other.cell is not None and other.cell.entry.method == reference and other is not line
-        if same and other.reported and other.reported.value is not None and other.reported.paper == number.paper:
-            return [_short(number.value - other.reported.value)]
-    return None
+    alone = number.student_value if reference == "none" else None
+    value = references.get((number.paper, reference)) if alone is None else alone
+    return None if value is None else [_short(number.value - value)]
 
 
 def _gain(sample: Sample | None) -> list[float | None] | None:

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.helpers.report_pages import FORMULA, HOSTILE, build
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install 'kdbench[browser]'"
-)
 pytest.importorskip("itables", reason="itables is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'kdbench[report]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-
-NO_PRELOAD = {"preload": False}
-"""Without it, axe asks for style sheets again, which browsers refuse to pages from disk."""
 
 Open = Callable[..., Any]
 
@@ -32,41 +22,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("report"))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 @pytest.fixture
-def opened(browser: Any, report: Path) -> Iterator[Open]:
-    """Opens the report; at the end, no page has logged an error, asked for more than files, or run a name as code."""
-    contexts, problems = [], []
-
-    def open_page(address: str = "", width: int = 1440, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-        contexts.append(context)
-        context.set_default_timeout(20_000)
-        page = context.new_page()
-        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: problems.append(request.url) if is_foreign(request.url) else None)
-        page.goto(f"{report.as_uri()}{address}")
-        page.wait_for_selector("#cells tbody td")
-        return page
-
-    yield open_page
-    for context in contexts:
-        for page in context.pages:
-            assert page.evaluate("window.hacked") is None
-        context.close()
-    assert problems == []
-
-
-def is_foreign(url: str) -> bool:
-    return urlsplit(url).scheme not in ("file", "data", "blob")
+def opened(open_page: Open, report: Path) -> Open:
+    """Opens the report at an address within it."""
+    return lambda address="", width=1440, **options: open_page(
+        f"{report.as_uri()}{address}", "#cells tbody td", width, **options
+    )
 
 
 def column(page: Any, title: str) -> list[str]:
@@ -252,19 +213,15 @@ def test_names_are_text_and_never_code(opened: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("cell", [False, True])
-def test_axe_finds_nothing_serious(opened: Open, scheme: str, cell: bool) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+def test_axe_finds_nothing_serious(
+    opened: Open, serious_violations: Callable[[Any], list[Any]], scheme: str, cell: bool
+) -> None:
     page = opened("#dataset=coco", color_scheme=scheme)
     page.locator("#columns summary").click()
     if cell:
         page.locator("#cells a").first.click()
         page.wait_for_selector("#details .js-plotly-plot")
-    found = [
-        v
-        for v in axe.Axe().run(page, options=NO_PRELOAD).response["violations"]
-        if v["impact"] in ("serious", "critical")
-    ]
-    assert [(v["id"], [node["html"][:200] for node in v["nodes"][:3]]) for v in found] == []
+    assert serious_violations(page) == []
 
 
 def test_a_phone_shows_the_verdict_without_scrolling_the_page(opened: Open) -> None:

@@ -7,8 +7,10 @@
     const content = await figures.content("groups", table);
     return { content, pair: content?.pairs.find((each) => each.title === pair) };
   };
+  const LISTED = 10; // methods on the front that are named
+  const listedMore = (count) => (count > LISTED ? ` and ${count - LISTED} more` : "");
   const cell = (method) => `index.html#cell=${method.id}`;
-  const more = (pair) => (pair.more ? ` ${pair.more} more methods, with smaller gains, are not drawn; the table of cells has them.` : "");
+  const more = (left, why = "") => (left ? ` ${left} more methods are not drawn${why}; the table of cells has them.` : "");
   const command = ({ command: run }) => `\`${run}\` trains it, and \`kdbench report\` then shows it here.`;
 
   const spread = (gain) => (gain[1] === null ? "n=1, no interval" : `± ${gain[1].toFixed(2)} (95 %), n=${gain[2]}`);
@@ -26,6 +28,7 @@
     const methods = (pair?.methods ?? []).filter((each) => !each.base && (measured(each) || reported(each)));
     const by = (method) => (measured(method) ? measured(method)[0] : reported(method)[0] - 1000);
     methods.sort((a, b) => by(b) - by(a));
+    const left = methods.splice(figures.index().most).length + (pair?.more ?? 0);
     if (!methods.length) {
       return show("gains", { empty: content ? `No gain over ${words} is measured or reported for this pair: ${command(content)}` : "This report has no table." });
     }
@@ -49,7 +52,7 @@
     ].filter((trace) => trace.x.length);
     show("gains", {
       origin: pair.origin ? `From ${pair.origin}.` : `No run of this pair is finished, so these are reported gains alone: ${command(content)}`,
-      words: summary(dots.map((each) => [each.name, measured(each)]), words) + more(pair),
+      words: summary(dots.map((each) => [each.name, measured(each)]), words) + more(left, ", as they gain less"),
       title: `Gain over ${words}, ${content.title}, ${pair.title}`,
       traces,
       plan: {
@@ -72,7 +75,7 @@
     if (!known.length) return gains.length ? "One seed each: no interval." : "";
     const clear = known.filter(([, gain]) => Math.abs(gain[0]) > gain[1]);
     const better = clear.filter(([, gain]) => gain[0] > 0).length;
-    return `Of ${known.length} methods with several seeds, ${better} are better and ${clear.length - better} worse than ${over} by more than their interval; ${known.length - clear.length} are not told apart from it.`;
+    return `Of ${known.length} drawn methods with several seeds, ${better} are better and ${clear.length - better} worse than ${over} by more than their interval; ${known.length - clear.length} are not told apart from it.`;
   }
 
   figures.section(["table", "pair", "cost"], async (choice) => {
@@ -93,12 +96,12 @@
     const marks = (list, name, marker, named) => ({
       name, mode: named ? "lines+markers+text" : "markers+text", x: list.map((each) => each[axis]), y: list.map((each) => each.gain[0]),
       line: { shape: "hv", color: main, width: 1.5 }, marker, cliponaxis: false, hoverinfo: "text", customdata: list.map(cell),
-      text: list.map((each) => (named || methods.length <= 8 ? label(each.name) : "")), textposition: "top center", textfont: { color: text },
+      text: list.map((each) => ((named && list.length <= LISTED) || methods.length <= 8 ? label(each.name) : "")), textposition: "top center", textfont: { color: text },
       hovertext: list.map((each) => hover([each.name, `${signed(each.gain[0])} points`, `${cost(each)}${named ? ", on the front" : ""}`])),
     });
     show("cost", {
       origin: `From ${pair.origin}.`,
-      words: `On the Pareto front: ${front.map((each) => `${each.name} (${signed(each.gain[0])} at ${cost(each)})`).join(", ")}.${more(pair)}`,
+      words: `On the Pareto front: ${front.slice(0, LISTED).map((each) => `${each.name} (${signed(each.gain[0])} at ${cost(each)})`).join(", ")}${listedMore(pair.on_front[place])}.${more(pair.more)}`,
       title: `Gain against ${figures.COSTS[axis]}, ${content.title}, ${pair.title}`,
       traces: [
         marks(beaten, "beaten by another", { color: quiet, size: 8, symbol: "circle-open", line: { width: 1.5 } }, false),

@@ -83,10 +83,10 @@
     if (!changes.length) return document.getElementById("changes").replaceChildren();
     const link = (each) => `#${new URLSearchParams({ history: each.title, panel: figures.panelTitle(each) })}`;
     const rows = changes.map((each) => [
-      { text: short(each.commit), href: link(each) }, each.finished.slice(0, 10), { text: each.word, className: each.word },
-      each.of, each.size, each.method, each.title, each.pair,
+      { text: short(each.commit), href: link(each) }, { text: each.word, className: each.word }, `${each.of} ${each.size}`,
+      each.method, each.title, each.pair, each.finished.slice(0, 10),
     ]);
     document.getElementById("changes").replaceChildren(
-      table("Changes", ["commit", "date", "change", "of", "by", "method", "table", "pair"], rows));
+      table("Changes", ["commit", "change", "by", "method", "table", "pair", "date"], rows));
   }
 })();
