@@ -48,7 +48,7 @@ def export(
 
 
 def latency(
-    tables: Annotated[list[str] | None, typer.Argument(help="Such as akd/coco. Without: all.")] = None,
+    tables: Annotated[list[str] | None, typer.Argument(help="Such as akd/coco. Without: every run.")] = None,
     scale: Annotated[str | None, option_of("scale")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also quantize and score the student of each run.")] = False,
     data: DataOption = None,
@@ -61,14 +61,14 @@ def latency(
     """
     from ..records.store import read_rows
     from ..report.added import register_files, with_added
-    from ..spec.table import load_table, table_names
+    from ..spec.table import load_table
     from .saved import DataPlace
     from .table_latency import LatencyRequest, measure_tables
 
     chosen = parse_scale(scale)
     register_files(results, _say)
     place = DataPlace(data_root(), data, {} if ignore_index is None else {"ignore_index": ignore_index})
-    loaded = with_added([load_table(name) for name in tables or table_names()], results)
+    loaded = with_added([load_table(name) for name in tables or ()], results)
     request = LatencyRequest(results, place, chosen, int8)
     if not measure_tables(request, loaded, read_rows([results])[0], _say):
         raise typer.Exit(1)

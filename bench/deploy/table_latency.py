@@ -47,11 +47,11 @@ class LatencyRequest:
 
 
 def measure_tables(request: LatencyRequest, tables: Sequence[Table], rows: Sequence[Row], log: Log) -> bool:
-    """Measure every network of the tables' runs that was not measured on this machine with these threads and libraries.
+    """Measure every network of tables' runs that was not measured on this machine with these threads and libraries.
 
     Args:
         request: what is measured.
-        tables: whose finished runs count; with what requests added.
+        tables: whose finished runs count, with what requests added; none for every run.
         rows: of the folder.
         log: receives what is done, and what cannot be.
 
@@ -59,12 +59,13 @@ def measure_tables(request: LatencyRequest, tables: Sequence[Table], rows: Seque
         Whether everything could be measured.
 
     Raises:
-        SpecError: no run of the tables is finished.
+        SpecError: no run is finished.
         StoreError: the folder cannot be written.
     """
     chosen = runs_of(tables, rows, request.scale)
     if not chosen:
-        raise SpecError(f"no run of {', '.join(table.name for table in tables)} is finished in {request.results}")
+        of = f" of {', '.join(table.name for table in tables)}" if tables else ""
+        raise SpecError(f"no run{of} is finished in {request.results}; `kdbench runs` lists them")
     missing = [] if (reason := _uninstalled()) is None else [reason]
     found, invalid = all_inference(request.results, chosen)
     for each in invalid:
@@ -88,13 +89,15 @@ def measure_tables(request: LatencyRequest, tables: Sequence[Table], rows: Seque
 
 
 def runs_of(tables: Sequence[Table], rows: Sequence[Row], scale: Scale | None) -> list[Row]:
-    """The finished runs that tables show, the latest first."""
-    found: dict[str, Row] = {}
-    for table in tables:
-        for each in (table, *own_tables(table, rows)):
-            for chosen in ("full", "mini") if scale is None else (scale,):
-                found |= {row.id: row for cell in collect(each, rows, chosen) for row in cell.rows}
-    return sorted((row for row in found.values() if row.status == "done"), key=lambda row: row.finished, reverse=True)
+    """The finished runs that tables show, or all, the latest first; of a scale, if one is given."""
+    found = {row.id: row for row in rows}
+    if tables:
+        shown = [each for table in tables for each in (table, *own_tables(table, rows))]
+        scales: tuple[Scale, ...] = ("full", "mini")
+        cells = [cell for each in shown for chosen in scales for cell in collect(each, rows, chosen)]
+        found = {row.id: row for cell in cells for row in cell.rows}
+    done = [row for row in found.values() if row.status == "done" and scale in (None, row.run.scale)]
+    return sorted(done, key=lambda row: row.finished, reverse=True)
 
 
 def _uninstalled() -> str | None:
