@@ -94,6 +94,7 @@ def _of_pair(name: str, lines: Sequence[Line]) -> dict[str, Any]:
         "title": printable(name),
         "runs": sum(len(line.cell.rows) for line in lines if line.cell),
         "origin": _origin(lines),
+        "papers": ", ".join(dict.fromkeys(line.reported.paper for line in lines if line.reported)),
         "more": len(methods) - len(shown),
         "on_front": [sum(each["front"][axis] for each in methods) for axis in (0, 1)],
         "methods": shown,

@@ -94,6 +94,7 @@ def test_reported_gains_stand_beside_measured_ones(opened: Open) -> None:
     page.wait_for_function("document.querySelector('#gains .figure').ariaLabel.includes('akd/coco')")
     values = {line[0]: line[4] for line in table(page, "gains")}
     assert re.fullmatch(r"\+\d\.\d\d", values["maskd"]), values
+    assert page.locator("#gains > .origin").inner_text().endswith("Reported by akd, maskd.")
     assert page.locator("#gains .legendtext").all_text_contents() == ["measured, 95 % interval", "reported"]
     assert page.locator("#cost select[name=table]").input_value() == "akd/coco, full scale"
 

@@ -51,7 +51,10 @@
       },
     ].filter((trace) => trace.x.length);
     show("gains", {
-      origin: pair.origin ? `From ${pair.origin}.` : `No run of this pair is finished, so these are reported gains alone: ${command(content)}`,
+      origin: [
+        pair.origin ? `From ${pair.origin}.` : `No run of this pair is finished, so these are reported gains alone: ${command(content)}`,
+        rings.length ? `Reported by ${pair.papers}.` : "",
+      ].join(" ").trim(),
       words: summary(dots.map((each) => [each.name, measured(each)]), words) + more(left, ", as they gain less"),
       title: `Gain over ${words}, ${content.title}, ${pair.title}`,
       traces,
