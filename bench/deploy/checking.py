@@ -19,7 +19,7 @@ from .plain import Plain
 
 TOLERANCE = 1e-4
 """Percentage points by which a metric may differ. That is no image of a classifier's: float32 in another order of
-summation changes logits by some 1e-6, which turned no prediction of 50,000 images of a trained network."""
+summation changes logits by some 1e-6, which turned none of 50,000 predictions of a network on random images."""
 
 RELATIVE, ABSOLUTE = 1e-3, 1e-4
 """Of the largest output, and beside it: what float32 in another order of summation may change on random images."""

@@ -71,7 +71,6 @@ def export(request: ExportRequest, tables: Sequence[Table], log: Log = lambda _:
     Raises:
         SpecError: an option is wrong, the run is not done, or its network cannot be exported in this format.
         CheckpointError: the weights are missing or damaged, or the file computes something else than the network.
-        DataError: `request.data.path` cannot be read.
         StoreError: the folder cannot be written.
     """
     form = formats.get(request.format)

@@ -105,8 +105,7 @@ def open_task(student: SavedStudent, place: DataPlace) -> Task | str:
     """The task on the data of a student's run; or why that is not at hand.
 
     Raises:
-        DataError: `place.path` is broken.
-        SpecError: `place.path` is not the data of the run.
+        SpecError: `place.path` is broken, or not the data of the run.
     """
     run = student.row.run
     task = tasks.get(run.task)
@@ -114,17 +113,15 @@ def open_task(student: SavedStudent, place: DataPlace) -> Task | str:
         return f"{run.data.name} is not a data set of kdbench; give its path with --data"
     try:
         data = task.open(run.data.name, place.root, place.path, run.data.options | place.options)
-    except SpecError as error:
+    except (SpecError, datasets.DataError) as error:
+        if place.path is None and isinstance(error, datasets.DataError):
+            return str(error)
         if place.path is None:
             raise
         raise SpecError(
             f"--data {place.path} cannot be the data of the run, {run.data.display_name}: {error}; give that, or leave "
             "--data out"
         ) from error
-    except datasets.DataError as error:
-        if place.path is not None:
-            raise
-        return str(error)
     if data.fingerprint != run.data.fingerprint:
         differs = f"{data.path} is {data.fingerprint}, and the run was measured on {run.data.fingerprint}"
         if place.path is not None:
