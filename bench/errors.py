@@ -29,6 +29,10 @@ class DeviceError(RuntimeError):
     """A device cannot be used; the message says why."""
 
 
+class EngineError(RuntimeError):
+    """An engine does not take jobs; the message says why, and the fix."""
+
+
 class LoaderError(RuntimeError):
     """A batch could not be prepared; the message says why, and the fix where the loader processes are the reason."""
 
@@ -37,7 +41,16 @@ class DivergedError(ArithmeticError):
     """A loss term, a weight or a buffer of a run is not finite."""
 
 
-USER_ERRORS = (SpecError, CheckpointError, StoreError, TeacherError, DataError, DeviceError, LoaderError)
+USER_ERRORS = (
+    SpecError,
+    CheckpointError,
+    StoreError,
+    TeacherError,
+    DataError,
+    DeviceError,
+    EngineError,
+    LoaderError,
+)
 """With `methods.base.MethodError`, which is imported only where methods are."""
 
 

@@ -196,6 +196,7 @@ class Driver:
             runs=job.runs,
             device=device,
             journal=bool(self.tracking.classes),
+            stale={run.id: lease for run in job.runs if (lease := self.leases.stale_lease(run.id))},
             before=before,
             patience=self.engine.patience,
         )

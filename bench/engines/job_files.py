@@ -47,6 +47,11 @@ class JobFiles:
         made = {path: path.stat().st_mtime_ns for path in (results / FOLDER).glob("*.json")}
         return [cls(results, path.stem) for path in sorted(made, key=lambda path: made[path])]
 
+    def earlier(self) -> list[JobFiles]:
+        """Those of other jobs with the same runs."""
+        folder, pattern = self.spec.parent, f"{self.name.partition('-')[0]}-*.json"
+        return [JobFiles(folder.parent, path.stem) for path in folder.glob(pattern) if path.stem != self.name]
+
     def job(self) -> Job | None:
         """The job; None where the file is gone, or not of this version."""
         try:

@@ -6,7 +6,6 @@ import shlex
 from typing import NamedTuple
 
 from ..engines.driver import Driver
-from ..engines.local import LocalEngine
 from ..grid.pairs import pair_name
 from ..grid.plan import Plan
 from ..records.added import keep_added
@@ -17,7 +16,7 @@ from ..text import counted
 from ..trackers import tracker_classes
 from .equal_cost import describe, equal_cost_plan
 from .planning import FinalPlan, Log
-from .schedule import Schedule, make_schedule
+from .schedule import Schedule, make_schedule, threads_of
 
 
 class Outcome(NamedTuple):
@@ -39,17 +38,16 @@ def execute(plan: FinalPlan, log: Log) -> Outcome:
     longer = equal_cost_plan(plan.tables, outcome.rows, plan.scale, plan.data, plan.request)
     log(f"{describe(longer.runs)}, each as long as a method takes")
     store, keep_stale = Store(plan.settings.results), plan.request.keep_stale
-    schedule = make_schedule(longer, store, plan.memory, plan.slots, keep_stale=keep_stale)
+    threads = threads_of(longer, plan.slots, plan.site.cores)
+    schedule = make_schedule(longer, store, plan.memory, threads, keep_stale=keep_stale)
     second = _execute(plan, longer, schedule, log)
     return Outcome([*outcome.rows, *second.rows], outcome.done and second.done)
 
 
 def _execute(final: FinalPlan, plan: Plan, schedule: Schedule, log: Log) -> Outcome:
     _keep_added(final)
-    timeout = 60 * final.request.timeout if final.request.timeout else None
     trackers = tracker_classes(final.request.trackers)
-    engine = LocalEngine(final.slots, timeout)
-    driver = Driver(engine, final.settings, trackers, final.request.log_dir)
+    driver = Driver(final.site.engine(final.slots), final.settings, trackers, final.request.log_dir)
     rows = driver.execute(schedule.jobs, schedule.runs)
     return Outcome(rows, _summarize(plan, rows, _command(final), log))
 

@@ -31,7 +31,7 @@ def explain(final: FinalPlan, log: Log) -> None:
         f"{len(schedule.finished)} finished before"
     )
     _log_rerun(schedule, log)
-    machine = machine_of(final.slots[0])
+    machine = machine_of(final.slots[0]) if final.site.here else ""
     rows = list(schedule.finished.values())
     times: list[float | None] = []
     for cohort in schedule.cohorts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -27,11 +27,11 @@ from ..spec.scale import Scale
 from ..spec.table import Table
 from ..trackers import check_trackers
 from ..train.job import JobSettings
-from .devices import slots, usable
 from .fit import misfit
 from .inputs import check_inputs
 from .memory import GIB, Memory, available, shapes_of
-from .schedule import Schedule, make_schedule
+from .schedule import Schedule, make_schedule, threads_of
+from .site import Site, site_of
 from .teachers import assign, check_networks
 from .user_data import detect_format
 
@@ -51,6 +51,7 @@ class FinalPlan:
         schedule: the plan's jobs, without what is finished.
         memory: what a job has.
         settings: what all jobs have in common.
+        site: where they run.
         slots: the device of each job that runs at a time.
     """
 
@@ -62,6 +63,7 @@ class FinalPlan:
     schedule: Schedule
     memory: Memory
     settings: JobSettings
+    site: Site
     slots: tuple[str, ...]
 
 
@@ -74,7 +76,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     """
     check_trackers(request.trackers, request.log_dir)
     check_folder(request.results)
-    devices = usable(request.devices, log)
+    site = site_of(request, log)
     register(request.choices)
     paired = with_pairs(tables, request, log)
     tables = choose(paired, request.choices)
@@ -91,7 +93,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
         check_request(group, scales[name], request.changes)
     by_scale = {scale: [t for t in tables if scales[t.dataset.full] == scale] for scale in scales.values()}
     check_networks(by_scale, request)
-    return [_final_plan(group, scales[name], request, devices, log) for (_, name), group in groups.items()]
+    return [_final_plan(group, scales[name], request, site, log) for (_, name), group in groups.items()]
 
 
 def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
@@ -130,9 +132,7 @@ def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> 
     return [table for table in tables if kinds[table.name] == kind], form.options(kind)
 
 
-def _final_plan(
-    tables: Sequence[Table], scale: Scale, request: RunRequest, devices: tuple[str, ...], log: Log
-) -> FinalPlan:
+def _final_plan(tables: Sequence[Table], scale: Scale, request: RunRequest, site: Site, log: Log) -> FinalPlan:
     name = getattr(tables[0].dataset, scale)
     task = tasks.get(tables[0].task)
     opened = task.open(name, request.data_root, request.data, request.data_options)
@@ -148,11 +148,12 @@ def _final_plan(
     hashes = {network: sha256(file) for network, file in given.files.items()}
     plan = make_plan(given.tables, scale, data, request, hashes, lambda run: misfit(run, shapes_of(run, stored)))
     check_inputs(plan, request, opened)
-    settings = _settings(scale, request, given.files, _network_files(plan))
-    taken = slots(devices, scale, request)
-    memory = _memory(plan, stored, settings, taken, request.memory)
-    schedule = make_schedule(plan, Store(request.results), memory, taken, request.explain, request.keep_stale)
-    return FinalPlan(tuple(given.tables), request, scale, data, plan, schedule, memory, settings, taken)
+    settings = _settings(request, given.files, _network_files(plan), site.workers(scale))
+    taken = site.slots(scale)
+    memory = _memory(plan, stored, settings, taken, site)
+    threads = threads_of(plan, taken, site.cores)
+    schedule = make_schedule(plan, Store(request.results), memory, threads, request.explain, request.keep_stale)
+    return FinalPlan(tuple(given.tables), request, scale, data, plan, schedule, memory, settings, site, taken)
 
 
 def _network_files(plan: Plan) -> set[Path]:
@@ -161,24 +162,24 @@ def _network_files(plan: Plan) -> set[Path]:
     return {path for path in map(network_name.file_of, names) if path is not None}
 
 
-def _settings(scale: Scale, request: RunRequest, teacher_files: dict[str, Path], files: set[Path]) -> JobSettings:
-    workers = min(8, os.cpu_count() or 1) if scale == "full" else 0
+def _settings(request: RunRequest, teacher_files: dict[str, Path], files: set[Path], workers: int) -> JobSettings:
     return JobSettings(
         data_root=request.data_root,
         data_path=request.data,
         data_options=request.data_options,
         results=request.results,
         teacher_files=teacher_files,
-        workers=workers if request.workers is None else request.workers,
+        workers=workers,
         method_files=tuple(sorted({choice.file.resolve() for choice in request.choices if choice.file is not None})),
         network_files=tuple(sorted(files)),
     )
 
 
-def _memory(
-    plan: Plan, stored: tuple[int, int], settings: JobSettings, slots: Sequence[str], limit: float | None
-) -> Memory:
-    """What each job has: the share of the device that has least, of `limit` GiB or of what is free now."""
+def _memory(plan: Plan, stored: tuple[int, int], settings: JobSettings, slots: Sequence[str], site: Site) -> Memory:
+    """What each job has: the share of the device that has least, of what is given or of what is free now."""
+    limit = site.request.memory
+    if not site.here:
+        return Memory(slots[0].split(":")[0], GIB * limit if limit else math.inf, stored, settings.workers)
     parallel = max((len(stage) for stage in plan.stages), default=1)  # a teacher never runs beside its students
     free = min(
         (GIB * limit if limit else available(device)) / (min(count, parallel) if device == "cpu" else count)

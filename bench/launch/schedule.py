@@ -58,7 +58,12 @@ class Schedule:
 
 
 def make_schedule(
-    plan: Plan, store: Store, memory: Memory, slots: Sequence[str], exact: bool = False, keep_stale: bool = False
+    plan: Plan,
+    store: Store,
+    memory: Memory,
+    threads: Mapping[str, int],
+    exact: bool = False,
+    keep_stale: bool = False,
 ) -> Schedule:
     """The jobs of a plan.
 
@@ -66,7 +71,7 @@ def make_schedule(
         plan: of all runs.
         store: where finished runs have their rows.
         memory: what a job has.
-        slots: the device of each job that runs at a time.
+        threads: by run, of `threads_of`.
         exact: estimate the memory of every cohort, which takes seconds, and not only where it may be too much.
         keep_stale: finished rows count though the code of their method or their teacher has changed since.
 
@@ -82,7 +87,6 @@ def make_schedule(
     of_old_teachers = () if keep_stale else tuple(_of_old_teachers(finished, retrained, weights))
     for row in of_old_teachers:
         del finished[row.run.id]
-    threads = threads_of(plan, slots)
     cohorts: list[ScheduledCohort] = []
     jobs: list[PlannedJob] = []
     for stage, stage_cohorts in enumerate(plan.stages):
@@ -112,11 +116,18 @@ def _of_old_teachers(
             yield row
 
 
-def threads_of(plan: Plan, slots: Sequence[str]) -> dict[str, int]:
+def threads_of(plan: Plan, slots: Sequence[str], own: int | None = None) -> dict[str, int]:
     """Threads by run: jobs that share the CPU at a time share its cores, for more threads would wait for each other.
 
     Jobs of a stage do, and those of later stages that wait for no teacher.
+
+    Args:
+        plan: of all runs.
+        slots: the device of each job that runs at a time.
+        own: cores that each job has to itself; None where they share those of this machine.
     """
+    if own is not None:
+        return dict.fromkeys((run.id for run in plan.runs), own)
     jobs = max(1, list(slots).count("cpu"))
     threads: dict[str, int] = {}
     ready = 0  # cohorts of later stages that wait for no teacher

@@ -16,7 +16,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,10 +66,13 @@ class Leases:
     Args:
         root: folder of runs.
         lost: is called, in another thread, with each run that another process has taken over.
+        stale: by run, the content of a lease that another process has found to be stale, as `stale_lease` returns it.
     """
 
-    def __init__(self, root: Path, lost: Callable[[str], None] = lambda _: None) -> None:
-        self.root, self.lost = root, lost
+    def __init__(
+        self, root: Path, lost: Callable[[str], None] = lambda _: None, stale: Mapping[str, str] | None = None
+    ) -> None:
+        self.root, self.lost, self._known = root, lost, dict(stale or {})
         self.me = Holder(platform.node(), os.getpid(), _scope(), _started(os.getpid()))
         self._nonce = uuid.uuid4().hex
         self._held: dict[str, _Held] = {}
@@ -128,6 +131,13 @@ class Leases:
         content = _content(path)
         return None if path is None or self._is_stale(path, content) else _holder(content)
 
+    def stale_lease(self, run_id: str) -> str:
+        """The content of a run's lease that is stale, for a process that has not watched it; empty without one."""
+        folder = self.root / run_id
+        path = _latest(folder)[1] if folder.is_dir() else None
+        content = _content(path)
+        return content.decode(errors="replace") if content and path and self._is_stale(path, content) else ""
+
     def last_beat(self, run_id: str) -> float | None:
         """When the lease of a run was last rewritten, on the clock of its file system; None without one."""
         path = _latest(self.root / run_id)[1]
@@ -156,6 +166,8 @@ class Leases:
         """Whether a lease's holder has ended, or has not changed it for long while this process looked."""
         if content is None:
             return False  # released just now; the next try takes it
+        if self._known.get(path.parent.name) == content.decode(errors="replace"):
+            return True
         holder, now = _holder(content), time.monotonic()
         if holder.scope == self.me.scope and holder.process and not _is_alive(holder):
             return True
@@ -216,7 +228,12 @@ def _holder(content: bytes | None) -> Holder:
 
 
 def _scope() -> str:
-    """Of process numbers: a machine since it was started, and a container on it."""
+    """Of process numbers: a machine since it was started, and a container on it.
+
+    Of a job of Slurm, the job: when Slurm starts it again, its earlier process has ended, whatever machine that was on.
+    """
+    if number := os.environ.get("SLURM_JOB_ID"):
+        return digest(["slurm", os.environ.get("SLURM_CLUSTER_NAME", ""), number])
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # not on Linux
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]

@@ -85,6 +85,48 @@ def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
     return changes
 
 
+ENGINES = ("local", "slurm")
+
+SLURM_OURS = ("array", "chdir", "dependency", "error", "job-name", "open-mode", "output", "parsable", "requeue", "wrap")
+"""Options of sbatch that the engine sets."""
+
+
+def parse_engine(text: str | None) -> str:
+    """One of `ENGINES`; local without one.
+
+    Raises:
+        SpecError: anything else.
+    """
+    if text is not None and text not in ENGINES:
+        raise unknown("engine", text, ENGINES)
+    return text or "local"
+
+
+def parse_slurm(given: str | Mapping[str, str] | Iterable[str] | None) -> dict[str, str]:
+    """`["partition=gpu,gres=gpu:1", "exclusive"]` -> options of sbatch by their long names; a flag has an empty value.
+
+    A comma separates options where a name follows it: `exclude=node1,node2,time=8:00:00` are two.
+
+    Raises:
+        SpecError: no name, one that is given twice, or one that kdbench sets itself.
+    """
+    if isinstance(given, Mapping):
+        return dict(given)
+    options: dict[str, str] = {}
+    for text in [given] if isinstance(given, str) else given or ():
+        for each in re.split(r",(?=[a-z][a-z-]*=)", text):
+            name, equals, value = each.strip().partition("=")
+            name = name.removeprefix("--")
+            if not re.fullmatch(r"[a-z][a-z-]*", name) or (equals and not value):
+                raise SpecError(f"--slurm {each}: write NAME=VALUE, as in --slurm partition=gpu,time=8:00:00")
+            if name in options:
+                raise SpecError(f"--slurm {name} is given twice; remove one")
+            if name in SLURM_OURS:
+                raise SpecError(f"--slurm {name}: kdbench sets it itself; leave it out")
+            options[name] = value
+    return options
+
+
 class TeacherFile(NamedTuple):
     """A teacher in place of a trained one: a checkpoint, or a network with its library's published weights.
 
@@ -178,6 +220,8 @@ class RunRequest:
         student: networks that are trained in place of the tables' students, under each of their teachers.
         teacher: files used in place of trained teachers, and networks that teach in place of the tables' teachers.
         timeout: minutes.
+        engine: one of `ENGINES`.
+        slurm: options of sbatch by their long names.
         trackers: names of `kdbench.trackers`, or files that define one.
         log_dir: None takes each tracker's default place, below the folder of runs.
         memory: GiB of each device.
@@ -241,7 +285,9 @@ class RunRequest:
     )
     cohort: int | None = option("Most students in one cohort. Default: 1; at mini scale 10.", min=1, max=1000)
     jobs: int | None = option(
-        "Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4.", min=1, max=1000
+        "Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4; in Slurm's queue, 100.",
+        min=1,
+        max=1000,
     )
     workers: int | None = option("Loader processes a job.", min=0, max=256)
     devices: tuple[str, ...] | None = option(
@@ -249,6 +295,16 @@ class RunRequest:
         name="--device",
         text=str | None,
         parse=lambda text: parse_names(text) or None,
+    )
+    engine: str = option(
+        "Where jobs run: local, or slurm.", default="local", text=str | None, parse=parse_engine, metavar="ENGINE"
+    )
+    slurm: dict[str, str] = option(
+        "Options of sbatch for each job: partition=gpu,gres=gpu:1,time=8:00:00. Can be given several times.",
+        default={},
+        text=list[str] | None,
+        parse=parse_slurm,
+        metavar="NAME=VALUE,...",
     )
     memory: float | None = option(
         "GiB of each device for its jobs, if not all.", min=0.1, parse=partial(limited, name="memory")

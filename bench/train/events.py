@@ -134,11 +134,18 @@ class InterruptedEvent(_Event):
 
 
 class ErrorEvent(_Event):
-    """The job has failed: status and reason of all its runs that have no row."""
+    """The job has failed.
+
+    Attributes:
+        status: of all its runs that have no row.
+        reason: why.
+        node: machine whose device is the reason; empty where it is not.
+    """
 
     event: Literal["error"] = "error"
     status: Status
     reason: str
+    node: str = ""
 
 
 Event = (

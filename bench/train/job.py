@@ -7,6 +7,7 @@ the second file, a line of JSON for each event.
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import threading
 import time
@@ -92,6 +93,7 @@ class Job(JobSettings):
         runs: that are trained together.
         device: of torch.
         journal: whether the points of each run are kept in its folder, for trackers.
+        stale: by run, a lease of an earlier process that has ended, as `Leases` takes it.
         before: version of each run's row when the job was made; with a later one, its run is done.
         patience: seconds to wait for files that another machine has written, and for leases of one that failed.
 
@@ -102,6 +104,7 @@ class Job(JobSettings):
     runs: Annotated[tuple[Run, ...], Field(min_length=1)]
     device: str = "cpu"
     journal: bool = False
+    stale: dict[str, str] = {}
     before: dict[str, Version] = {}
     patience: float = 0.0
 
@@ -277,7 +280,8 @@ def main() -> None:
             sys.exit(EXIT_CODE)
         except Exception as error:
             status, reason = status_of(error)
-            report(ErrorEvent(status=status, reason=reason))
+            node = os.environ.get("SLURMD_NODENAME", platform.node()) if isinstance(error, DeviceError) else ""
+            report(ErrorEvent(status=status, reason=reason, node=node))
             raise
 
 
@@ -290,7 +294,7 @@ def _execute_claimed(job: Job, report: Report) -> None:
         os._exit(LOST_LEASE)  # the others of the cohort are resumed from their checkpoints
 
     store = Store(job.results)
-    with Leases(job.results, lost) as leases:
+    with Leases(job.results, lost, job.stale) as leases:
         mine = claim(job.runs, job.before, store, leases, report, job.patience)
         if mine:
             _wait_for_teacher(mine, job, store)

@@ -27,7 +27,7 @@ def retrained(teacher: Row) -> Row:
 
 
 def schedule(plan: Plan, engine: Driver, **options: Any) -> Schedule:
-    return make_schedule(plan, engine.store, Parts(), engine.engine.slots, **options)
+    return make_schedule(plan, engine.store, Parts(), {}, **options)
 
 
 def to_do(made: Schedule) -> list[Run]:

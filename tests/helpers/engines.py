@@ -15,7 +15,7 @@ from kdbench.engines.driver import Driver
 from kdbench.engines.local import LocalEngine
 from kdbench.grid.plan import Plan
 from kdbench.launch.memory import Memory, Split
-from kdbench.launch.schedule import make_schedule
+from kdbench.launch.schedule import make_schedule, threads_of
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
 from kdbench.train.events import Event
@@ -63,7 +63,7 @@ def local(results: Path, slots: Sequence[str] = ("cpu",), timeout: float | None 
 
 def execute(driver: Driver, plan: Plan, size: int = 99) -> list[Row]:
     """What is unfinished of a plan, in jobs of at most `size` runs."""
-    made = make_schedule(plan, driver.store, Parts(size), driver.engine.slots)
+    made = make_schedule(plan, driver.store, Parts(size), threads_of(plan, driver.engine.slots))
     return driver.execute(made.jobs, made.runs)
 
 

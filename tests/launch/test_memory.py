@@ -19,7 +19,7 @@ from kdbench.engines.driver import Driver
 from kdbench.grid.plan import Plan
 from kdbench.launch import memory, tracing
 from kdbench.launch.memory import GIB, MARGIN, Memory, available
-from kdbench.launch.schedule import make_schedule
+from kdbench.launch.schedule import make_schedule, threads_of
 from kdbench.spec.run import Run
 from tests.helpers.engines import InProcess
 from tests.helpers.pictures import Pictures, short, state_of
@@ -239,7 +239,7 @@ def test_a_split_cohort_leaves_the_same_rows(
     for folder, room in (("whole", 9), ("parts", 4)):
         driver = Driver(InProcess(), pictures.job(tmp_path / folder, *runs).settings)
         plan = Plan(((runs,),), ())
-        schedule = make_schedule(plan, driver.store, Scales("cpu", room * GIB), driver.engine.slots, exact=True)
+        schedule = make_schedule(plan, driver.store, Scales("cpu", room * GIB), threads_of(plan, ["cpu"]), exact=True)
         jobs += sorted((len(job.runs) for job in schedule.jobs), reverse=True)
         driver.execute(schedule.jobs, schedule.runs)
     assert jobs == [5, 3, 2]

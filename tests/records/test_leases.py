@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -137,3 +138,30 @@ def test_a_folder_that_cannot_be_written_is_named(leases: Leases, tmp_path: Path
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(StoreError, match=rf"^cannot write {tmp_path}/a: .*--results"):
         leases.take("a")
+
+
+def test_a_lease_that_another_process_found_stale_is_taken_over_at_once(leases: Leases, tmp_path: Path) -> None:
+    leases.take("a")
+    path = tmp_path / "a" / "lease.1"
+    as_other_host(path)
+    watching = Leases(tmp_path)
+    assert watching.stale_lease("a") == "" and watching.holder("a") is not None
+    watching._seen[path] = path.read_bytes(), time.monotonic() - 2 * module.STALE
+    told = {"a": watching.stale_lease("a")}
+    assert Leases(tmp_path).take("a") is not None
+    assert Leases(tmp_path, stale={"a": told["a"] + "another"}).take("a") is not None
+    assert Leases(tmp_path, stale=told).take("a") is None
+
+
+def test_a_job_that_slurm_starts_again_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "import sys, pathlib; from kdbench.records.leases import Leases; Leases(pathlib.Path(sys.argv[1])).take('a')"
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    path = tmp_path / "a" / "lease.1"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "node7"}))
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert str(Leases(tmp_path).holder("a")).endswith("on node7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert Leases(tmp_path).holder("a") is None

@@ -1,0 +1,323 @@
+"""The Slurm engine: each job is an element of a job array, followed by its files and by `squeue`.
+
+A job is one command, so that what submits and what is asked for are options of `sbatch`, the user's over ours. Nothing
+is asked of Slurm's accounting, which many clusters do not have.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import EngineError
+from ..records.row import Status
+from ..text import counted
+from ..train.events import ErrorEvent, Event, FinishedEvent, InterruptedEvent, StepEvent, WarningEvent
+from ..train.job import Job
+from .base import End, Engine, Handle, Resources
+from .job_files import FOLDER, JobFiles
+
+LOOK = 10.0
+"""Seconds between two calls of `squeue`."""
+
+MOST = 1000
+"""Elements of an array; what Slurm allows by default."""
+
+SAVE = "B:TERM@120"
+"""By default jobs are asked to stop two minutes before their time limit; they save and go on in another job."""
+
+RESTARTS = 3
+"""Without a new step, after which a job that Slurm starts again and again is given up."""
+
+UNREACHABLE = ("Unable to contact", "timed out", "Connection refused", "Zero Bytes were transmitted")
+"""In what Slurm's commands say where its controller does not answer; it is asked again."""
+
+ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
+ALIVE |= {"RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD"}
+
+
+CANCELLED = End("cancelled", "it was cancelled; the same command resumes it from its checkpoint")
+
+
+@dataclass
+class _Element:
+    """A job in Slurm's hands.
+
+    Attributes:
+        id: such as 17_3; empty until it is submitted.
+        state: as squeue said last.
+        ended: when it was first seen to have ended; None before.
+        finished: by what its events say.
+        restarts: since its last new step.
+        step: the last.
+        cancelled: by this command.
+        interrupted: asked to stop, as it says.
+        well: it has told its end.
+        held: that Slurm holds it was said.
+    """
+
+    files: JobFiles
+    resources: Resources
+    id: str = ""
+    state: str = "PENDING"
+    ended: float | None = None
+    finished: End | None = None
+    restarts: int = 0
+    step: int = 0
+    cancelled: bool = False
+    interrupted: bool = False
+    well: bool = False
+    held: bool = False
+
+
+class SlurmEngine(Engine):
+    """Submits jobs to Slurm from a machine that has its commands, with a results folder that all machines see.
+
+    Args:
+        results: folder of runs.
+        options: of sbatch, by their long names without dashes.
+        slots: the device of each job that may be in the queue or run at a time.
+    """
+
+    patience = 60.0
+
+    def __init__(self, results: Path, options: Mapping[str, str], slots: Sequence[str]) -> None:
+        self.results, self.options, self.slots = results.resolve(), dict(options), list(slots)
+        self._elements: dict[Handle, _Element] = {}
+        self._excluded: dict[str, str] = {}  # nodes whose devices fail, and why
+        self._looked = -LOOK
+        self._silent = False
+
+    def submit(self, job: Job, resources: Resources) -> Handle:
+        """Take a job; it is submitted with others at the next `poll`. One that is still queued is followed instead."""
+        files = JobFiles.create(job)
+        queued = next((each for each in files.earlier() if _is_pending(each.queue_name())), None)
+        if queued is not None:
+            files.delete(with_log=True)
+            files = queued
+        self._elements[files.name] = _Element(files, resources, queued.queue_name() if queued else "")
+        return files.name
+
+    def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
+        """Submit what is new; what jobs have written, and what Slurm says of them."""
+        self._submit_new()
+        news = self._read()
+        if time.monotonic() - self._looked >= LOOK:
+            news += self._look()
+            self._looked = time.monotonic()
+        if not news:
+            time.sleep(seconds)
+        for handle, each in news:
+            if isinstance(each, End):
+                self._close(handle)
+        return news
+
+    def cancel(self, handle: Handle) -> None:
+        """Cancel a job, whether it waits or runs; Slurm gives it some seconds to save (KillWait, 30 by default)."""
+        element = self._elements[handle]
+        element.cancelled = True
+        if element.id:
+            _call("scancel", element.id)
+        if element.state == "PENDING":
+            element.finished = CANCELLED
+
+    def script(self, names: Sequence[str], threads: int) -> str:
+        """The batch script of an array of jobs."""
+        folder = shlex.quote(str(self.results / FOLDER))
+        lines = [
+            "#!/bin/bash",
+            f"export OMP_NUM_THREADS={threads} OMP_WAIT_POLICY=PASSIVE",
+            f"names=({' '.join(names)})",
+            f"job={folder}/${{names[$SLURM_ARRAY_TASK_ID]}}",
+            'exec >> "$job.log" 2>&1',
+            f'exec {shlex.quote(sys.executable)} -m kdbench.train.job "$job.json" "$job.jsonl"',
+        ]
+        return "\n".join(lines) + "\n"
+
+    def command(self, resources: Resources, count: int) -> list[str]:
+        """The call of sbatch for an array of jobs."""
+        options = {"signal": SAVE, "cpus-per-task": str(resources.cores)}
+        if resources.device != "cpu" and not any(name.startswith(("gres", "gpus")) for name in self.options):
+            options["gres"] = "gpu:1"
+        options |= self.options
+        if self._excluded:
+            given = [options["exclude"]] if "exclude" in options else []
+            options["exclude"] = ",".join([*given, *self._excluded])
+        log = self.results / FOLDER / "slurm-%A_%a.log"
+        ours = {"job-name": "kdbench", "output": str(log), "open-mode": "append", "array": f"0-{count - 1}"}
+        given = [f"--{name}={value}" if value else f"--{name}" for name, value in (options | ours).items()]
+        again = () if "no-requeue" in self.options else ("--requeue",)
+        return ["sbatch", "--parsable", *again, *given]
+
+    def check(self, resources: Resources) -> None:
+        """Ask Slurm whether it would take such a job, without submitting it.
+
+        Raises:
+            EngineError: it would not, or is not there; says what sbatch says.
+        """
+        command = [*self.command(resources, 1), "--test-only"]
+        done = _call(*command, given=self.script(["test"], resources.threads))
+        if done.returncode and not _is_unreachable(done):
+            raise EngineError(f"Slurm does not take such jobs: {_words(done)}; change --slurm")
+
+    def _submit_new(self) -> None:
+        """Submit what was not yet, jobs that need the same as one array.
+
+        Raises:
+            EngineError: Slurm refuses it.
+        """
+        groups: dict[Resources, list[_Element]] = {}
+        for element in self._elements.values():
+            if not element.id and element.finished is None:
+                groups.setdefault(element.resources, []).append(element)
+        for resources, elements in groups.items():
+            for first in range(0, len(elements), MOST):
+                self._submit_array(elements[first : first + MOST], resources)
+
+    def _submit_array(self, elements: Sequence[_Element], resources: Resources) -> None:
+        script = self.script([element.files.name for element in elements], resources.threads)
+        done = _call(*self.command(resources, len(elements)), given=script)
+        if _is_unreachable(done):
+            return  # the next poll tries again
+        if done.returncode:
+            raise EngineError(f"sbatch: {_words(done)}; change --slurm")
+        number = done.stdout.strip().split(";")[0]
+        for index, element in enumerate(elements):
+            element.id = f"{number}_{index}"
+            element.files.queue.write_text(f"{element.id}\n")
+
+    def _read(self) -> list[tuple[Handle, Event | End]]:
+        """What jobs have written; the end of those that say that they have ended."""
+        news: list[tuple[Handle, Event | End]] = []
+        for handle, element in self._elements.items():
+            for event in element.files.new_events():
+                news.append((handle, event))
+                if isinstance(event, StepEvent):
+                    element.interrupted = False
+                    if event.step > element.step:
+                        element.step, element.restarts = event.step, 0
+                elif isinstance(event, InterruptedEvent):
+                    element.interrupted = True
+                    element.finished = CANCELLED if element.cancelled else None
+                elif isinstance(event, FinishedEvent):
+                    element.finished, element.well = End("failed", "the job has left no row"), True
+                elif isinstance(event, ErrorEvent):
+                    element.finished = self._failed(element, event)
+            if element.finished:
+                news.append((handle, element.finished))
+        return news
+
+    def _failed(self, element: _Element, event: ErrorEvent) -> End:
+        """The end of a job that says why; where its device is the reason, other jobs get other nodes."""
+        if event.node and event.node not in self._excluded:
+            self._excluded[event.node] = event.reason
+        return End(event.status, f"{event.reason} ({event.node})" if event.node else event.reason, bool(event.node))
+
+    def _look(self) -> list[tuple[Handle, Event | End]]:
+        """What Slurm says of jobs that have not told their end."""
+        followed = {each.id: handle for handle, each in self._elements.items() if each.id and each.finished is None}
+        if not followed:
+            return []
+        states = _states({number.split("_")[0] for number in followed})
+        if states is None:
+            return self._outage(next(iter(followed.values())))
+        self._silent = False
+        news: list[tuple[Handle, Event | End]] = []
+        for number, handle in followed.items():
+            element, (state, reason) = self._elements[handle], states.get(number, ("", ""))
+            if state == "PENDING" and element.state not in ("PENDING", ""):
+                element.restarts += 1
+                news.append((handle, WarningEvent(text=f"Slurm has put job {number} back into its queue ({reason})")))
+                if element.restarts >= RESTARTS:
+                    _call("scancel", number)
+                    reason = f"Slurm has started it {counted(RESTARTS, 'time')} without a new step"
+                    news.append((handle, End("node-failure", reason)))
+                    continue
+            if state == "PENDING" and "held" in reason.lower() and not element.held:
+                element.held = True
+                news.append(
+                    (handle, WarningEvent(text=f"Slurm job {number} is held ({reason}): scontrol release {number}"))
+                )
+            element.state = state
+            if state in ALIVE:
+                element.ended = None
+            elif element.ended is None:
+                element.ended = time.monotonic()
+            elif time.monotonic() - element.ended > self.patience / 4:  # its last words may not be seen yet
+                news.append((handle, self._end(element, state)))
+        return news
+
+    def _outage(self, handle: Handle) -> list[tuple[Handle, Event | End]]:
+        if self._silent:
+            return []
+        self._silent = True
+        return [(handle, WarningEvent(text="Slurm's controller does not answer; jobs go on, and it is asked again"))]
+
+    def _end(self, element: _Element, state: str) -> End:
+        """The end of a job that has not told it, by its last state; empty where Slurm does not know it any more."""
+        reasons: dict[str, tuple[Status, str, bool]] = {
+            "TIMEOUT": ("timeout", "its time limit was over", True),
+            "DEADLINE": ("timeout", "its deadline was over", False),
+            "NODE_FAIL": ("node-failure", "its node has failed", True),
+            "BOOT_FAIL": ("node-failure", "its node could not be started", True),
+            "PREEMPTED": ("preempted", "a job of higher priority took its place", True),
+            "OUT_OF_MEMORY": ("out-of-memory", "more memory than it was given; raise --slurm mem=", False),
+            "CANCELLED": (CANCELLED.status, CANCELLED.reason, False),
+            "FAILED": ("timeout", "it was asked to stop, as before a time limit", True),
+            "": ("failed", "Slurm knows it no longer, and it has left no result", True),
+        }
+        if state == "FAILED" and not element.interrupted:
+            logs = f"{element.files.log} and {self._log(element)}"
+            return End("failed", f"Slurm job {element.id} has failed without a reason; see {logs}")
+        status, reason, retry = reasons.get(state, ("failed", f"it ended as {state}", False))
+        return End(status, f"Slurm job {element.id}: {reason}", retry and not element.cancelled)
+
+    def _close(self, handle: Handle) -> None:
+        element = self._elements.pop(handle)
+        element.files.delete(with_log=element.well)
+        if element.well:
+            self._log(element).unlink(missing_ok=True)
+
+    def _log(self, element: _Element) -> Path:
+        """What Slurm itself says of a job."""
+        return self.results / FOLDER / f"slurm-{element.id}.log"
+
+
+def _states(arrays: set[str]) -> dict[str, tuple[str, str]] | None:
+    """State and reason of each element of arrays; None where the controller does not answer."""
+    names = ",".join(sorted(arrays))
+    done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%F_%K|%T|%r", f"--jobs={names}")
+    if done.returncode:
+        return None if _is_unreachable(done) else {}  # it has forgotten them all
+    listed = (line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
+    return {number.strip(): (state, reason) for number, state, reason in listed}
+
+
+def _is_pending(number: str) -> bool:
+    states = _states({number.split("_")[0]}) if number else None
+    return states is not None and states.get(number, ("", ""))[0] in ALIVE
+
+
+def _call(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Call one of Slurm's commands.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    try:
+        return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise EngineError(f"no {command[0]} on this machine; use --engine slurm where Slurm's commands are") from error
+
+
+def _is_unreachable(done: subprocess.CompletedProcess[str]) -> bool:
+    return done.returncode != 0 and any(words in done.stderr for words in UNREACHABLE)
+
+
+def _words(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join(done.stderr.replace("sbatch: error: ", "").split()) or f"exit code {done.returncode}"
