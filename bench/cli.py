@@ -228,7 +228,7 @@ def report(
         lambda: _published(results),
         publish or out or REPORT,
         _say,
-        lambda shown: table_histories(shown, read_all([results, MEASURED, BASELINES])[0]),
+        lambda shown, rows: table_histories(shown, [*rows, *read_all([BASELINES])[0]]),
         public=publish is not None,
     )
 

@@ -69,10 +69,15 @@ class Store:
 def read_rows(roots: Iterable[Path]) -> tuple[list[Row], list[InvalidRow]]:
     """One row for each run below `roots`, the first where it has several, and all invalid rows."""
     rows, invalid = read_all(roots)
+    return first_of_each_run(rows), invalid
+
+
+def first_of_each_run(rows: Iterable[Row]) -> list[Row]:
+    """The first row of each run."""
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row.id, row)
-    return list(first.values()), invalid
+    return list(first.values())
 
 
 def read_all(roots: Iterable[Path]) -> tuple[list[Row], list[InvalidRow]]:

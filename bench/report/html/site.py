@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ...errors import StoreError
 from ...records.row import Row
-from ...records.store import InvalidRow, read_rows, write_atomically
+from ...records.store import InvalidRow, first_of_each_run, read_all, write_atomically
 from ...spec.reported import Reported, load_reported, reported_names
 from ...spec.table import Table, load_table, table_names
 from ...text import counted, printable
@@ -62,7 +62,7 @@ def build(
     published: Callable[[], tuple[Published, Sequence[InvalidRow]]],
     out: Path,
     log: Callable[[str], None],
-    histories: Callable[[Sequence[Table]], Sequence[TableHistory]] = lambda _: (),
+    histories: Callable[[Sequence[Table], Sequence[Row]], Sequence[TableHistory]] = lambda *_: (),
     public: bool = False,
 ) -> Path:
     """Read rows and write the report of them; returns the page.
@@ -73,7 +73,7 @@ def build(
         published: reads what others published, with files that are no rows.
         out: the folder of the page.
         log: gets what is left out, and the page's path.
-        histories: of tables over commits.
+        histories: of tables over commits, made of all rows in the folders, several of one run included.
         public: write for a static host, as `write` does.
 
     Raises:
@@ -81,13 +81,14 @@ def build(
     """
     check_installed()
     (check_publication if public else check_folder)(out)
-    rows, invalid = read_rows(folders)
+    every_row, invalid = read_all(folders)
+    rows = first_of_each_run(every_row)
     evidence, invalid_weights = published()
     register_files(folders[0], log)
     shown = with_added([load_table(name) for name in table_names()] if tables is None else tables, folders[0])
     content = gather(rows, [*invalid, *invalid_weights], evidence, shown, every=tables is None)
     measured, invalid_figures = read_measured(folders[0], rows)
-    content = replace(content, lines=with_inference(content.lines, measured), histories=histories(shown))
+    content = replace(content, lines=with_inference(content.lines, measured), histories=histories(shown, every_row))
     for line in invalid_row_lines([*invalid, *invalid_weights, *invalid_figures]):
         log(f"left out: {line}")
     return write(content, out, log, public)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from kdbench.records.row import Row
+from kdbench.records.store import Store
+from kdbench.regress.baselines import keep
 from kdbench.regress.history_page import table_histories
 from kdbench.report.evidence import NOTHING
 from kdbench.report.gains import pareto_front
@@ -19,8 +22,12 @@ from kdbench.report.html.rank_data import MOST, rankings
 from kdbench.report.verdicts import Sample
 from kdbench.spec.reported import load_reported
 from kdbench.spec.table import Table
+from tests.helpers.altered import altered
+from tests.helpers.command import kdbench
 from tests.helpers.figure_pages import COMMITS, latest, ranked_rows, ranked_table
 from tests.helpers.report_pages import HOSTILE
+from tests.helpers.rows import expand, mini_truth
+from tests.helpers.tables import fixed_table
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +149,23 @@ def test_the_feed_has_regressions_with_links(histories: list[TableHistory]) -> N
     assert link is not None and link.attrib["href"].startswith("../figures.html#history=test%2Franks")
     assert feed.findtext(f"{{{ATOM}}}updated") == changes[0].finished
     assert ElementTree.fromstring(atom([])).findall(f"{{{ATOM}}}entry") == []
+
+
+def test_the_command_compares_runs_with_kept_rows(tmp_path: Path) -> None:
+    """Rows of one commit are kept in results/baselines, those of the next are in results/runs."""
+    table = fixed_table("dist/coco")
+    made = expand(table, "mini", (0, 1, 2, 3), mini_truth)
+    runs = tmp_path / "results/runs"
+    for commit, shift, day in ((COMMITS[0], 0.0, 1), (COMMITS[1], -12.0, 2)):
+        for row in made:
+            assert row.metrics
+            ap = row.metrics.last["ap"] + (shift if row.run.method == "dist" else 0)
+            Store(runs).write(altered(row, commit=commit, day=day, values={"ap": ap}))
+        if commit == COMMITS[0]:
+            keep(runs, tmp_path / "results/baselines")
+    done = kdbench("report", "dist/coco", "--out", "page", folder=tmp_path, environment={})
+    assert done.returncode == 0, done.stderr
+    feed = ElementTree.parse(tmp_path / "page/data/regressions.xml")
+    titles = [title.text or "" for title in feed.iterfind(f"{{{ATOM}}}entry/{{{ATOM}}}title")]
+    assert titles and all(title.startswith("dist on dist/coco, mini scale") for title in titles)
+    assert all(title.endswith(f"accuracy regressed (-12.00) at {COMMITS[1]}") for title in titles)
