@@ -105,6 +105,10 @@ class Engine(AbstractContextManager["Engine"]):
     def cancel(self, handle: Handle) -> None:
         """Ask a job to save its runs and end; its `End` follows. A second time it is stopped at once."""
 
+    def explain(self, jobs: Sequence[Resources]) -> list[str]:
+        """What would be submitted for jobs that need this, in lines; none where that says nothing new."""
+        return []
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

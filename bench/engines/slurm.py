@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,6 +154,18 @@ class SlurmEngine(Engine):
         given = [f"--{name}={value}" if value else f"--{name}" for name, value in (options | ours).items()]
         again = () if "no-requeue" in self.options else ("--requeue",)
         return ["sbatch", "--parsable", *again, *given]
+
+    def explain(self, jobs: Sequence[Resources]) -> list[str]:
+        """The call of sbatch and the script, for each kind of job."""
+        lines = [f"Slurm: at most {counted(len(self.slots), 'job')} in the queue, students once their teacher is done"]
+        for resources, count in Counter(jobs).items():
+            script = self.script(["JOB", "..."], resources.threads).splitlines()
+            lines += [
+                f"{counted(count, 'job')}, in arrays of at most {MOST}:",
+                shlex.join(self.command(resources, count)),
+            ]
+            lines += [f"  {line}" for line in script]
+        return lines
 
     def check(self, resources: Resources) -> None:
         """Ask Slurm whether it would take such a job, without submitting it.

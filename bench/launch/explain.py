@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..engines.base import Resources
 from ..grid.plan import Plan
 from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
@@ -42,6 +43,8 @@ def explain(final: FinalPlan, log: Log) -> None:
     if times and (exact or None not in times):
         unfinished = [cohort.unfinished for cohort in schedule.cohorts]
         log(f"  cost: {_cost(times, unfinished, final.memory, len(final.slots))}")
+    if exact:
+        _log_engine(final, log)
     if final.request.equal_cost:
         log(f"  --equal-cost: {_equal_cost(final, rows)}")
     _log_milestones(final, log)
@@ -159,6 +162,14 @@ def _equal_cost(final: FinalPlan, rows: Sequence[Row]) -> str:
     trained = "none and kd" if any(run.method == "kd" for run in final.plan.runs) else "none (no kd runs here)"
     later = f"{trained} trained as long as a method takes, once its cost is measured: {names}" if more else ""
     return "; ".join(filter(None, [known, later]))
+
+
+def _log_engine(final: FinalPlan, log: Log) -> None:
+    """What an engine would be given."""
+    device, workers = final.slots[0], final.settings.workers
+    needs = [Resources(device, job.threads, workers) for job in final.schedule.jobs]
+    for line in final.site.engine(final.slots).explain(needs) if needs else ():
+        log(f"  {line}")
 
 
 def _log_milestones(final: FinalPlan, log: Log) -> None:
