@@ -56,7 +56,7 @@ const charts = (() => {
   // A cell of a table is a text, a number, or `{text, href, className}`.
   function fill(cell, value) {
     const { text, href, className } = value !== null && typeof value === "object" ? value : { text: value };
-    if (typeof text === "number") cell.className = "number";
+    if (/^[+×-]?\d[\d.]*( ms| %)?$/.test(text)) cell.className = "number";
     if (className) cell.className = className;
     if (!href) cell.textContent = text ?? MISSING;
     else {
@@ -93,6 +93,8 @@ const charts = (() => {
       });
       made.tBodies[0].append(row);
     }
+    const lines = [...made.tBodies[0].rows];
+    [...line.cells].forEach((cell, k) => { if (lines.some((row) => row.cells[k].className === "number")) cell.className = "number"; });
     region.append(made);
     return region;
   }
