@@ -28,6 +28,7 @@ from ..train.events import Event, HeldEvent, RowEvent, StepEvent
 from ..train.job import Job, JobSettings
 from ..train.result import row_without_result
 from .base import End, Engine, Handle, PlannedJob, Resources
+from .job_files import JobFiles
 from .progress import Display, JobDisplay
 from .tracking import Tracking
 
@@ -253,7 +254,12 @@ class Driver:
         if run.id in running.reported:
             self._visible_row(run.id)
             return True
-        return self.store.version(run.id) != running.before[run.id]
+        row = self.store.row(run.id)
+        if row is None or self.store.version(run.id) == running.before[run.id]:
+            return False
+        self.display.finished(run, row_event(row))  # the job was killed before it could say so
+        self.tracking.update(row_event(row))
+        return True
 
     def _set_aside(self, device: str, end: End) -> None:
         """Free the slot of a job, or take all slots of its device away."""
@@ -335,11 +341,15 @@ class Driver:
             self.unlinked = True
 
     def _delete_leftovers(self, rows: Sequence[Row]) -> None:
-        """Delete checkpoints and leases of finished runs that were killed before they did so."""
+        """Delete what finished runs do not need, whose job or command was killed before it did so."""
+        for files in JobFiles.all(self.store.root):
+            if files.is_settled({"done"}):
+                with suppress(OSError):  # in a folder that cannot be written they can stay
+                    files.delete(with_log=True)
         for row in rows:
             folder = self.store.folder(row.run.id)
             if row.status == "done" and self.leases.holder(row.run.id) is None:
-                with suppress(OSError):  # in a folder that cannot be written they can stay
+                with suppress(OSError):
                     self.leases.delete_stale(row.run.id)
                     if (folder / CHECKPOINT).exists():
                         delete_checkpoints(folder)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..records.store import write_atomically
+from ..records.store import Store, write_atomically
 from ..spec.schema import digest
 from ..train.events import Event, from_line
 from ..train.job import Job
@@ -58,6 +59,18 @@ class JobFiles:
             return Job.model_validate_json(self.spec.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
+
+    def is_settled(self, statuses: Collection[str] | None = None) -> bool:
+        """Whether every run of the job has a row of later, of one of these statuses or of any."""
+        job = self.job()
+        if job is None:
+            return False
+        store, made = Store(job.results), self.spec.stat().st_mtime_ns
+        for run in job.runs:
+            version, row = store.version(run.id), store.row(run.id)
+            if version is None or row is None or version[0] < made or row.status not in (statuses or [row.status]):
+                return False
+        return True
 
     def queue_name(self) -> str:
         """What a batch system calls the job; empty without one."""

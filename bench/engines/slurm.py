@@ -95,7 +95,7 @@ class SlurmEngine(Engine):
         self._silent = False
 
     def submit(self, job: Job, resources: Resources) -> Handle:
-        """Take a job; it is submitted with others at the next `poll`. One that is still queued is followed instead."""
+        """Take a job, to be submitted with others at one of the next polls. One that is still queued is followed."""
         files = JobFiles.create(job)
         queued = next((each for each in files.earlier() if _is_pending(each.queue_name())), None)
         if queued is not None:
@@ -106,11 +106,11 @@ class SlurmEngine(Engine):
 
     def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
         """Submit what is new; what jobs have written, and what Slurm says of them."""
-        self._submit_new()
         news = self._read()
         if time.monotonic() - self._looked >= LOOK:
-            news += self._look()
             self._looked = time.monotonic()
+            self._submit_new()
+            news += self._look()
         if not news:
             time.sleep(seconds)
         for handle, each in news:
@@ -193,9 +193,15 @@ class SlurmEngine(Engine):
                 self._submit_array(elements[first : first + MOST], resources)
 
     def _submit_array(self, elements: Sequence[_Element], resources: Resources) -> None:
+        """Submit jobs as an array; where Slurm takes fewer of a user at a time, some of them, and the others later."""
         script = self.script([element.files.name for element in elements], resources.threads)
         done = _call(*self.command(resources, len(elements)), given=script)
         if _is_unreachable(done):
+            return  # the next poll tries again
+        if done.returncode and len(elements) > 1:
+            self._submit_array(elements[: len(elements) // 2], resources)
+            return
+        if done.returncode and any(each.id for each in self._elements.values()):
             return  # the next poll tries again
         if done.returncode:
             raise EngineError(f"sbatch: {_words(done)}; change --slurm")

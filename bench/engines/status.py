@@ -30,7 +30,7 @@ E = TypeVar("E", StepEvent, ErrorEvent)
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A job that has not ended well.
+    """A job whose runs have no rows yet.
 
     Attributes:
         files: of the job.
@@ -72,7 +72,7 @@ class JobStatus:
 
 
 def job_statuses(results: Path) -> list[JobStatus]:
-    """Every job of a results folder that has not ended well; of several with the same runs, the newest."""
+    """Every job of a results folder whose runs have no rows yet; of several with the same runs, the newest."""
     leases = Leases(results)
     found = [status for files in JobFiles.all(results) if (status := _status(files, results, leases))]
     return list({frozenset(run.id for run in status.runs): status for status in found}.values())
@@ -108,6 +108,8 @@ def _status(files: JobFiles, results: Path, leases: Leases) -> JobStatus | None:
     if job is None:
         return None
     holders = [(run.id, holder) for run in job.runs if (holder := leases.holder(run.id))]
+    if not holders and files.is_settled():
+        return None
     silent = min((time.time() - beat for run, _ in holders if (beat := leases.last_beat(run))), default=0.0)
     events = files.new_events()
     holder = holders[0][1] if holders else None

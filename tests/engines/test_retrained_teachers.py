@@ -11,7 +11,7 @@ from kdbench import methods
 from kdbench.engines.driver import Driver
 from kdbench.grid.plan import Plan
 from kdbench.launch.explain import _log_rerun
-from kdbench.launch.schedule import Schedule, make_schedule
+from kdbench.launch.schedule import Schedule, make_schedule, threads_of
 from kdbench.records.row import Row
 from kdbench.records.row_file import encode
 from kdbench.spec.run import Run
@@ -27,7 +27,7 @@ def retrained(teacher: Row) -> Row:
 
 
 def schedule(plan: Plan, engine: Driver, **options: Any) -> Schedule:
-    return make_schedule(plan, engine.store, Parts(), {}, **options)
+    return make_schedule(plan, engine.store, Parts(), threads_of(plan, ["cpu"]), **options)
 
 
 def to_do(made: Schedule) -> list[Run]:

@@ -18,7 +18,7 @@ from kdbench.engines.local import LocalEngine
 from kdbench.errors import SpecError
 from kdbench.grid.plan import Plan
 from kdbench.launch.devices import usable
-from kdbench.launch.schedule import make_schedule
+from kdbench.launch.schedule import make_schedule, threads_of
 from kdbench.records.leases import Holder, Leases
 from kdbench.records.row import Row
 from kdbench.records.stale import is_stale
@@ -86,7 +86,7 @@ def test_a_damaged_row_is_set_aside_and_its_run_done_again(
     for row in rows:
         path = engine.store.write(row)
     path.write_bytes(path.read_bytes()[:-50])
-    made = make_schedule(plan, engine.store, Parts(), {})
+    made = make_schedule(plan, engine.store, Parts(), threads_of(plan, ["cpu"]))
     assert [file.path for file in made.damaged] == [path] and len(made.finished) == 2
     interpreter(tmp_path, monkeypatch, "exit 7")
     assert [row.status for row in execute(engine, plan)] == ["done", "done", "failed"]
@@ -128,10 +128,10 @@ def test_a_changed_method_makes_its_rows_stale_and_they_are_done_again(
     engine.store.write(teacher.model_copy(update={"code": methods.code("none")}))
     engine.store.write(none)  # of an earlier version, which did not keep the code
     engine.store.write(dist.model_copy(update={"code": "0" * 16}))
-    made = make_schedule(plan, engine.store, Parts(), {})
+    made = make_schedule(plan, engine.store, Parts(), threads_of(plan, ["cpu"]))
     assert [row.id for row in made.stale] == [dist.id] and set(made.finished) == {teacher.id, none.id}
     assert [run.id for job in made.jobs for run in job.runs] == [dist.id]
-    kept = make_schedule(plan, engine.store, Parts(), {}, keep_stale=True)
+    kept = make_schedule(plan, engine.store, Parts(), threads_of(plan, ["cpu"]), keep_stale=True)
     assert not kept.jobs and not kept.stale and len(kept.finished) == 3
     interpreter(tmp_path, monkeypatch, "exit 7")
     assert [row.status for row in execute(engine, plan)] == ["done", "done", "failed"]

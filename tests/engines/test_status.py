@@ -69,6 +69,17 @@ def test_a_process_of_another_machine_that_shows_no_life_is_silent(rows: list[Ro
     assert found.state == "silent for 10 min" and "node7" in str(found.holder)
 
 
+def test_jobs_whose_runs_have_rows_are_not_shown(rows: list[Row], tmp_path: Path) -> None:
+    """As of a command that was killed, whose jobs went on in a queue."""
+    files = job_of(tmp_path, *rows[1:])
+    files.queue.write_text("7_0\n")
+    for number, row in enumerate(rows[1:], 1):
+        assert [each.state for each in job_statuses(tmp_path)] == ["queued: 7_0"]
+        Store(tmp_path).write(row)
+        assert files.is_settled() == (number == 2) == files.is_settled({"done"})
+    assert job_statuses(tmp_path) == [] and not files.is_settled({"failed"})
+
+
 def test_an_empty_folder_has_no_jobs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kdbench", "status", "--results", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
