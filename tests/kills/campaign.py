@@ -1,10 +1,11 @@
 """Kill `kdbench run` at random times: nothing is lost, and nothing differs from a run that was left alone.
 
-    python -m tests.kills.campaign --kills 100
+    python -m tests.kills.campaign --kills 100 --engine slurm
 
-runs a tiny grid of each task once without a kill, then again and again with kills of the command or of its job, until
-as many have hit. Rows must then be equal in all but times and memory, trained weights byte for byte; no checkpoint, no
-lease and no temporary file may be left, and finished epochs that were saved may not be trained again.
+runs a tiny grid of each task once without a kill, then again and again with kills of the command, of its job or, with
+Slurm, of a node, until as many have hit. Rows must then be equal in all but times and memory, trained weights byte for
+byte; no checkpoint, no lease and no temporary file may be left, and finished epochs that were saved may not be trained
+again.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from kdbench.records.by_name import FOLDER
 from kdbench.records.row import Row
 from kdbench.records.store import read_rows
 from kdbench.text import counted
+from tests.helpers.slurm import Cluster
 
 COMMON = ["--scale", "mini", "--seeds", "1", "--device", "cpu", "--jobs", "2"]
+ENGINES = {"local": [], "slurm": ["--engine", "slurm", "--slurm", "time=60"], "ray": ["--engine", "ray"]}
+KEPT = ("row.json", "student.pt", "teacher.pt", "classes.json")
 SHORT = ["batch_size=4", "epoch_steps=3", "epochs=8", "eval_every=4", "warmup_steps=2"]
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # threads of so small steps wait for each other on a busy machine
 GRIDS = {
@@ -48,12 +52,49 @@ class Outcome:
     problems: list[str]
 
 
-def command(grid: str, results: Path) -> list[str]:
-    changes = [f"--set={prefix}{change}" for change in SHORT for prefix in ("", "teacher.")]
-    return [sys.executable, "-m", "kdbench", "run", *GRIDS[grid], *COMMON, *changes, "--results", str(results)]
+@dataclass(frozen=True)
+class Place:
+    """Where grids run.
+
+    Attributes:
+        engine: of ENGINES.
+        cluster: of the Slurm engine.
+    """
+
+    engine: str = "local"
+    cluster: Cluster | None = None
+
+    def command(self, grid: str, results: Path) -> list[str]:
+        changes = [f"--set={prefix}{change}" for change in SHORT for prefix in ("", "teacher.")]
+        options = [*GRIDS[grid], *COMMON, *ENGINES[self.engine], *changes, "--results", str(results)]
+        return [sys.executable, "-m", "kdbench", "run", *options]
+
+    def kill(self, command: subprocess.Popen[bytes], draw: random.Random) -> str:
+        """Kill the command or, in three of ten cases, what trains for it; returns which, empty for the command."""
+        jobs = jobs_of(command.args[-1])  # type: ignore[index]
+        if jobs and draw.random() < 0.3:
+            if self.cluster is not None and draw.random() < 0.5:
+                return self._kill_node(draw)
+            _kill(draw.choice(jobs), signal.SIGKILL)
+            return "a job alone"
+        command.send_signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
+        return ""
+
+    def _kill_node(self, draw: random.Random) -> str:
+        assert self.cluster is not None
+        node = draw.choice(self.cluster.nodes)
+        self.cluster.kill_node(node)
+        self.cluster.start_node(node)
+        return "a node"
+
+    def release(self) -> None:
+        """Start what Slurm holds back for two minutes because it was interrupted."""
+        for job in self.cluster.jobs() if self.cluster is not None else ():
+            if job["state"] == "PENDING" and job["reason"] == "BeginTime":
+                self.cluster.start_now(job["id"])  # type: ignore[union-attr]
 
 
-def run_killed(grid: str, results: Path, kills: int, draw: random.Random) -> Outcome:
+def run_killed(grid: str, results: Path, kills: int, draw: random.Random, place: Place = Place()) -> Outcome:
     """Run a grid once to its end, then again with `kills` kills, from its beginning where it ends before.
 
     Args:
@@ -61,10 +102,11 @@ def run_killed(grid: str, results: Path, kills: int, draw: random.Random) -> Out
         results: an empty folder.
         kills: how many.
         draw: when, and what is killed.
+        place: where it runs.
     """
     outcome, number, whole = Outcome(0, Counter(), []), 0, results / "whole"
     results.mkdir(parents=True)
-    span = _attempt(grid, whole, None, draw, outcome)
+    span = _attempt(grid, whole, None, draw, outcome, place)
     assert span is not None
     while outcome.kills < kills:
         number += 1
@@ -72,7 +114,7 @@ def run_killed(grid: str, results: Path, kills: int, draw: random.Random) -> Out
         ended = None
         while ended is None:
             delay = draw.uniform(0, 0.9 * span) if outcome.kills < kills else None
-            ended = _attempt(grid, folder, delay, draw, outcome)
+            ended = _attempt(grid, folder, delay, draw, outcome, place)
         span = min(span, ended) if ended > 1 else span
         outcome.problems += [f"{grid} {number}: {problem}" for problem in differences(whole, folder)]
         print(f"{grid} {number}: {_summary(outcome.kills, len(outcome.problems))}", flush=True)
@@ -83,26 +125,24 @@ def _summary(kills: int, problems: int) -> str:
     return f"{counted(kills, 'kill')}, {counted(problems, 'problem')}"
 
 
-def _attempt(grid: str, folder: Path, delay: float | None, draw: random.Random, outcome: Outcome) -> float | None:
+def _attempt(
+    grid: str, folder: Path, delay: float | None, draw: random.Random, outcome: Outcome, place: Place
+) -> float | None:
     """Start a grid and kill it some seconds after its first job; the seconds since then if it ended by itself."""
     start = time.time()
     with folder.with_suffix(".log").open("ab") as log:
-        process = subprocess.Popen(command(grid, folder), stdout=log, stderr=log, env=os.environ | ONE_THREAD)
+        process = subprocess.Popen(place.command(grid, folder), stdout=log, stderr=log, env=os.environ | ONE_THREAD)
         while process.poll() is None and not _has_begun(folder, start):
             time.sleep(0.02)
         begin = time.monotonic()
         try:
-            code = process.wait(delay)
+            code = _wait(process, delay, place)
         except subprocess.TimeoutExpired:
             outcome.kills += 1
             outcome.phases[_phase(folder)] += 1
-            jobs = _children(process.pid)
-            if jobs and draw.random() < 0.3:  # a job alone: its runs end as out-of-memory, and are tried again
-                _kill(draw.choice(jobs), signal.SIGKILL)
-                outcome.phases["a job alone"] += 1
-            else:
-                process.send_signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
-            process.wait()
+            if what := place.kill(process, draw):  # runs of a job alone end as killed, and are tried again
+                outcome.phases[what] += 1
+            _wait(process, None, place)
             return None
     if code != 0:
         outcome.problems.append(f"{grid} {folder.name}: ended with code {code}")
@@ -122,12 +162,32 @@ def _phase(folder: Path) -> str:
     return "before the first checkpoint"
 
 
-def _children(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task")
-    try:
-        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
-    except OSError:
-        return []
+def _wait(process: subprocess.Popen[bytes], seconds: float | None, place: Place) -> int:
+    """Wait for a command, which Slurm may keep waiting.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended.
+    """
+    until = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = 5.0 if until is None else min(5.0, until - time.monotonic())
+        try:
+            return process.wait(max(left, 0.0))
+        except subprocess.TimeoutExpired:
+            if until is not None and time.monotonic() >= until:
+                raise
+        place.release()
+
+
+def jobs_of(results: str) -> list[int]:
+    """The processes that train runs of a folder, wherever they were started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "kdbench.train.job" in words and any(word.startswith(f"{results}/") for word in words):
+                found.append(int(process.name))
+    return found
 
 
 def _kill(process: int, number: int) -> None:
@@ -146,7 +206,7 @@ def differences(whole: Path, parts: Path) -> list[str]:
         elif comparable(row) != comparable(rows[row.id]):
             problems.append(f"{row.run.display_name}: differs")
     for file in parts.glob("*/*"):
-        if file.parent.name not in ("jobs", FOLDER) and file.name not in ("row.json", "student.pt", "teacher.pt"):
+        if file.parent.name not in ("jobs", FOLDER) and file.name not in KEPT:
             problems.append(f"left over: {file.relative_to(parts)}")
     return problems
 
@@ -164,13 +224,22 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--grids", default=",".join(GRIDS))
+    parser.add_argument("--engine", choices=ENGINES, default="local")
     given = parser.parse_args()
     grids, draw = given.grids.split(","), random.Random(given.seed)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        place = Place(given.engine)
+        if given.engine == "slurm":
+            (Path(folder) / "slurm").mkdir()
+            cluster = Cluster(Path(folder) / "slurm")
+            stack.callback(cluster.stop)
+            cluster.start()
+            os.environ.update(cluster.environment)
+            place = Place("slurm", cluster)
         total, problems = 0, []
         for i, grid in enumerate(grids):
             share = given.kills * (i + 1) // len(grids) - given.kills * i // len(grids)
-            outcome = run_killed(grid, Path(folder) / grid, share, draw)
+            outcome = run_killed(grid, Path(folder) / grid, share, draw, place)
             total, problems = total + outcome.kills, problems + outcome.problems
             print(f"{grid}: {counted(outcome.kills, 'kill')}: {dict(outcome.phases)}", flush=True)
             for problem in outcome.problems:
