@@ -103,7 +103,7 @@ check: $(READY) ## validate tables, recipes, reported numbers, data and results 
 	$(RUN) kdbench check $(if $(DATA),--data "$(DATA)")
 
 test: $(READY) ## the tests, in as many processes as there are CPU cores, at most 4 (PROCESSES=1)
-	$(RUN) pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile
+	$(RUN) pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff, mypy, codespell, and the documentation without a warning
 	$(RUN) ruff check .

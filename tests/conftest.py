@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Small networks gain nothing from a second thread, and lose much on a busy machine; processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -16,6 +19,7 @@ from kdbench.networks import detectron2
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Data, Run
 from kdbench.train.job import Job
+from tests.helpers.engines import InProcess
 
 SHORT = {
     "epoch_steps": None,
@@ -27,10 +31,28 @@ SHORT = {
     "image": {"shorter": 96, "longer": 96, "flip": 0.5},
 }
 
+LONGEST = (
+    "test_researchers_day", "test_cli", "test_segmentation_run", "test_new_method", "test_export", "test_docs",
+    "test_killed_command", "test_evaluation", "test_killed_run", "test_browser", "test_latex", "test_memory",
+    "test_benchmarks", "test_detector_sizes", "test_torchvision_names", "test_wheel", "test_contract",
+)  # fmt: skip
+"""Files of tests that take half a minute and more. They start first, so that no process ends long after the others."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)  # small networks gain nothing from a second one, and lose much on a busy machine
+
+
+@pytest.fixture
+def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command trains takes no seconds to start; tests/test_cli.py has jobs in processes of their own."""
+    monkeypatch.setattr("kdbench.launch.site.LocalEngine", lambda *_: InProcess())
 
 
 @pytest.fixture

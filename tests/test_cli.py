@@ -45,10 +45,11 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def kdbench(tmp_path_factory: pytest.TempPathFactory) -> Command:
+def kdbench(tmp_path_factory: pytest.TempPathFactory, embedded_data: Path) -> Command:
     """kdbench(*words) runs the command in a folder of its own; `own_process=True` as a person starts it."""
     home = tmp_path_factory.mktemp("home")
     (home / "table.yaml").write_text(TABLE)
+    (home / "data").symlink_to(embedded_data)
     (home / "small").mkdir()
     write_coco(home / "small", train=12, val=6, size=96)
     environment = {"KDBENCH_DATA": str(home / "data"), "COLUMNS": "150"} | jobs_environment()

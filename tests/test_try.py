@@ -23,10 +23,10 @@ def test_its_recipe_fields_exist_and_give_a_teacher_and_three_students(tmp_path:
     assert all(run.recipe.epochs <= 2 for run in plan.plan.runs)
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_it_trains_and_prints_the_table(tmp_path: Path, embedded_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KDBENCH_DATA", str(embedded_data))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     steps = {"epochs": 1, "max_steps": 1, "batch_size": 4}
     monkeypatch.setattr(cli, "TRY", steps | {f"teacher.{name}": value for name, value in steps.items()})
     done = CliRunner().invoke(cli.app, ["try"])

@@ -99,6 +99,7 @@ def write_masks(path: Path) -> None:
         ("segmentation", "own", write_masks),
     ],
 )
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_what_it_writes_trains(task: str, data: str, write: Callable[[Path], None], tmp_path: Path) -> None:
     new(tmp_path, "method", "first_three", "--task", task)
     write(tmp_path / "own")

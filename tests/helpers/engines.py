@@ -1,4 +1,4 @@
-"""Engines whose jobs are shell scripts."""
+"""Engines whose jobs are shell scripts, or run in this process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class InProcess(Engine):
 
     def submit(self, job: Job, resources: Resources) -> Handle:
         handle = job.runs[0].id
-        train(job, lambda event: self.news.append((handle, event)))
+        read = Job.model_validate_json(job.model_dump_json())  # as another process would
+        train(read, lambda event: self.news.append((handle, event)))
         self.news.append((handle, End("failed", "left no row")))
         return handle
 

@@ -72,6 +72,7 @@ def rows_of(folder: Path) -> list[Row]:
     return rows
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_kd_joins_and_trains_as_long_as_a_slower_method(folder: Path) -> None:
     planned = run(folder, "--equal-cost", "--explain")
     assert "4 runs in " in planned  # the table lists no kd

@@ -318,6 +318,7 @@ pairs:
 CHANGES = ("batch_size=16", "epochs=1", "warmup_steps=1", "teacher.batch_size=16", "teacher.epochs=1")
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_a_classification_table_runs_from_the_command_line(npz: Path, tmp_path: Path) -> None:
     (tmp_path / "table.yaml").write_text(TABLE)
     environment = {"KDBENCH_DATA": str(tmp_path / "data"), "COLUMNS": "150"} | jobs_environment()

@@ -164,8 +164,8 @@ def test_methods_of_cells_that_cannot_run_here_are_validated() -> None:
 
 
 @pytest.mark.usefixtures("missing")
-def test_check_reports_that_it_is_missing_and_that_this_is_not_an_error(tmp_path: Path, digits_path: Path) -> None:
-    lines = list(problems(tmp_path, []))
+def test_check_reports_that_it_is_missing_and_that_this_is_not_an_error(embedded_data: Path) -> None:
+    lines = list(problems(embedded_data, []))
     (reported,) = [(line, wrong) for line, wrong in lines if line.startswith("detectron2")]
     optional = f"{MISSING} (optional; see {detectron2.GUIDE})"
     assert reported == (f"{optional}; what needs it is skipped, all else runs", False)

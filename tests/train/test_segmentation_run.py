@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +21,8 @@ from kdbench.tasks.segmentation import SegmentationTask
 from kdbench.train import loop as training
 from kdbench.train.events import Event
 from kdbench.train.job import Job, execute
+from tests.helpers.command import kdbench as command
 
-ROOT = Path(__file__).parents[2]
 SHORT: dict[str, Any] = {"epochs": 2, "epoch_steps": 2, "batch_size": 2, "image.height": 32, "image.width": 48}
 QUICK: dict[str, dict[str, Any]] = {
     "cirkd+kd": {
@@ -182,13 +180,12 @@ pairs:
 """
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_masks_of_ones_own_run_from_the_command_line_to_a_panel(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "table.yaml").write_text(TABLE)
-    environment = dict(os.environ, PYTHONPATH=str(ROOT), KDBENCH_DATA=str(tmp_path / "data"), COLUMNS="150")
 
     def kdbench(*words: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "kdbench", *words]
-        return subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+        return command(*words, folder=tmp_path, environment={"KDBENCH_DATA": str(tmp_path / "data"), "COLUMNS": "150"})
 
     changes = [f"{who}{name}={value}" for who in ("", "teacher.") for name, value in SHORT.items()]
     own = ("--data", str(folder), "--ignore-index", str(VOID))
