@@ -74,7 +74,7 @@ def run(tables: Tables = None, *, request: RunRequest) -> None:
     plans = make_plans(_tables(tables), request, _say)
     for plan in plans:
         explain(plan, _say)
-    outcomes = [] if request.explain else [execute(plan, _say) for plan in plans]
+    outcomes = [] if request.only_explain else [execute(plan, _say) for plan in plans]
     if not all(outcome.done for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -214,6 +214,9 @@ def report(
     publish: Annotated[
         Path | None, typer.Option(help="Write for a static host instead: without paths and name of this machine.")
     ] = None,
+    pictures: Annotated[
+        Path, typer.Option(help="Folder of `kdbench plots`, whose pictures of predictions are shown in details.")
+    ] = Path("results/plots"),
 ) -> None:
     """Write a page of every cell with its details, and figures, that opens from disk without a network."""
     from .records.store import read_all
@@ -230,6 +233,7 @@ def report(
         _say,
         lambda shown, rows: table_histories(shown, [*rows, *read_all([BASELINES])[0]]),
         public=publish is not None,
+        plots=pictures,
     )
 
 

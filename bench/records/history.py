@@ -92,8 +92,12 @@ class History(Sequence[Epoch]):
         return self
 
 
-@lru_cache(maxsize=16)
-def _epochs(history: History) -> tuple[Epoch, ...]:
+def epochs_json(history: History) -> bytes:
+    """The JSON list of a history's epochs, as it is in the file.
+
+    Raises:
+        StoreError: the file is gone or changed since the row was read.
+    """
     try:
         content = read_bytes(history.path)
     except OSError as error:
@@ -101,8 +105,14 @@ def _epochs(history: History) -> tuple[Epoch, ...]:
     if zlib.crc32(content) != history.checksum:
         raise StoreError(f"{history.path} changed while it was in use; give the command again")
     begin, end = history.span
+    return content[begin:end]
+
+
+@lru_cache(maxsize=16)
+def _epochs(history: History) -> tuple[Epoch, ...]:
+    content = epochs_json(history)
     try:
-        return EPOCHS.validate_json(content[begin:end])
+        return EPOCHS.validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(["history", *map(str, first["loc"])])

@@ -15,8 +15,8 @@ from .row import Row
 from .row_file import InvalidRow, RowReader, encode, read_row
 
 __all__ = [
-    "InvalidRow", "Store", "Version", "check_folder", "read_all", "read_row", "read_rows", "row_files", "run_of",
-    "share_equal_parts", "write_atomically",
+    "InvalidRow", "Store", "Version", "check_folder", "no_garbage_collection", "read_all", "read_row", "read_rows",
+    "row_files", "run_of", "share_equal_parts", "write_atomically",
 ]  # fmt: skip
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
@@ -82,7 +82,7 @@ def first_of_each_run(rows: Iterable[Row]) -> list[Row]:
 
 def read_all(roots: Iterable[Path]) -> tuple[list[Row], list[InvalidRow]]:
     """All rows below `roots`, of a run those of every commit and machine, and all invalid rows."""
-    with _no_garbage_collection():
+    with no_garbage_collection():
         reader = RowReader()
         read = [reader.read(path, run_of(path)) for root in roots for path in row_files(root)]
         rows = [row for row in read if isinstance(row, Row)]
@@ -96,7 +96,7 @@ def share_equal_parts(rows: Iterable[Row]) -> list[Row]:
 
 
 @contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
     """Disable the search for reference cycles: rows have none, and it takes longer than reading them."""
     enabled = gc.isenabled()
     gc.disable()

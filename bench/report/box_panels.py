@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ..spec.table import Table
 from .blocks import Block
 from .figures import SMALL, method_color
-from .pictures import Drawn, Frame, Gallery, SavedNetwork, page, saved_networks, spread_positions
+from .pictures import Drawn, Frame, Gallery, Panel, Picture, SavedNetwork, page, saved_networks, spread_positions
 
 if TYPE_CHECKING:
     from kdbench.datasets.coco import CocoSplit
@@ -26,6 +25,7 @@ MOST_OBJECTS = 12  # of a candidate: more cannot be read
 MIN_SCORE = 0.3
 MOST_BOXES = 20  # of a network on an image, the surest
 MIN_IOU = 0.5
+WRONG = " (no such object there)"
 
 Corners = tuple[float, float, float, float]
 
@@ -39,31 +39,36 @@ class Box(NamedTuple):
     right: bool = True
 
 
-def box_panel(table: Table, block: Block, task: DetectionTask, gallery: Gallery) -> tuple[Figure, list[str]]:
-    """The figure of a block, and what it lacks."""
+def box_panel(table: Table, block: Block, task: DetectionTask, gallery: Gallery) -> Panel:
+    """The panel of a block."""
     val = task.data.val
     positions = candidates(val)
     truth = {i: _truth(val, i) for i in positions}
-    found: dict[str, dict[int, list[Box]]] = {}
+    found: list[tuple[SavedNetwork, dict[int, list[Box]]]] = []
     missing = []
     for network in saved_networks(table, block, gallery):
         if network.missing:
             missing.append(network.missing)
         else:
-            found[network.label] = _predict(network, task, truth)
-    students = [boxes for label, boxes in found.items() if not label.startswith("teacher\n")]
+            found.append((network, _predict(network, task, truth)))
+    students = [boxes for network, boxes in found if not network.is_teacher]
     chosen = most_different(truth, students)
     pictures = [np.asarray(val.load(i)[0].convert("RGB")) for i in chosen]
     classes = task.data.classes
-    rows = [
-        (label, [Drawn(picture, _frames(boxes[i], classes)) for i, picture in zip(chosen, pictures, strict=True)])
-        for label, boxes in {"truth": truth, **found}.items()
-    ]
+    rows = tuple(
+        (
+            network.label if network else "truth",
+            network,
+            tuple(_drawn(picture, boxes[i], classes) for i, picture in zip(chosen, pictures, strict=True)),
+        )
+        for network, boxes in ((None, truth), *found)
+    )
+    names = tuple(val.path(i).stem for i in chosen)
     title = f"{table.title}: {block.title.replace('->', '→')}"
-    figure = page(title, [val.path(i).stem for i in chosen], rows, legend=0.3)
+    figure = page(title, names, [(label, drawn) for label, _, drawn in rows], legend=0.3)
     note = f"boxes with a score of {MIN_SCORE} or more; dashed: no object of that class there (IoU below {MIN_IOU})"
     figure.supxlabel(note, x=0.01, ha="left", fontsize=SMALL)
-    return figure, missing
+    return Panel(names, rows, figure, missing, note)
 
 
 def candidates(split: CocoSplit) -> list[int]:
@@ -141,9 +146,9 @@ def _predict(network: SavedNetwork, task: DetectionTask, truth: dict[int, list[B
     return {i: matched(boxes, truth[i]) for i, boxes in surest.items()}
 
 
-def _frames(boxes: Sequence[Box], classes: tuple[str, ...]) -> tuple[Frame, ...]:
-    """The boxes as they are drawn, the surest on top."""
-    return tuple(
+def _drawn(picture: Picture, boxes: Sequence[Box], classes: tuple[str, ...]) -> Drawn:
+    """The image with the boxes, the surest on top, and what they are in words, the surest first."""
+    frames = [
         Frame(
             box.corners,
             classes[box.label] if box.score == 1.0 else f"{classes[box.label]} {box.score:.2f}",
@@ -151,7 +156,9 @@ def _frames(boxes: Sequence[Box], classes: tuple[str, ...]) -> tuple[Frame, ...]
             not box.right,
         )
         for box in sorted(boxes, key=lambda box: box.score)
-    )
+    ]
+    words = ", ".join(f"{frame.text}{WRONG if frame.dashed else ''}" for frame in reversed(frames))
+    return Drawn(picture, tuple(frames), words or "no box")
 
 
 def _corners(box: NDArray[np.float32]) -> Corners:

@@ -5,30 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from ..spec.run import Run
 from ..spec.table import Table
 from .blocks import Block
 from .box_panels import box_panel
 from .mask_panels import mask_panel
-from .pictures import Gallery
+from .pictures import Gallery, Panel
 
 __all__ = ["PANELS", "Gallery", "panels"]
 
-PANELS: dict[str, Callable[[Table, Block, Any, Gallery], tuple[Figure, list[str]]]] = {
+PANELS: dict[str, Callable[[Table, Block, Any, Gallery], Panel]] = {
     "detection": box_panel,
     "segmentation": mask_panel,
 }
-"""By task; a figure of one block, and what it lacks."""
+"""By task; the panel of one block."""
 
 
-def panels(table: Table, blocks: Sequence[Block], gallery: Gallery) -> tuple[dict[str, Figure], list[str]]:
-    """A figure for each block of a table, by name, and messages about what could not be drawn and why.
+def panels(table: Table, blocks: Sequence[Block], gallery: Gallery) -> tuple[dict[str, Panel], list[str]]:
+    """A panel for each block of a table, by name, and messages about what could not be drawn and why.
 
     Networks are read from their saved files and predict the images anew.
     """
-    drawn: dict[str, Figure] = {}
+    drawn: dict[str, Panel] = {}
     messages: list[str] = []
     measured = [
         (block, rows) for block in blocks if (rows := [line.cell.rows[0] for line in block.lines if line.cell.rows])
@@ -39,9 +37,8 @@ def panels(table: Table, blocks: Sequence[Block], gallery: Gallery) -> tuple[dic
             messages.append(f"{table.name}: no panel of {block.title}: {task}")
             continue
         name = "panel" if len(measured) == 1 else f"panel-{number}"
-        figure, missing = PANELS[table.task](table, block, task, gallery)
-        drawn[name] = figure
-        messages += [f"{table.name}: {name} lacks {what}" for what in missing]
+        drawn[name] = PANELS[table.task](table, block, task, gallery)
+        messages += [f"{table.name}: {name} lacks {what}" for what in drawn[name].missing]
     return drawn, messages
 
 

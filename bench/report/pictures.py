@@ -50,6 +50,7 @@ class SavedNetwork:
     run: Run
     file: Path
     sha256: str
+    is_teacher: bool = False
 
     @property
     def missing(self) -> str:
@@ -74,10 +75,32 @@ class Frame:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An image with boxes."""
+    """An image with boxes, and what is to be seen in it, in words."""
 
     picture: Picture
     frames: tuple[Frame, ...] = ()
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Predictions on some images: a row a network, a column an image.
+
+    Attributes:
+        names: of the images' files.
+        rows: label, network and images of each row; no network in rows of images and of their truth.
+        figure: all of it on a page.
+        missing: what could not be drawn, and why.
+        note: how to read the images.
+        legend: names of classes, with their colors as `#rrggbb`.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, SavedNetwork | None, tuple[Drawn, ...]], ...]
+    figure: Figure
+    missing: list[str]
+    note: str = ""
+    legend: tuple[tuple[str, str], ...] = ()
 
 
 def saved_networks(table: Table, block: Block, gallery: Gallery) -> Iterator[SavedNetwork]:
@@ -91,7 +114,7 @@ def saved_networks(table: Table, block: Block, gallery: Gallery) -> Iterator[Sav
     if distilled is not None and distilled.run.teacher and distilled.teacher and not distilled.run.teacher_file:
         score = values.number(distilled.teacher.measured, 1)
         file = gallery.results / distilled.run.teacher.id / STUDENT
-        yield SavedNetwork(f"teacher\n{score}", distilled.run.teacher, file, distilled.teacher.sha256)
+        yield SavedNetwork(f"teacher\n{score}", distilled.run.teacher, file, distilled.teacher.sha256, is_teacher=True)
     for line in sorted(block.lines, key=lambda line: line.cell.entry.method != "none"):
         for row in line.cell.rows[:1]:
             assert row.student is not None and row.metrics is not None  # a cell's measured rows are done

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -17,6 +19,7 @@ from ..records.store import write_atomically
 from ..spec.reported import load_reported, reported_names
 from ..spec.scale import Scale
 from ..spec.table import Table, load_table
+from ..text import printable
 from . import ranks
 from .blocks import Block, blocks
 from .cells import Cell
@@ -24,7 +27,9 @@ from .confusion import confusion_figure
 from .figures import curves_figure, gains_figure, measured_figure
 from .losses import losses_figure
 from .own_data import with_results
+from .panel_file import PanelRecord, Role, Tile, TileRow, described
 from .panels import PANELS, Gallery, panels
+from .pictures import Panel, SavedNetwork
 
 PLOTS = Path("results/plots")
 DPI = 150
@@ -105,9 +110,10 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
     drawing.messages += [f"{table.name}: no {name} to draw" for name in FIGURES if name not in made]
     if gallery is not None:
         pictures, messages = _pictures(table, blocks(cells), gallery)
-        for name, figure in pictures.items():
+        for name, picture in pictures.items():
             path = folder / f"{stem}-{name}.png"
-            write_atomically(path, render(figure, "png"))
+            content = render_panel(table, picture) if isinstance(picture, Panel) else render(picture, "png")
+            write_atomically(path, content)
             drawing.files.append(path)
         drawing.messages += messages
     return drawing
@@ -131,7 +137,7 @@ def figures(table: Table, cells: Sequence[Cell], scale: Scale) -> dict[str, Figu
     return {name: figure for name, figure in made.items() if figure is not None}
 
 
-def _pictures(table: Table, parts: Sequence[Block], gallery: Gallery) -> tuple[dict[str, Figure], list[str]]:
+def _pictures(table: Table, parts: Sequence[Block], gallery: Gallery) -> tuple[Mapping[str, Figure | Panel], list[str]]:
     """Figures that need more than rows, by name, and messages about what could not be drawn."""
     with matplotlib.rc_context({"text.parse_math": False}):
         if table.task in PANELS:
@@ -147,3 +153,36 @@ def render(figure: Figure, suffix: str) -> bytes:
     with matplotlib.rc_context({"svg.hashsalt": "kdbench"}):
         figure.savefig(content, format=suffix, dpi=DPI, metadata={"Date": None} if suffix == "svg" else None)
     return content.getvalue()
+
+
+def render_panel(table: Table, panel: Panel) -> bytes:
+    """A panel as a PNG that says what it shows and where."""
+    png = render(panel.figure, "png")
+    axes = iter(panel.figure.axes)  # of tiles, row by row; where they are is known after drawing
+    rows = []
+    for label, network, drawn in panel.rows:
+        name, _, score = printable(label).partition("\n")
+        tiles = tuple(Tile(box=_pixels(next(axes), panel.figure), words=printable(each.words)) for each in drawn)
+        known = {"run": network.run.id, "sha256": network.sha256} if network else {}
+        rows.append(TileRow(label=name, role=_role(network), score=score, tiles=tiles, **known))
+    names = tuple(printable(name) for name in panel.names)
+    legend = tuple((printable(name), color) for name, color in panel.legend)
+    return described(png, PanelRecord(task=table.task, images=names, rows=tuple(rows), note=panel.note, legend=legend))
+
+
+def _role(network: SavedNetwork | None) -> Role:
+    if network is None:
+        return "data"
+    return "teacher" if network.is_teacher else "none" if network.run.method == "none" else "method"
+
+
+def _pixels(axes: Axes, figure: Figure) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the whole pixels within an axes, counted from the top of the file."""
+    width, height = (round(inches * DPI) for inches in figure.get_size_inches())
+    box = axes.get_position()
+    return (
+        math.ceil(box.x0 * width),
+        math.ceil((1 - box.y1) * height),
+        math.floor(box.x1 * width),
+        math.floor((1 - box.y0) * height),
+    )

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ... import tasks
-from ...records.row import Row
+from ...records.row import Environment, Row
 from ...text import printable
 from .. import inference_cost, values
 from ..cells import Cell
 from ..evidence import Evidence
 from ..gains import CellCost
 from ..verdicts import NORMAL, Sample, Verdict, factor
+from .class_tables import ClassTables
+from .curves import curves
 from .lines import BASES, Line
+from .specification import Specifications
+from .tiles import Tiles
 
 Facts = list[tuple[str, str]]
-
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C is ten times as fast
 
 NO_NUMBER = "no reported number"
 
@@ -35,22 +37,55 @@ GAINS = {
 }
 
 
-def details(line: Line) -> dict[str, Any]:
-    """`title`, `sections` in order and `curves`, all JSON.
+@dataclass(frozen=True)
+class Sources:
+    """What details have beside a line and its rows.
 
-    A section has a `title` and `facts` (name and text), a table (`head` and `rows`), or a `text`.
+    Attributes:
+        classes: scores of classes.
+        tiles: pictures of predictions.
+        specifications: of runs, as YAML.
+        problems: files that were left out, and why; they are added as they are found.
+    """
+
+    classes: ClassTables = field(default_factory=ClassTables)
+    tiles: Tiles = field(default_factory=Tiles)
+    specifications: Specifications = field(default_factory=Specifications)
+    problems: list[str] = field(default_factory=list)
+
+
+def details(line: Line, sources: Sources, pictures: Path) -> dict[str, Any]:
+    """`title`, `sections` in order, `curves` and `pictures`, all JSON.
+
+    A section has a `title` and `facts` (name and text), a table (`head` and `rows`, with `words` above it), or `blocks`
+    of text.
+
+    Args:
+        line: of the page's table.
+        sources: of what is beside its rows.
+        pictures: the folder that pictures are written to.
+
+    Raises:
+        StoreError: a picture cannot be written.
     """
     cell = line.cell
+    drawn: list[dict[str, Any]] = []
     sections = [_facts("Verdict", _verdict(line)), _facts("Reported number", _reported(line))]
     sections += [_facts(EVIDENCE[kind], _of_evidence(line, found)) for kind, found in line.evidence.items()]
     if cell is not None:
-        sections += [*_measured(cell), _facts("Notes", [("", note) for note in _notes(line, cell)])]
+        drawn, missing = curves(cell)
+        classes, unused = sources.classes.sections(cell)
+        problems = [*missing, *unused]
+        sources.problems.extend(each for each in problems if each not in sources.problems)
+        notes = [*_notes(line, cell), *problems]
+        sections += [*_measured(cell, classes, sources.specifications), _facts("Notes", [("", note) for note in notes])]
     arrow = f"{line.teacher} → {line.student}" if line.teacher else line.student
     return {
         "title": f"{line.method}: {arrow}",
         "subtitle": ", ".join(filter(None, (line.table or line.paper, line.dataset, f"{line.scale} scale"))),
         "sections": [section for section in sections if section],
-        "curves": _curves(cell) if cell else [],
+        "curves": drawn,
+        "pictures": sources.tiles.pictures(cell, line.table, pictures) if cell else None,
         "metric": tasks.metric(line.task, line.metric).title if cell else line.metric,
     }
 
@@ -125,7 +160,7 @@ def _reported(line: Line) -> Facts:
     return [(name, text) for name, text in facts.items() if text]
 
 
-def _measured(cell: Cell) -> list[dict[str, Any]]:
+def _measured(cell: Cell, classes: list[dict[str, Any]], specifications: Specifications) -> list[dict[str, Any]]:
     """Sections about the runs of a cell; none without a run."""
     rows = [*cell.rows, *cell.unfinished]
     if not rows:
@@ -134,11 +169,15 @@ def _measured(cell: Cell) -> list[dict[str, Any]]:
     return [
         _facts("Gains, points ± half of the 95 % interval", gains),
         _seeds(cell, rows),
+        *classes,
         _facts("Teacher", _teacher(cell, rows)),
         _facts("Cost", _cost(cell.cost, rows)),
         _facts("Inference", _inference(cell)),
         _facts("Environment", _environment(rows)),
-        _specification(rows[0]),
+        {
+            "title": f"Resolved specification of seed {rows[0].run.seed}",
+            "blocks": specifications.blocks(rows[0].run),
+        },
     ]
 
 
@@ -203,7 +242,11 @@ def _inference(cell: Cell) -> Facts:
 def _environment(rows: Iterable[Row]) -> Facts:
     """Each distinct environment of the rows."""
     facts: Facts = []
-    for environment in {row.environment.model_dump_json(): row.environment for row in rows}.values():
+    distinct: list[Environment] = []
+    for row in rows:
+        if row.environment not in distinct:
+            distinct.append(row.environment)
+    for environment in distinct:
         libraries = ", ".join(f"{name} {version}" for name, version in sorted(environment.libraries.items()))
         facts += [
             ("commit", environment.commit),
@@ -217,44 +260,10 @@ def _environment(rows: Iterable[Row]) -> Facts:
     return facts
 
 
-def _specification(row: Row) -> dict[str, Any]:
-    spec = row.run.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.dump(spec, Dumper=DUMPER, sort_keys=False, allow_unicode=True, width=100)
-    return {"title": f"Resolved specification of seed {row.run.seed}", "text": printable(text)}
-
-
 def _notes(line: Line, cell: Cell) -> list[str]:
     settings = [f"the authors' options: {cell.settings}"] if cell.settings else []
     proxies = [f"proxy for {pair}" for pair in line.pairs]
     return [*proxies, *settings, *cell.notes, *values.learned_note(cell)]
-
-
-def _curves(cell: Cell) -> list[dict[str, Any]]:
-    """Metric and loss terms of each run over epochs."""
-    curves = []
-    for row in (*cell.rows, *cell.unfinished):
-        epochs = list(row.history)
-        if not epochs:
-            continue
-        key = tasks.headline(row.run.task).key if cell.metric not in _scores(epochs) else cell.metric
-        names = dict.fromkeys(name for epoch in epochs for name in epoch.losses)
-        curves.append(
-            {
-                "name": f"seed {row.run.seed}",
-                "epoch": [epoch.epoch for epoch in epochs],
-                "metric": [_short(epoch.metrics.get(key)) for epoch in epochs],
-                "losses": {printable(n): [_short(epoch.losses.get(n)) for epoch in epochs] for n in names},
-            }
-        )
-    return curves
-
-
-def _scores(epochs: Iterable[Any]) -> set[str]:
-    return {name for epoch in epochs for name in epoch.metrics}
-
-
-def _short(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
 
 
 def _facts(title: str, facts: Facts) -> dict[str, Any]:

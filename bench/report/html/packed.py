@@ -19,8 +19,12 @@ WIDTHS = {1: "<u1", 2: "<u2", 4: "<u4"}
 """Bytes of a number in a list of distinct values, as numpy writes it."""
 
 
-def packed(lines: Sequence[Line]) -> dict[str, Any]:
-    """`ids`, `columns` with heading and `parts` (none for a column without a value), `filters`, `digits` of metrics."""
+def packed(lines: Sequence[Line], shards: Sequence[tuple[str, int]] = ()) -> dict[str, Any]:
+    """The table as JSON.
+
+    `ids`, `shards` (name and first line of each file of details), `columns` with heading and `parts` (none for a column
+    without a value), `filters`, `digits` of metrics.
+    """
     columns = []
     for column in COLUMNS:
         parts = [_part(values) for values in zip(*map(column.values, lines), strict=True)]
@@ -38,12 +42,18 @@ def packed(lines: Sequence[Line]) -> dict[str, Any]:
             }
         )
     digits = {metric.key: metric.digits for task in tasks.names() for metric in tasks.get(task).metrics}
-    return {"ids": [line.id for line in lines], "columns": columns, "filters": FILTERS, "digits": digits}
+    return {
+        "ids": [line.id for line in lines],
+        "shards": list(shards),
+        "columns": columns,
+        "filters": FILTERS,
+        "digits": digits,
+    }
 
 
 def script(call: str, *values: object) -> str:
     """A script that calls a function of the page with JSON values; nothing in it can end a script element."""
-    arguments = ",".join(f"JSON.parse({_literal(_json(value))})" for value in values)
+    arguments = ",".join(f"JSON.parse({literal(encoded(value))})" for value in values)
     return f"{call}({arguments});\n"
 
 
@@ -76,10 +86,11 @@ def _base64(array: np.ndarray[Any, Any]) -> str:
     return base64.b64encode(array.tobytes()).decode()
 
 
-def _json(value: object) -> str:
+def encoded(value: object) -> str:
+    """Compact JSON, all of it ASCII."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """A JavaScript string; `<` is escaped, so that the text is harmless inside HTML, too."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("<", "\\u003c") + "'"

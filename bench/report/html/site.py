@@ -1,4 +1,4 @@
-"""Writes the report: `index.html` and `figures.html`, their libraries and data, and one file of details a line."""
+"""Writes the report: `index.html` and `figures.html`, their libraries and data, and details of lines with pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ...errors import StoreError
 from ...records.row import Row
 from ...records.store import InvalidRow, first_of_each_run, read_all, write_atomically
 from ...spec.reported import Reported, load_reported, reported_names
@@ -23,16 +22,17 @@ from ..inference import read_measured
 from ..overview import DECIDED, Summary, summarize
 from ..summary import invalid_row_lines
 from . import figure_files
+from .class_tables import ClassTables
 from .columns import FILTERS
-from .details import details
+from .details import Sources
 from .folder import FIGURES, GENERATOR, INDEX, check_folder, check_publication, list_files, listed, remove_files
 from .history_data import TableHistory
 from .libraries import check_installed, datatables, plotly
 from .lines import Line, all_lines, with_inference
 from .packed import packed, script
-from .redact import Clean, redactor, unchanged
-
-CELLS = Path("data/cells")
+from .redact import redactor, unchanged
+from .shards import remove_others, write_details
+from .tiles import Tiles
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Content:
         reported: numbers that are ranked, by file.
         histories: of tables over commits.
         commands: what trains each table.
+        sources: of what details have beside rows.
     """
 
     lines: Sequence[Line]
@@ -54,6 +55,7 @@ class Content:
     reported: Mapping[str, Sequence[Reported]] = field(default_factory=dict)
     histories: Sequence[TableHistory] = ()
     commands: Mapping[str, str] = field(default_factory=dict)
+    sources: Sources = field(default_factory=Sources)
 
 
 def build(
@@ -64,6 +66,7 @@ def build(
     log: Callable[[str], None],
     histories: Callable[[Sequence[Table], Sequence[Row]], Sequence[TableHistory]] = lambda *_: (),
     public: bool = False,
+    plots: Path | None = None,
 ) -> Path:
     """Read rows and write the report of them; returns the page.
 
@@ -75,6 +78,7 @@ def build(
         log: gets what is left out, and the page's path.
         histories: of tables over commits, made of all rows in the folders, several of one run included.
         public: write for a static host, as `write` does.
+        plots: folder of pictures of predictions, as `kdbench plots` writes them.
 
     Raises:
         SpecError, MethodError, StoreError: as `gather` and `write`.
@@ -88,7 +92,12 @@ def build(
     shown = with_added([load_table(name) for name in table_names()] if tables is None else tables, folders[0])
     content = gather(rows, [*invalid, *invalid_weights], evidence, shown, every=tables is None)
     measured, invalid_figures = read_measured(folders[0], rows)
-    content = replace(content, lines=with_inference(content.lines, measured), histories=histories(shown, every_row))
+    content = replace(
+        content,
+        lines=with_inference(content.lines, measured),
+        histories=histories(shown, every_row),
+        sources=Sources(ClassTables(folders[0], rows), Tiles(plots, _plot_commands(shown))),
+    )
     for line in invalid_row_lines([*invalid, *invalid_weights, *invalid_figures]):
         log(f"left out: {line}")
     return write(content, out, log, public)
@@ -142,22 +151,29 @@ def write(content: Content, out: Path, log: Callable[[str], None] = lambda _: No
     check_installed()
     (check_publication if public else check_folder)(out)
     clean = redactor() if public else unchanged
-    made = {Path("data/table.js"): script("kdbench.load", clean(packed(content.lines)))}
+    shards, details = write_details(content.lines, out, content.sources, clean)
+    made = {Path("data/table.js"): script("kdbench.load", clean(packed(content.lines, shards)))}
     made |= figure_files.files(content.lines, content.histories, content.reported, content.commands, clean)
     made |= {Path("assets") / name: text for name, text in _assets().items()}
     before, after = listed(out), {path.as_posix() for path in made}
     list_files(out, before | after)
     for path, text in made.items():
         write_atomically(out / path, text.encode())
-    _write_details(content.lines, out / CELLS, clean)
     write_atomically(out / FIGURES, figures_page().encode())
     write_atomically(out / INDEX, page(replace(content, notes=clean(content.notes))).encode())
     if public:
         write_atomically(out / ".nojekyll", b"")
     remove_files(out, before - after)
+    remove_others(out, details)
     list_files(out, after)
+    for problem in (*content.sources.tiles.problems, *content.sources.problems):
+        log(f"left out: {problem}")
     log(f"{counted(len(content.lines), 'line')}: {out / INDEX}")
     return out / INDEX
+
+
+def _plot_commands(tables: Sequence[Table]) -> dict[str, str]:
+    return {table.name: f"kdbench plots {table.argument}" for table in tables}
 
 
 def _assets() -> dict[str, str]:
@@ -207,19 +223,3 @@ def _papers(papers: Sequence[Summary]) -> list[dict[str, Any]]:
 
 def _records(papers: Sequence[Summary]) -> list[dict[str, str]]:
     return [record for record in overview_text.records(papers) if not record["paper"].startswith(" ")]
-
-
-def _write_details(lines: Iterable[Line], folder: Path, clean: Clean) -> None:
-    """One script a line, whole before the page that refers to it; those of lines that are gone are removed."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        written = set()
-        for line in lines:
-            file = folder / f"{line.id}.js"
-            file.write_text(script("kdbench.showDetails", line.id, clean(details(line))), encoding="utf-8")
-            written.add(file.name)
-        for file in folder.glob("*.js"):
-            if file.name not in written:
-                file.unlink()
-    except OSError as error:
-        raise StoreError(f"{folder}: the report cannot be written: {error.strerror}") from error

@@ -26,6 +26,7 @@ kdbench.reader = (part) => {
 
 kdbench.load = (data) => {
   kdbench.ids = data.ids;
+  kdbench.shards = data.shards; // files of details, each with its first line
   kdbench.lineOf = new Map(data.ids.map((id, i) => [id, i]));
   kdbench.filters = data.filters;
   kdbench.digits = data.digits;
