@@ -191,6 +191,9 @@ class Leases:
             if _latest(held.path.parent)[1] != held.path:
                 return False
             with held.path.open("r+b") as file:
+                if self._nonce.encode() not in file.read():
+                    return False  # numbers begin again where a lease was released
+                file.seek(0)
                 file.write(self._text(held.beat + 1))
         except FileNotFoundError:
             return False
@@ -230,9 +233,11 @@ def _holder(content: bytes | None) -> Holder:
 def _scope() -> str:
     """Of process numbers: a machine since it was started, and a container on it.
 
-    Of a job of Slurm, the job: when Slurm starts it again, its earlier process has ended, whatever machine that was on.
+    Of a job of Slurm on one node, the job: when Slurm starts it again, its earlier process has ended, whatever machine
+    that was on.
     """
-    if number := os.environ.get("SLURM_JOB_ID"):
+    number = os.environ.get("SLURM_JOB_ID")
+    if number and os.environ.get("SLURM_JOB_NUM_NODES", "1") == "1":
         return digest(["slurm", os.environ.get("SLURM_CLUSTER_NAME", ""), number])
     parts = [platform.node()]
     with contextlib.suppress(OSError):  # not on Linux

@@ -165,3 +165,42 @@ def test_a_job_that_slurm_starts_again_takes_over_from_itself(tmp_path: Path, mo
     assert str(Leases(tmp_path).holder("a")).endswith("on node7")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert Leases(tmp_path).holder("a") is None
+
+
+def test_processes_of_one_slurm_job_on_several_nodes_do_not_take_over_from_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `srun -N 2 kdbench run` starts them: another node's process number says nothing here."""
+    script = (
+        "import sys, pathlib; from kdbench.records.leases import Leases; Leases(pathlib.Path(sys.argv[1])).take('a')"
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    assert Leases(tmp_path).holder("a") is None  # it was on this machine, and has ended
+    path = tmp_path / "a" / "lease.1"
+    monkeypatch.setattr(module.platform, "node", lambda: "node7")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "node7", "scope": Leases(tmp_path).me.scope}))
+    monkeypatch.undo()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    assert str(Leases(tmp_path).take("a")).endswith("on node7")
+
+
+def test_a_holder_that_slept_does_not_take_a_later_lease_of_the_same_number_for_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it slept, another process took over and ended, and a third began with the first number again."""
+    lost: list[str] = []
+    sleeper, third = Leases(tmp_path, lost.append), Leases(tmp_path)
+    assert sleeper.take("a") is None
+    (tmp_path / "a" / "lease.1").unlink()
+    assert third.take("a") is None
+    before = (tmp_path / "a" / "lease.1").read_bytes()
+    monkeypatch.setattr(module, "HEARTBEAT", 0.01)
+    with sleeper:
+        deadline = time.monotonic() + 20
+        while not lost:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert lost == ["a"] and (tmp_path / "a" / "lease.1").read_bytes() == before
