@@ -88,6 +88,7 @@ class Driver:
         self.waiting: list[PlannedJob] = []
         self.elsewhere: list[PlannedJob] = []  # what other commands train
         self.running: dict[Handle, _Running] = {}
+        self.news: list[tuple[Handle, Event | End]] = []  # that was polled
         self.free: list[str] = []
         self.broken: dict[str, str] = {}  # devices, and why
         self.before: dict[str, Version] = {}
@@ -125,8 +126,9 @@ class Driver:
                 looked = time.monotonic()
                 while self.waiting or self.elsewhere or self.running:
                     self._start()
-                    for handle, news in self.engine.poll(POLL):
-                        self._receive(handle, news)
+                    self.news += self.engine.poll(POLL)
+                    while self.news:
+                        self._receive(*self.news.pop(0))
                     if time.monotonic() - looked >= POLL:
                         self._look_elsewhere()
                         looked = time.monotonic()
@@ -183,12 +185,12 @@ class Driver:
         how = f"ended as {row.status}: {row.reason}" if row else "has no result"
         return f"its teacher {run.teacher.student} {how}"
 
-    def _visible_row(self, run_id: str) -> Row | None:
-        """The row of a run that should have one; on a network file system it may take a while to be seen."""
+    def _visible_row(self, run_id: str, before: Version = None) -> Row | None:
+        """The row that a run should have since `before`; on a network file system it may take a while to be seen."""
         until = time.monotonic() + self.engine.patience
-        while (row := self.store.row(run_id)) is None and time.monotonic() < until:
+        while self.store.version(run_id) == before and time.monotonic() < until:
             time.sleep(0.5)
-        return row
+        return self.store.row(run_id)
 
     def _submit(self, job: PlannedJob, device: str) -> None:
         before = {run.id: self.store.version(run.id) for run in job.runs}
@@ -212,14 +214,20 @@ class Driver:
             running.display.close()
             self._finish(running, news)
             return
-        if isinstance(news, RowEvent):
-            running.reported[news.run] = news
-        elif isinstance(news, HeldEvent):
+        if isinstance(news, HeldEvent):
             running.held.add(news.run)
         elif isinstance(news, StepEvent):
             for run in news.losses:
                 if news.step > self.reached.get(run, 0):
                     self.reached[run], self.attempts[run] = news.step, 0
+        self._tell(running, news)
+
+    def _tell(self, running: _Running, news: Event) -> None:
+        """Show and track what a job reports; a job that was started again reports its earlier rows again."""
+        if isinstance(news, RowEvent):
+            if news.run in running.reported:
+                return
+            running.reported[news.run] = news
         running.display.update(news)
         self.tracking.update(news)
 
@@ -229,16 +237,16 @@ class Driver:
         self._set_aside(running.device, end)
         again = []
         for run in runs:
-            self.attempts[run.id] += 1
             if run.id in running.held or self._has_row(run, running):
                 continue
+            self.attempts[run.id] += 1
             if end.retry and self.attempts[run.id] < ATTEMPTS:
                 again.append(run)
             else:
                 tries = f", {self.attempts[run.id]} times without getting further" if end.retry else ""
                 self._record(run, end.status, end.reason + tries, running.device)
         if end.broken and (self.free or self.running):
-            again += self._unfinished_rows(runs)
+            again += self._unfinished_rows([run for run in runs if run not in again and run.id not in running.held])
         elif again:
             self.display.log(f"{end.status}: {end.reason}; {counted(len(again), 'run')} given to another job")
         if again:
@@ -252,7 +260,7 @@ class Driver:
     def _has_row(self, run: Run, running: _Running) -> bool:
         """Whether a job, or another process meanwhile, has left a row; one that was reported may not be seen yet."""
         if run.id in running.reported:
-            self._visible_row(run.id)
+            self._visible_row(run.id, running.before[run.id])
             return True
         row = self.store.row(run.id)
         if row is None or self.store.version(run.id) == running.before[run.id]:
@@ -300,12 +308,11 @@ class Driver:
         self.elsewhere = still
 
     def _give_up(self) -> None:
-        """No device is left: what waits ends as failed."""
+        """No device is left: what waits ends as failed, but for what others train or have finished."""
         errors = "; ".join(f"{device}: {error}" for device, error in self.broken.items())
-        for job in (*self.waiting, *self.elsewhere):
-            for run in job.runs:
+        while self.waiting:
+            for run in self._without_others(self.waiting.pop(0)).runs:
                 self._record(run, "failed", f"no device is left ({errors})", "cpu")
-        self.waiting, self.elsewhere = [], []
 
     def _cancel_all(self) -> None:
         """Stop every job; their runs have no result and are resumed. They have `GRACE` to save, or until a signal."""
@@ -318,16 +325,23 @@ class Driver:
             self._cancel(5.0)
 
     def _cancel(self, grace: float) -> None:
+        self._hear_out()
         for handle in self.running:
             self.engine.cancel(handle)
         until = time.monotonic() + grace
         while self.running and time.monotonic() < until:
-            for handle, news in self.engine.poll(0.2):
-                if isinstance(news, End):
-                    self.running.pop(handle).display.close()
-                elif handle in self.running:
-                    self.running[handle].display.update(news)
-                    self.tracking.update(news)
+            self.news += self.engine.poll(0.2)
+            self._hear_out()
+
+    def _hear_out(self) -> None:
+        """Take the news of jobs without recording how they end."""
+        while self.news:
+            handle, news = self.news.pop(0)
+            if not isinstance(news, End):
+                if handle in self.running:
+                    self._tell(self.running[handle], news)
+            elif ended := self.running.pop(handle, None):
+                ended.display.close()
 
     def _link(self, runs: Sequence[Run]) -> None:
         """Link the folders of finished runs under their names; where that is impossible, it is logged once."""
