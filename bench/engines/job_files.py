@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -45,8 +46,11 @@ class JobFiles:
     @classmethod
     def all(cls, results: Path) -> list[JobFiles]:
         """Those of every job that has not ended well, the oldest first."""
-        made = {path: path.stat().st_mtime_ns for path in (results / FOLDER).glob("*.json")}
-        return [cls(results, path.stem) for path in sorted(made, key=lambda path: made[path])]
+        made: dict[str, int] = {}
+        for path in (results / FOLDER).glob("*.json"):
+            with suppress(FileNotFoundError):  # another command deletes it, or a network file system lists it still
+                made[path.stem] = path.stat().st_mtime_ns
+        return [cls(results, name) for name in sorted(made, key=lambda name: made[name])]
 
     def earlier(self) -> list[JobFiles]:
         """Those of other jobs with the same runs."""
@@ -63,9 +67,13 @@ class JobFiles:
     def is_settled(self, statuses: Collection[str] | None = None) -> bool:
         """Whether every run of the job has a row of later, of one of these statuses or of any."""
         job = self.job()
+        try:
+            made = self.spec.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
         if job is None:
             return False
-        store, made = Store(job.results), self.spec.stat().st_mtime_ns
+        store = Store(job.results)
         for run in job.runs:
             version, row = store.version(run.id), store.row(run.id)
             if version is None or row is None or version[0] < made or row.status not in (statuses or [row.status]):
@@ -88,13 +96,17 @@ class JobFiles:
             with self.events.open("rb") as file:
                 file.seek(self._place)
                 new = file.read()
-        except FileNotFoundError:
+        except OSError:  # not there yet, or on a network file system that does not answer: the next call reads it
             return []
         end = new.rfind(b"\n") + 1
         self._place += end
         return [event for line in new[:end].splitlines() if (event := from_line(line.decode(errors="replace")))]
 
     def delete(self, with_log: bool) -> None:
-        """Delete what is not needed any more; the log stays with the job where that failed."""
+        """Delete what is not needed any more; the log stays with the job where that failed.
+
+        In a folder that cannot be written any more all of them stay.
+        """
         for file in (self.events, self.queue, *((self.spec, self.log) if with_log else ())):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
