@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EngineError
+from ..records.atomic import writing
 from ..records.row import Status
 from ..text import counted
 from ..train.events import ErrorEvent, Event, FinishedEvent, InterruptedEvent, StepEvent, WarningEvent
@@ -34,6 +35,9 @@ SAVE = "B:TERM@120"
 
 RESTARTS = 3
 """Without a new step, after which a job that Slurm starts again and again is given up."""
+
+FORGOTTEN = "Invalid job id"
+"""In what squeue says where Slurm knows none of the jobs any more; anything else is no answer."""
 
 UNREACHABLE = ("Unable to contact", "timed out", "Connection refused", "Zero Bytes were transmitted")
 """In what Slurm's commands say where its controller does not answer; it is asked again."""
@@ -92,7 +96,7 @@ class SlurmEngine(Engine):
         self._elements: dict[Handle, _Element] = {}
         self._excluded: dict[str, str] = {}  # nodes whose devices fail, and why
         self._looked = -LOOK
-        self._silent = False
+        self._refused: dict[str, str] = {}  # by command, what it said last
 
     def submit(self, job: Job, resources: Resources) -> Handle:
         """Take a job, to be submitted with others at one of the next polls. One that is still queued is followed."""
@@ -109,7 +113,7 @@ class SlurmEngine(Engine):
         news = self._read()
         if time.monotonic() - self._looked >= LOOK:
             self._looked = time.monotonic()
-            self._submit_new()
+            news += self._submit_new()
             news += self._look()
         if not news:
             time.sleep(seconds)
@@ -120,7 +124,9 @@ class SlurmEngine(Engine):
 
     def cancel(self, handle: Handle) -> None:
         """Cancel a job, whether it waits or runs; Slurm gives it some seconds to save (KillWait, 30 by default)."""
-        element = self._elements[handle]
+        element = self._elements.get(handle)
+        if element is None:
+            return
         element.cancelled = True
         if element.id:
             _call("scancel", element.id)
@@ -149,8 +155,8 @@ class SlurmEngine(Engine):
         if self._excluded:
             given = [options["exclude"]] if "exclude" in options else []
             options["exclude"] = ",".join([*given, *self._excluded])
-        log = self.results / FOLDER / "slurm-%A_%a.log"
-        ours = {"job-name": "kdbench", "output": str(log), "open-mode": "append", "array": f"0-{count - 1}"}
+        log = str(self.results / FOLDER).replace("%", "%%") + "/slurm-%A_%a.log"
+        ours = {"job-name": "kdbench", "output": log, "open-mode": "append", "array": f"0-{count - 1}"}
         given = [f"--{name}={value}" if value else f"--{name}" for name, value in (options | ours).items()]
         again = () if "no-requeue" in self.options else ("--requeue",)
         return ["sbatch", "--parsable", *again, *given]
@@ -178,8 +184,8 @@ class SlurmEngine(Engine):
         if done.returncode and not _is_unreachable(done):
             raise EngineError(f"Slurm does not take such jobs: {_words(done)}; change --slurm")
 
-    def _submit_new(self) -> None:
-        """Submit what was not yet, jobs that need the same as one array.
+    def _submit_new(self) -> list[tuple[Handle, Event | End]]:
+        """Submit what was not yet, jobs that need the same as one array; returns why some of them wait.
 
         Raises:
             EngineError: Slurm refuses it.
@@ -188,27 +194,34 @@ class SlurmEngine(Engine):
         for element in self._elements.values():
             if not element.id and element.finished is None:
                 groups.setdefault(element.resources, []).append(element)
+        news: list[tuple[Handle, Event | End]] = []
         for resources, elements in groups.items():
             for first in range(0, len(elements), MOST):
-                self._submit_array(elements[first : first + MOST], resources)
+                done = self._submit_array(elements[first : first + MOST], resources)
+                news += self._answered(elements[first].files.name, done)
+        return news
 
-    def _submit_array(self, elements: Sequence[_Element], resources: Resources) -> None:
-        """Submit jobs as an array; where Slurm takes fewer of a user at a time, some of them, and the others later."""
+    def _submit_array(self, elements: Sequence[_Element], resources: Resources) -> subprocess.CompletedProcess[str]:
+        """Submit jobs as an array; where Slurm takes fewer of a user at a time, some of them, and the others later.
+
+        Returns the call of sbatch: where it was refused, the next poll tries again.
+        """
         script = self.script([element.files.name for element in elements], resources.threads)
         done = _call(*self.command(resources, len(elements)), given=script)
         if _is_unreachable(done):
-            return  # the next poll tries again
+            return done
         if done.returncode and len(elements) > 1:
-            self._submit_array(elements[: len(elements) // 2], resources)
-            return
+            return self._submit_array(elements[: len(elements) // 2], resources)
         if done.returncode and any(each.id for each in self._elements.values()):
-            return  # the next poll tries again
+            return done
         if done.returncode:
             raise EngineError(f"sbatch: {_words(done)}; change --slurm")
         number = done.stdout.strip().split(";")[0]
         for index, element in enumerate(elements):
             element.id = f"{number}_{index}"
-            element.files.queue.write_text(f"{element.id}\n")
+            with writing(element.files.queue):
+                element.files.queue.write_text(f"{element.id}\n")
+        return done
 
     def _read(self) -> list[tuple[Handle, Event | End]]:
         """What jobs have written; the end of those that say that they have ended."""
@@ -243,9 +256,9 @@ class SlurmEngine(Engine):
         if not followed:
             return []
         states = _states({number.split("_")[0] for number in followed})
-        if states is None:
-            return self._outage(next(iter(followed.values())))
-        self._silent = False
+        if not isinstance(states, dict):
+            return self._answered(next(iter(followed.values())), states)
+        self._refused.pop("squeue", None)
         news: list[tuple[Handle, Event | End]] = []
         for number, handle in followed.items():
             element, (state, reason) = self._elements[handle], states.get(number, ("", ""))
@@ -267,15 +280,18 @@ class SlurmEngine(Engine):
                 element.ended = None
             elif element.ended is None:
                 element.ended = time.monotonic()
-            elif time.monotonic() - element.ended > self.patience / 4:  # its last words may not be seen yet
+            elif element.cancelled or time.monotonic() - element.ended > self.patience:  # its row may not be seen yet
                 news.append((handle, self._end(element, state)))
         return news
 
-    def _outage(self, handle: Handle) -> list[tuple[Handle, Event | End]]:
-        if self._silent:
+    def _answered(self, handle: Handle, done: subprocess.CompletedProcess[str]) -> list[tuple[Handle, Event | End]]:
+        """A warning where a command was refused, once for each reason; it is called again."""
+        command, words = done.args[0], _words(done) if done.returncode else ""
+        if self._refused.get(command, "") == words:
             return []
-        self._silent = True
-        return [(handle, WarningEvent(text="Slurm's controller does not answer; jobs go on, and it is asked again"))]
+        self._refused[command] = words
+        text = f"{command}: {words}; jobs in Slurm's hands go on, and it is asked again"
+        return [(handle, WarningEvent(text=text))] if words else []
 
     def _end(self, element: _Element, state: str) -> End:
         """The end of a job that has not told it, by its last state; empty where Slurm does not know it any more."""
@@ -307,19 +323,19 @@ class SlurmEngine(Engine):
         return self.results / FOLDER / f"slurm-{element.id}.log"
 
 
-def _states(arrays: set[str]) -> dict[str, tuple[str, str]] | None:
-    """State and reason of each element of arrays; None where the controller does not answer."""
+def _states(arrays: set[str]) -> dict[str, tuple[str, str]] | subprocess.CompletedProcess[str]:
+    """State and reason of each element of arrays that Slurm knows; the call where it was not answered."""
     names = ",".join(sorted(arrays))
     done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%F_%K|%T|%r", f"--jobs={names}")
     if done.returncode:
-        return None if _is_unreachable(done) else {}  # it has forgotten them all
+        return {} if FORGOTTEN in done.stderr else done
     listed = (line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
     return {number.strip(): (state, reason) for number, state, reason in listed}
 
 
 def _is_pending(number: str) -> bool:
-    states = _states({number.split("_")[0]}) if number else None
-    return states is not None and states.get(number, ("", ""))[0] in ALIVE
+    states = _states({number.split("_")[0]}) if number else {}
+    return isinstance(states, dict) and states.get(number, ("", ""))[0] in ALIVE
 
 
 def _call(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:

@@ -90,6 +90,9 @@ ENGINES = ("local", "slurm")
 SLURM_OURS = ("array", "chdir", "dependency", "error", "job-name", "open-mode", "output", "parsable", "requeue", "wrap")
 """Options of sbatch that the engine sets."""
 
+SLURM_NOT = ("clusters", "help", "test-only", "usage", "version", "wait")
+"""Those with which jobs are not submitted here and now, and cannot be followed."""
+
 
 def parse_engine(text: str | None) -> str:
     """One of `ENGINES`; local without one.
@@ -123,6 +126,8 @@ def parse_slurm(given: str | Mapping[str, str] | Iterable[str] | None) -> dict[s
                 raise SpecError(f"--slurm {name} is given twice; remove one")
             if name in SLURM_OURS:
                 raise SpecError(f"--slurm {name}: kdbench sets it itself; leave it out")
+            if name in SLURM_NOT:
+                raise SpecError(f"--slurm {name}: jobs could not be followed with it; leave it out")
             options[name] = value
     return options
 

@@ -195,6 +195,6 @@ def test_a_controller_that_does_not_answer_is_asked_again(pictures: Pictures, tm
     command = Command(driver(pictures, tmp_path, run), ((run,),))
     trains(tmp_path, run)
     cluster.kill_controller()
-    wait_for(lambda: getattr(command.driver.engine, "_silent", False) or not command.thread.is_alive())
+    wait_for(lambda: getattr(command.driver.engine, "_refused", None) or not command.thread.is_alive())
     cluster.start_controller()
     done(command.finish())
