@@ -84,7 +84,7 @@ def run(tables: Tables, log: Log = print, **options: Any) -> pd.DataFrame:
     from .launch.execution import execute
 
     plans = plan(tables, log, **options)
-    executed = [] if options.get("explain") else plans
+    executed = [] if options.get("explain") or options.get("calibrate") else plans
     return _frame([row for each in executed for row in execute(each, log).rows])
 
 

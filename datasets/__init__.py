@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .base import ImageSet, MaskSet
     from .coco import CocoFolder
 
-__all__ = ["DataError", "check_path", "names", "open_coco", "open_images", "open_masks", "present"]
+__all__ = ["DataError", "check_path", "is_generated", "names", "open_coco", "open_images", "open_masks", "present"]
 
 
 def names() -> list[str]:
@@ -136,6 +136,15 @@ def present(name: str, root: Path) -> Path | None:
     module = _module(name)
     path: Path | None = module.present(root) if hasattr(module, "present") else None
     return path
+
+
+def is_generated(name: str) -> bool:
+    """Whether a data set is generated where it is missing, and not a set of files from elsewhere.
+
+    Raises:
+        DataError: an unknown name; the nearest is suggested.
+    """
+    return not hasattr(_module(name), "present")
 
 
 def check_path(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 
 from ..records.row import Status
@@ -44,15 +44,16 @@ class Resources:
         device: "cpu" or "cuda:<n>".
         threads: of the process, on a CPU.
         workers: loader processes beside it.
-        memory: bytes of the device that it is estimated to need; None where that is not known.
+        memory: bytes of the device that it is estimated to need; None where that is not known. Jobs that differ in
+            this and in the next alone need the same.
         seconds: that it is estimated to take, likewise.
     """
 
     device: str
     threads: int
     workers: int = 0
-    memory: int | None = None
-    seconds: float | None = None
+    memory: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def cores(self) -> int:

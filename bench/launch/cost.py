@@ -1,4 +1,4 @@
-"""The time that a plan will take: from finished runs on this machine, else in floating-point operations."""
+"""The time that jobs take by the finished runs of a machine."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from ..spec.recipe import Recipe
 from ..spec.run import Run
 from ..train import online_teachers as online
 from ..train.lr_schedule import total_steps
-from .memory import Memory
-from .tracing import traced
 
 
 def steps_of(run: Run) -> int:
@@ -40,7 +38,7 @@ def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | N
     ]
     total, shared = 0.0, 0.0
     for run in runs:
-        same = [row for row in similar if _networks(row.run) == _networks(run)]
+        same = [row for row in similar if networks_of(row.run) == networks_of(run)]
         exact = [row.cost for row in same if row.run.method == run.method and row.cost]
         costs = exact or [row.cost for row in same if row.cost]
         if not costs:
@@ -48,23 +46,6 @@ def seconds(runs: Sequence[Run], rows: Iterable[Row], machine: str) -> float | N
         total += statistics.median(cost.student_seconds for cost in costs)
         shared = max(shared, statistics.median(cost.data_seconds + cost.teacher_seconds for cost in costs))
     return (total + shared) * max(steps_of(run) for run in runs)
-
-
-def operations(runs: Sequence[Run], memory: Memory) -> float:
-    """Floating-point operations of a cohort: three forwards of each network that is trained, one of each frozen
-    teacher and each snapshot of an online one.
-
-    Raises:
-        UntracedError: a network cannot be traced.
-    """
-    shapes = memory.shapes(runs[0])
-    trained = [name for run in runs for name in (run.student, *online.teacher_names(run))]
-    frozen = {run.teacher.student for run in runs if run.teacher}
-    evaluated = [*frozen, *(name for run in runs for name in online.snapshot_names(run))]
-    step = sum(3 * traced(name, shapes).flops for name in trained) + sum(
-        traced(name, shapes).flops for name in evaluated
-    )
-    return float(step) * runs[0].recipe.accumulate * max(steps_of(run) for run in runs)
 
 
 def duration(value: float) -> str:
@@ -76,7 +57,7 @@ def duration(value: float) -> str:
     return f"{value / 3600:.1f} h" if value < 48 * 3600 else f"{value / 86400:.1f} days"
 
 
-def _networks(run: Run) -> tuple[str | None, ...]:
+def networks_of(run: Run) -> tuple[str | None, ...]:
     """The student, its frozen teacher, its online teachers and their snapshots."""
     frozen = run.teacher.student if run.teacher else None
     return run.student, frozen, *online.teacher_names(run), *online.snapshot_names(run)

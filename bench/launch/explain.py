@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 
 from ..engines.base import Resources
 from ..grid.plan import Plan
@@ -10,46 +10,99 @@ from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..spec.run import Run, variants
 from ..text import counted
-from .cost import duration, operations, seconds
-from .devices import machine as machine_of
+from .cost import duration
 from .equal_cost import describe, equal_cost_plan, without_cost
-from .memory import Memory, Split, bank_bytes
+from .memory import GIB, bank_bytes
 from .planning import FinalPlan
 from .schedule import Schedule, ScheduledCohort
-from .tracing import UntracedError
+from .totals import hours, totals
 
 Log = Callable[[str], None]
 
+FEW = 20
+"""Cohorts that are printed one by one."""
+MANY = 12
+"""Pairs of a stage above which they are not."""
+ALONE = "students alone"
+
 
 def explain(final: FinalPlan, log: Log) -> None:
-    """Print a final plan; where the request says so, with the memory and time of every cohort."""
-    schedule, data, exact = final.schedule, final.data, final.request.explain
+    """Print a final plan in a screen: cohorts where they are few, and what all of it takes."""
+    schedule, data, exact = final.schedule, final.data, final.request.only_explain
+    origin = f", {data.fingerprint}" if final.on_disk else ""
     log(
         f"{counted(len(schedule.runs), 'run')} in {counted(len(schedule.jobs), 'job')} at scale {final.scale} "
-        f"on {data.name} "
-        f"({data.train_images} + {counted(data.val_images, 'image')}, {counted(data.classes, 'class', 'classes')}, "
-        f"{data.fingerprint}); "
-        f"{len(schedule.finished)} finished before"
+        f"on {data.name} ({data.train_images} + {counted(data.val_images, 'image')}, "
+        f"{counted(data.classes, 'class', 'classes')}{origin}); {len(schedule.finished)} finished before"
     )
+    if not final.on_disk:
+        log(f"  {data.name} is not in {final.request.data_root}: sizes as published; finished runs are not recognized")
     _log_rerun(schedule, log)
-    machine = machine_of(final.slots[0]) if final.site.here else ""
-    rows = list(schedule.finished.values())
-    times: list[float | None] = []
-    for cohort in schedule.cohorts:
-        time = _seconds(cohort.split, rows, machine) if cohort.unfinished else None
-        if cohort.unfinished:
-            times.append(time)
-        log(_line(cohort, final, time, exact))
-    if times and (exact or None not in times):
-        unfinished = [cohort.unfinished for cohort in schedule.cohorts]
-        log(f"  cost: {_cost(times, unfinished, final.memory, len(final.slots))}")
+    if len(schedule.cohorts) <= FEW:
+        for i, cohort in enumerate(schedule.cohorts):
+            log(_line(cohort, final, _seconds(final, {i}), exact))
+    else:
+        for line in grouped(final):
+            log(f"  {line}")
+    for line in totals(final):
+        log(f"  {line}")
     if exact:
         _log_engine(final, log)
     if final.request.equal_cost:
-        log(f"  --equal-cost: {_equal_cost(final, rows)}")
+        log(f"  --equal-cost: {_equal_cost(final, list(schedule.finished.values()))}")
     _log_milestones(final, log)
     _log_banks(final.plan, log)
     _log_skipped(final.plan, log)
+
+
+def grouped(final: FinalPlan) -> Iterator[str]:
+    """A line for each pair of each stage, or for each stage where pairs are many; and cohorts that memory splits."""
+    cohorts = final.schedule.cohorts
+    for stage in range(len(final.plan.stages)):
+        groups: dict[str, set[int]] = {}
+        for i, cohort in enumerate(cohorts):
+            if cohort.stage == stage and cohort.unfinished:
+                groups.setdefault(_pair(cohort.runs[0], stage), set()).add(i)
+        if len(groups) > MANY:
+            groups = {f"{counted(len(groups), 'pair')} of networks": set().union(*groups.values())}
+        for name, members in sorted(groups.items(), key=lambda group: group[0] != ALONE):
+            yield f"stage {stage + 1}: {name}: {_group(final, members)}"
+    notes = [each.split.words for each in cohorts if each.unfinished and not _is_size(each.split.words)]
+    if notes:
+        others = f" (and {counted(len(notes) - 1, 'other cohort')})" if len(notes) > 1 else ""
+        yield f"memory: {notes[0].split(' GiB; ', 1)[-1]}{others}"
+
+
+def _pair(run: Run, stage: int) -> str:
+    if run.teacher_network:
+        return f"{run.teacher_network} -> {run.student}"
+    return "teachers" if stage == 0 else ALONE
+
+
+def _group(final: FinalPlan, members: set[int]) -> str:
+    """Runs, jobs, memory and time of some cohorts."""
+    cohorts = [final.schedule.cohorts[i] for i in sorted(members)]
+    jobs = [job for job in final.schedule.jobs if job.cohort in members]
+    needs = [job.memory for job in jobs if job.memory is not None]
+    time = _seconds(final, members)
+    notes = [
+        f"{counted(sum(len(each.unfinished) for each in cohorts), 'run')} in {counted(len(jobs), 'job')}",
+        f"up to {max(needs) / GIB:.1f} GiB" if needs else "",
+        "" if time is None else f"about {hours(time)}",
+    ]
+    return "; ".join(filter(None, notes))
+
+
+def _is_size(words: str) -> bool:
+    """Whether a note on memory is just how much a cohort needs."""
+    return not words or words.endswith(" GiB")
+
+
+def _seconds(final: FinalPlan, members: Container[int]) -> float | None:
+    """Of all jobs of cohorts, one after the other; None where one is not known."""
+    times = [job.seconds for job in final.schedule.jobs if job.cohort in members]
+    known = [time for time in times if time is not None]
+    return sum(known) if known and len(known) == len(times) else None
 
 
 def _log_rerun(schedule: Schedule, log: Log) -> None:
@@ -131,27 +184,6 @@ def _differences(run: Run, other: Run) -> list[str]:
     return [name for name, differs in apart.items() if differs]
 
 
-def _seconds(split: Split, rows: Sequence[Row], machine: str) -> float | None:
-    """Of all parts of a cohort, one after the other."""
-    parts = [seconds(part, rows, machine) for part in split.parts]
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
-
-
-def _cost(times: Sequence[float | None], left: Sequence[Sequence[Run]], memory: Memory, slots: int) -> str:
-    """All cohorts together; in operations where no time is known."""
-    known = [time for time in times if time is not None]
-    if len(known) == len(times):
-        return f"about {duration(sum(known) / min(slots, len(known)))} of training, {counted(slots, 'job')} at a time"
-    try:
-        total = sum(operations(runs, memory) for runs in left if runs)
-    except UntracedError as error:
-        return f"unknown ({error})"
-    jobs = counted(len(times), "job")
-    has = counted(len(times) - len(known), f"of {jobs} has", f"of {jobs} have")
-    return f"{total:.2g} floating-point operations of networks in training; {has} no finished run here to tell the time"
-
-
 def _equal_cost(final: FinalPlan, rows: Sequence[Row]) -> str:
     """The runs that are added for the costs that finished rows tell, and the methods that may add more."""
     given = final.tables, rows, final.scale, final.data
@@ -167,7 +199,7 @@ def _equal_cost(final: FinalPlan, rows: Sequence[Row]) -> str:
 def _log_engine(final: FinalPlan, log: Log) -> None:
     """What an engine would be given."""
     device, workers = final.slots[0], final.settings.workers
-    needs = [Resources(device, job.threads, workers) for job in final.schedule.jobs]
+    needs = [Resources(device, job.threads, workers, job.memory, job.seconds) for job in final.schedule.jobs]
     for line in final.site.engine(final.slots).explain(needs) if needs else ():
         log(f"  {line}")
 

@@ -11,10 +11,13 @@ from ..spec.request import RunRequest
 from ..spec.run import Run
 from ..tasks.base import OpenedData
 from ..train import online_teachers
+from .published import PublishedData
 
 
 def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
     """Every variant of the data can be made, and recipes and methods can be built on it.
+
+    Data that is not on disk is not tried: only networks and methods are.
 
     Raises:
         SpecError, MethodError, DataError: names what does not fit.
@@ -26,7 +29,9 @@ def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
         variants.setdefault(run.data.model_dump_json(), []).append(run)
     teachers = {run.teacher.id for run in plan.runs if run.teacher}
     for runs in variants.values():
-        _check_variant(runs, teachers, request, data)
+        on_disk = not isinstance(data, PublishedData)
+        variant = _checked_variant(runs, teachers, request, data) if on_disk else data
+        _check_methods(runs, len(variant.train))
 
 
 def _check_networks(plan: Plan) -> None:
@@ -38,8 +43,8 @@ def _check_networks(plan: Plan) -> None:
         networks.check_init(name, init)
 
 
-def _check_variant(runs: list[Run], teachers: set[str], request: RunRequest, data: OpenedData) -> None:
-    """The variant of the data that runs share, with each of their recipes and methods."""
+def _checked_variant(runs: list[Run], teachers: set[str], request: RunRequest, data: OpenedData) -> OpenedData:
+    """The variant of the data that runs share, with each of their recipes."""
     first = runs[0]
     task = tasks.get(first.task)
     if options := first.data.options:
@@ -52,5 +57,11 @@ def _check_variant(runs: list[Run], teachers: set[str], request: RunRequest, dat
             task(data, same[0].recipe, same[0].data_seed)
         except UnfitRecipeError as error:
             raise error.of(sorted({"teacher." if run.id in teachers else "" for run in same})) from error
+    return data
+
+
+def _check_methods(runs: list[Run], samples: int) -> None:
+    """The methods of runs on so many training images."""
+    task = tasks.get(runs[0].task)
     for run in {(run.method, str(run.options)): run for run in runs}.values():
-        methods.build(run.method, task.example_setting(len(data.train), run.data.classes), **run.options)
+        methods.build(run.method, task.example_setting(samples, run.data.classes), **run.options)

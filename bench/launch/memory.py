@@ -41,10 +41,11 @@ STATES = {"sgd": 1, "adamw": 2, "rmsprop_tf": 2}  # values that an optimizer kee
 
 @dataclass(frozen=True)
 class Split:
-    """A cohort as it is run, in parts, and a note on its memory."""
+    """A cohort as it is run, in parts, a note on its memory, and the bytes of each part where they are known."""
 
     parts: tuple[tuple[Run, ...], ...]
     words: str
+    needed: tuple[int, ...] = ()
 
 
 def shapes_of(run: Run, stored: tuple[int, int]) -> Shapes:
@@ -91,7 +92,7 @@ class Memory:
         if largest > self.room:
             words += f"; one run takes {_gib(largest)} GiB and a job has {_gib(self.room)}: it is still attempted"
             words += " (micro-batches take less: accumulate in its recipe)"
-        return Split(parts, words)
+        return Split(parts, words, tuple(round(self.needed(part)) for part in parts))
 
     def _fewest(self, runs: Sequence[Run], room: float) -> tuple[tuple[Run, ...], ...]:
         every = (divided(runs, count) for count in range(1, len(runs)))

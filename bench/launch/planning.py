@@ -17,6 +17,7 @@ from ..grid.choose import choose, register, with_kd
 from ..grid.join import sized, with_pairs
 from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_request
+from ..records.calibration import read_calibration
 from ..records.checkpoint import sha256
 from ..records.store import Store, check_folder
 from ..spec import network_name
@@ -25,17 +26,26 @@ from ..spec.request import RunRequest
 from ..spec.run import Data
 from ..spec.scale import Scale
 from ..spec.table import Table
+from ..tasks.base import OpenedData
 from ..trackers import check_trackers
 from ..train.job import JobSettings
+from .calibrate import calibrate
+from .device_facts import device_named
+from .devices import machine as machine_of
+from .estimates import Estimate, Estimator, Target, target_of
 from .fit import misfit
 from .inputs import check_inputs
 from .memory import GIB, Memory, available, shapes_of
+from .published import SMALL, PublishedData, published
 from .schedule import Schedule, make_schedule, threads_of
 from .site import Site, site_of
 from .teachers import assign, check_networks
 from .user_data import detect_format
 
 Log = Callable[[str], None]
+
+ELSEWHERE = 8
+"""Loader processes of a job on a device that is not here."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,9 @@ class FinalPlan:
         settings: what all jobs have in common.
         site: where they run.
         slots: the device of each job that runs at a time.
+        target: that times are estimated for.
+        estimates: of each of the schedule's jobs; None where nothing is known.
+        on_disk: whether the data is; else its size is as published, and nothing can be trained.
     """
 
     tables: tuple[Table, ...]
@@ -65,6 +78,9 @@ class FinalPlan:
     settings: JobSettings
     site: Site
     slots: tuple[str, ...]
+    target: Target
+    estimates: tuple[Estimate | None, ...] = ()
+    on_disk: bool = True
 
 
 def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[FinalPlan]:
@@ -75,6 +91,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
             work.
     """
     check_trackers(request.trackers, request.log_dir)
+    _check_estimates(request)
     check_folder(request.results)
     site = site_of(request, log)
     register(request.choices)
@@ -93,7 +110,43 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
         check_request(group, scales[name], request.changes)
     by_scale = {scale: [t for t in tables if scales[t.dataset.full] == scale] for scale in scales.values()}
     check_networks(by_scale, request)
-    return [_final_plan(group, scales[name], request, site, log) for (_, name), group in groups.items()]
+    plans = [_final_plan(group, scales[name], request, site, log) for (_, name), group in groups.items()]
+    for plan in plans if request.calibrate else ():
+        calibrate(plan.schedule.jobs, plan.settings, plan.slots[0], plan.memory.stored, plan.on_disk, log)
+    return [_estimated(plan) for plan in plans]
+
+
+def _check_estimates(request: RunRequest) -> None:
+    """Options of a plan's cost.
+
+    Raises:
+        SpecError: they contradict each other, or name an unknown device.
+    """
+    if request.on:
+        device_named(request.on)
+    given = next((f"--{name}" for name in ("on", "price") if getattr(request, name) is not None), None)
+    if given and not request.only_explain:
+        raise SpecError(f"{given} is for a plan that is printed; give --explain too, or leave it out")
+    if request.calibrate and request.on:
+        raise SpecError("--calibrate times this machine, and --on names another; give one of them")
+    if request.calibrate and request.engine != "local":
+        raise SpecError(
+            f"--calibrate times the machine that it runs on; leave --engine {request.engine} out, and give the command "
+            "on a machine like those of the jobs, with the same --results"
+        )
+
+
+def _estimated(final: FinalPlan) -> FinalPlan:
+    """A plan with the time of each job."""
+    rows, calibration = list(final.schedule.finished.values()), read_calibration(final.request.results)
+    roofline = final.request.only_explain or not final.site.here
+    estimator = Estimator(final.target, rows, calibration, final.memory, final.settings.workers, roofline)
+    estimates = tuple(map(estimator.estimate, final.schedule.jobs))
+    jobs = tuple(
+        replace(job, seconds=known.seconds if known else None)
+        for job, known in zip(final.schedule.jobs, estimates, strict=True)
+    )
+    return replace(final, schedule=replace(final.schedule, jobs=jobs), estimates=estimates)
 
 
 def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
@@ -106,7 +159,8 @@ def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
     if path := datasets.present(name, request.data_root):
         log(f"scale full, because {path} exists")
         return "full"
-    log(f"scale mini (embedded data): {name} is not in {request.data_root}; --data PATH names a data set")
+    without = "; --scale full plans without it" if request.only_explain else ""
+    log(f"scale mini (embedded data): {name} is not in {request.data_root}; --data PATH names a data set{without}")
     return "mini"
 
 
@@ -133,14 +187,7 @@ def _tables_for(tables: Sequence[Table], data: Path, scale: Scale, log: Log) -> 
 
 
 def _final_plan(tables: Sequence[Table], scale: Scale, request: RunRequest, site: Site, log: Log) -> FinalPlan:
-    name = getattr(tables[0].dataset, scale)
-    task = tasks.get(tables[0].task)
-    opened = task.open(name, request.data_root, request.data, request.data_options)
-    task.verify(opened)
-    for notice in opened.notices:
-        log(f"data: {notice}")
-    data = task.describe(opened)
-    stored = task.stored_size(opened)
+    opened, data, stored = _data(tables, scale, request, log)
     tables, request = sized(tables, scale, request, stored)
     given = assign(tables, scale, request, opened)
     for notice in given.notices:
@@ -148,12 +195,47 @@ def _final_plan(tables: Sequence[Table], scale: Scale, request: RunRequest, site
     hashes = {network: sha256(file) for network, file in given.files.items()}
     plan = make_plan(given.tables, scale, data, request, hashes, lambda run: misfit(run, shapes_of(run, stored)))
     check_inputs(plan, request, opened)
-    settings = _settings(request, given.files, _network_files(plan), site.workers(scale))
-    taken = site.slots(scale)
+    workers, taken = (
+        (_workers_elsewhere(scale, request), _slots_elsewhere(request))
+        if request.on
+        else (
+            site.workers(scale),
+            site.slots(scale),
+        )
+    )
+    settings = _settings(request, given.files, _network_files(plan), workers)
     memory = _memory(plan, stored, settings, taken, site)
     threads = threads_of(plan, taken, site.cores)
-    schedule = make_schedule(plan, Store(request.results), memory, threads, request.explain, request.keep_stale)
-    return FinalPlan(tuple(given.tables), request, scale, data, plan, schedule, memory, settings, site, taken)
+    exact = request.only_explain or not site.here
+    schedule = make_schedule(plan, Store(request.results), memory, threads, exact, request.keep_stale)
+    machine = machine_of(taken[0]) if site.here and not request.on else ""
+    target = target_of(request, taken[0], machine)
+    shared = data, plan, schedule, memory, settings, site, taken, target
+    return FinalPlan(tuple(given.tables), request, scale, *shared, on_disk=not isinstance(opened, PublishedData))
+
+
+def _data(
+    tables: Sequence[Table], scale: Scale, request: RunRequest, log: Log
+) -> tuple[OpenedData, Data, tuple[int, int]]:
+    """The data set of tables, opened and checked; as runs have it; and the size of images that are held as arrays."""
+    task, name = tasks.get(tables[0].task), getattr(tables[0].dataset, scale)
+    if found := published(tables, scale, request):
+        return found, found.data, SMALL
+    opened = task.open(name, request.data_root, request.data, request.data_options)
+    task.verify(opened)
+    for notice in opened.notices:
+        log(f"data: {notice}")
+    return opened, task.describe(opened), task.stored_size(opened)
+
+
+def _workers_elsewhere(scale: Scale, request: RunRequest) -> int:
+    """Loader processes on a device that is not here."""
+    return request.workers if request.workers is not None else ELSEWHERE if scale == "full" else 0
+
+
+def _slots_elsewhere(request: RunRequest) -> tuple[str, ...]:
+    """Jobs at a time on a device that is not here."""
+    return ("cuda:0",) * (request.jobs or 1)
 
 
 def _network_files(plan: Plan) -> set[Path]:
@@ -178,7 +260,9 @@ def _settings(request: RunRequest, teacher_files: dict[str, Path], files: set[Pa
 def _memory(plan: Plan, stored: tuple[int, int], settings: JobSettings, slots: Sequence[str], site: Site) -> Memory:
     """What each job has: the share of the device that has least, of what is given or of what is free now."""
     limit = site.request.memory
-    if not site.here:
+    if site.request.on:
+        limit = limit or device_named(site.request.on).memory
+    if not site.here or site.request.on:
         return Memory(slots[0].split(":")[0], GIB * limit if limit else math.inf, stored, settings.workers)
     parallel = max((len(stage) for stage in plan.stages), default=1)  # a teacher never runs beside its students
     free = min(

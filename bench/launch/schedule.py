@@ -93,7 +93,11 @@ def make_schedule(
         for runs in stage_cohorts:
             unfinished = tuple(run for run in runs if run.id not in finished)
             split = memory.split(unfinished, exact) if unfinished else Split((), "")
-            jobs += [PlannedJob(part, len(cohorts), threads[part[0].id]) for part in split.parts]
+            needs = split.needed or (None,) * len(split.parts)
+            jobs += [
+                PlannedJob(part, len(cohorts), threads[part[0].id], need)
+                for part, need in zip(split.parts, needs, strict=True)
+            ]
             cohorts.append(ScheduledCohort(stage, runs, unfinished, split))
     return Schedule(tuple(plan.runs), tuple(cohorts), tuple(jobs), finished, stale, damaged, of_old_teachers)
 

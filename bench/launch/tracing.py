@@ -1,4 +1,4 @@
-"""The memory of networks and methods, traced on fake tensors: nothing is computed or allocated.
+"""The memory and work of networks and methods, traced on fake tensors: nothing is computed or allocated.
 
 What depends on values cannot be traced and is counted by a rule: `Task.loss_memory` for detectors' losses, `METHOD` for
 such a method (CIRKD, CRD).
@@ -47,6 +47,8 @@ class Traced:
         forward: peak of a forward without gradients.
         saved: what a training forward and its losses save for the backward, outputs included.
         flops: floating-point operations of a batch's forward.
+        kernels: operations of a training forward and its losses that compute something: views do not.
+        written: bytes that these write.
     """
 
     network: Network
@@ -56,6 +58,8 @@ class Traced:
     forward: int
     saved: int
     flops: int
+    kernels: int = 0
+    written: int = 0
 
     @property
     def output_bytes(self) -> int:
@@ -67,7 +71,8 @@ class Traced:
 class Loss:
     """A method's memory in bytes: `saved` for the backward and its gradients; `rule` says why it was not traced.
 
-    `prepares` says that it reads the teacher's outputs of whole batches before the training.
+    `prepares` says that it reads the teacher's outputs of whole batches before the training. `kernels` and `written`
+    are as in `Traced`, 0 where it was not traced.
     """
 
     weights: int = 0
@@ -75,6 +80,8 @@ class Loss:
     saved: int = 0
     rule: str = ""
     prepares: bool = False
+    kernels: int = 0
+    written: int = 0
 
 
 class UntracedError(RuntimeError):
@@ -118,7 +125,8 @@ def _traced(name: str, shapes: Shapes) -> Traced:
         del losses
         _add_regions(name, outputs, shapes)
     weights, buffers = _size(network.parameters()), _size(network.buffers())
-    return Traced(network, outputs, weights, buffers, forward.peak, saved, flops.get_total_flops())
+    work = flops.get_total_flops(), training.kernels, training.written
+    return Traced(network, outputs, weights, buffers, forward.peak, saved, *work)
 
 
 def loss_of(run: Run, shapes: Shapes) -> Loss:
@@ -150,15 +158,19 @@ def _loss(method: str, options: str, student: str, teacher: str, others: int, sh
         bank = methods.bank_bytes(method, setting, resolved)
         saved = METHOD * (learner.output_bytes + (1 + others) * frozen.output_bytes) + bank
         return Loss(0, bank, 2 * saved, _first_line(error), prepares)
-    return Loss(_size(made.parameters()), _size(made.buffers()), 2 * saved, prepares=prepares)
+    sizes = _size(made.parameters()), _size(made.buffers())
+    return Loss(*sizes, 2 * saved, prepares=prepares, kernels=peak.kernels, written=peak.written)
 
 
 class _PeakBytes(TorchDispatchMode):
-    """Counts bytes of tensors that are made inside, `current` and `peak`; those of `known` are free."""
+    """Counts bytes of tensors that are made inside, `current` and `peak`; those of `known` are free.
+
+    `kernels` and `written` count the operations that are no views, and the bytes of what they return.
+    """
 
     def __init__(self, *known: nn.Module | Outputs) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.current = self.peak = 0
+        self.current = self.peak = self.kernels = self.written = 0
         self.alive: dict[int, tuple[weakref.ref[Any], int]] = {}
         for part in known:
             tensors = _tensors(vars(part)) if isinstance(part, Outputs) else (*part.parameters(), *part.buffers())
@@ -168,6 +180,9 @@ class _PeakBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         tree_map_only(Tensor, self._count, made)
+        if func.namespace == "aten" and not func.is_view and not func.__name__.startswith("empty"):
+            self.kernels += 1
+            self.written += _size(_tensors(made))
         return made
 
     def _count(self, tensor: Tensor, free: bool = False) -> None:

@@ -85,7 +85,7 @@ def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
     return changes
 
 
-ENGINES = ("local", "slurm")
+ENGINES = ("local", "slurm", "ray")
 
 SLURM_OURS = ("array", "chdir", "dependency", "error", "job-name", "open-mode", "output", "parsable", "requeue", "wrap")
 """Options of sbatch that the engine sets."""
@@ -227,9 +227,13 @@ class RunRequest:
         timeout: minutes.
         engine: one of `ENGINES`.
         slurm: options of sbatch by their long names.
+        address: of a Ray cluster; None takes one that runs on this machine, else a new one.
         trackers: names of `kdbench.trackers`, or files that define one.
         log_dir: None takes each tracker's default place, below the folder of runs.
         memory: GiB of each device.
+        calibrate: implies `explain`.
+        on: a GPU of `launch.device_facts`, in place of the devices that are here.
+        price: of an hour of a device.
         data_root: folder that holds data sets; the environment's `KDBENCH_DATA` unless it is given.
         reading: options with which the tables' recipes read `data`; planning fills them in.
     """
@@ -302,7 +306,7 @@ class RunRequest:
         parse=lambda text: parse_names(text) or None,
     )
     engine: str = option(
-        "Where jobs run: local, or slurm.", default="local", text=str | None, parse=parse_engine, metavar="ENGINE"
+        "Where jobs run: local, slurm, or ray.", default="local", text=str | None, parse=parse_engine, metavar="ENGINE"
     )
     slurm: dict[str, str] = option(
         "Options of sbatch for each job: partition=gpu,gres=gpu:1,time=8:00:00. Can be given several times.",
@@ -310,6 +314,10 @@ class RunRequest:
         text=list[str] | None,
         parse=parse_slurm,
         metavar="NAME=VALUE,...",
+    )
+    address: str | None = option(
+        "Of the Ray cluster. Default: RAY_ADDRESS, one that was started on this machine, or a new one.",
+        metavar="HOST:PORT",
     )
     memory: float | None = option(
         "GiB of each device for its jobs, if not all.", min=0.1, parse=partial(limited, name="memory")
@@ -334,8 +342,21 @@ class RunRequest:
     log_dir: Path | None = option("Folder of the trackers' files. Default: below --results.", name="--log-dir")
     results: Path = option("Folder of runs.", default=RESULTS)
     explain: bool = option("Print the plan and its cost, and stop.", default=False, name="--explain")
+    calibrate: bool = option(
+        "Time 20 to 50 training steps of each kind of job on this machine, print the plan with them, and stop.",
+        default=False,
+    )
+    on: str | None = option("With --explain: plan for a GPU that is not here: h100, a100, t4, ...", metavar="GPU")
+    price: float | None = option(
+        "With --explain: of an hour of a device, in any currency.", min=0, parse=partial(limited, name="price")
+    )
     data_root: Path = field(default_factory=data_root)
     reading: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def only_explain(self) -> bool:
+        """Whether the plan is printed with its cost, and nothing is trained."""
+        return self.explain or self.calibrate
 
     @property
     def choices(self) -> tuple[MethodChoice, ...]:

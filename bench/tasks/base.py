@@ -253,6 +253,11 @@ class Task(ABC):
         """
 
     @classmethod
+    def typical_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of a usual training batch; arguments as in `input_size`."""
+        return cls.input_size(recipe, stored)
+
+    @classmethod
     def stored_size(cls, data: Any) -> tuple[int, int]:
         """Height and width of images that are held as arrays; (0, 0) for files."""
         return 0, 0
@@ -270,7 +275,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def example_targets(cls, shapes: Shapes) -> Any:
-        """Targets of a batch of these shapes, all zeros."""
+        """Targets of a batch of these shapes: the first class, and boxes of a quarter of the image."""
 
     @classmethod
     def example_losses(cls, outputs: Outputs, shapes: Shapes) -> list[Tensor]:

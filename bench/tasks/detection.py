@@ -90,9 +90,15 @@ class DetectionTask(Task):
         return side, side  # a batch may hold an upright image and a lying one
 
     @classmethod
+    def typical_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:
+        resize = _resize(recipe)
+        return _padded(resize.shorter), _padded(resize.longer)  # as lying photographs have it
+
+    @classmethod
     def example_targets(cls, shapes: Shapes) -> list[Target]:
+        height, width = shapes.size
         target = {
-            "boxes": torch.zeros(8, 4),
+            "boxes": torch.tensor([[0.0, 0.0, width / 2, height / 2]]).repeat(8, 1),
             "labels": torch.zeros(8, dtype=torch.int64),
             "size": torch.tensor(shapes.size),
         }

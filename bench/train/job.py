@@ -140,7 +140,7 @@ def execute(job: Job, report: Report) -> list[Row]:
         methods.register(file)
     for file in job.network_files:
         network_name.register(file)
-    task = _task(job, job.runs[0])
+    task = open_task(job, job.runs[0])
     runs, failed = list(job.runs), []
     teacher = measured = None
     try:
@@ -202,7 +202,9 @@ def _teacher(
     if given is not None and checkpoint.sha256(given) not in [run.teacher_file for run in job.runs]:
         raise TeacherError(f"{given} changed since the runs were planned; give the same command again")
     network, file, recorded = load_teacher(spec, given, store, task, first.recipe.channels_last, device)
-    teacher_task = task if spec.data == first.data and evaluated_alike(spec.recipe, first.recipe) else _task(job, spec)
+    teacher_task = (
+        task if spec.data == first.data and evaluated_alike(spec.recipe, first.recipe) else open_task(job, spec)
+    )
     measured = measure_teacher(spec, network, file, recorded, teacher_task, task, device)
     if measured.warning:
         report(WarningEvent(text=measured.warning))
@@ -224,7 +226,7 @@ def _failure(run: Run, error: Exception, store: Store, device: torch.device, rep
     return keep(store, row_without_result(run, *status_of(error), device), report)
 
 
-def _task(job: Job, run: Run) -> Task:
+def open_task(job: Job, run: Run) -> Task:
     """A run's data, prepared for its recipe.
 
     Raises:

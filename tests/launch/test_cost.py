@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from kdbench.launch.cost import duration, operations, seconds, steps_of
+from kdbench.launch.cost import duration, seconds, steps_of
 from kdbench.launch.memory import Memory
+from kdbench.launch.roofline import work
 from kdbench.launch.tracing import traced
 from kdbench.records.row import Row
 from kdbench.spec.recipe import load_recipe
@@ -57,8 +58,8 @@ def test_work_is_a_forward_of_the_teacher_and_three_of_each_student() -> None:
     none, dist = row_of("none", 0.1).run, row_of("dist", 0.1).run
     assert dist.teacher
     own, other = (traced(name, memory.shapes(dist)).flops for name in (dist.student, dist.teacher.student))
-    assert operations([none, dist], memory) == STEPS * (2 * 3 * own + other)
-    assert operations([none], memory) == STEPS * 3 * own
+    assert work([none, dist], memory).flops == 2 * 3 * own + other
+    assert work([none], memory).flops == 3 * own
 
 
 def ekd(**options: Any) -> Run:
@@ -73,10 +74,10 @@ def test_work_of_online_teachers_is_three_forwards_each_and_of_a_copy_one() -> N
     memory = Memory("cpu", 1e12, stored=(32, 32))
     run = ekd()
     own, other = (traced(name, memory.shapes(run)).flops for name in ("resnet8", "resnet20"))
-    assert operations([run], memory) == steps_of(run) * 3 * (own + other)
-    assert operations([ekd(teachers=3)], memory) == steps_of(run) * 3 * (own + 3 * other)
+    assert work([run], memory).flops == 3 * (own + other)
+    assert work([ekd(teachers=3)], memory).flops == 3 * (own + 3 * other)
     copied = ekd(guided=False, snapshots=4)
-    assert operations([copied, run], memory) == steps_of(run) * (3 * 2 * (own + other) + other)
+    assert work([copied, run], memory).flops == 3 * 2 * (own + other) + other
 
 
 def test_a_step_beside_another_number_of_networks_says_nothing_about_time() -> None:

@@ -251,8 +251,9 @@ def test_a_cohort_is_split_where_memory_is_short_and_the_plan_says_why(
     (whole,) = plans(table, memory=64.0, explain=True)
     assert [len(job.runs) for job in whole.schedule.jobs if job.cohort == 1] == [4]
     assert "5 runs in 2 jobs" in logged.text
-    assert re.search(r"stage 2: resnet8 seed 0, 4 to do: dist, ekd, kd, resnet8; \d\.\d GiB; time unknown", logged.text)
-    assert "floating-point operations of networks in training; 2 of 2 jobs have no finished run here" in logged.text
+    assert re.search(r"stage 2: resnet8 seed 0, 4 to do: dist, ekd, kd, resnet8; \d\.\d GiB; about \d+", logged.text)
+    assert re.search(r"from: a roofline of .* \(2 jobs\), right within a factor of about 3", logged.text)
+    assert all(job.memory and job.seconds for job in whole.schedule.jobs)  # for engines
     monkeypatch.setattr(memory, "LITTLE", 1.0)  # these networks are so small that a split would save next to nothing
     (short,) = plans(table, memory=0.9, explain=True)
     assert short.plan == whole.plan  # what is run under which name, and with how many threads, is as before
