@@ -303,7 +303,11 @@ class SlurmEngine(Engine):
             "PREEMPTED": ("preempted", "a job of higher priority took its place", True),
             "OUT_OF_MEMORY": ("out-of-memory", "more memory than it was given; raise --slurm mem=", False),
             "CANCELLED": (CANCELLED.status, CANCELLED.reason, False),
-            "FAILED": ("timeout", "it was asked to stop, as before a time limit", True),
+            "FAILED": (
+                "timeout",
+                "it was asked to stop, as before a time limit, or lost a run to others",
+                True,
+            ),
             "": ("failed", "Slurm knows it no longer, and it has left no result", True),
         }
         if state == "FAILED" and not element.interrupted:

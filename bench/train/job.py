@@ -270,6 +270,8 @@ def main() -> None:
     interruption.listen()
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     with Path(sys.argv[2]).open("ab", buffering=0) as lines:
+        if lines.tell():  # of an earlier start, which may have died within a line
+            lines.write(b"\n")
 
         def report(event: Event) -> None:
             lines.write(to_line(event).encode() + b"\n")
@@ -292,8 +294,11 @@ def _execute_claimed(job: Job, report: Report) -> None:
 
     def lost(run: str) -> None:
         """Leave a run to the process that has taken it over: this one could not keep its lease alive."""
-        report(HeldEvent(run=run, holder="another process"))
-        os._exit(LOST_LEASE)  # the others of the cohort are resumed from their checkpoints
+        try:
+            report(HeldEvent(run=run, holder="another process"))
+            report(InterruptedEvent())  # the others of the cohort are resumed from their checkpoints
+        finally:  # also where the folder that lost the lease takes no report
+            os._exit(LOST_LEASE)
 
     store = Store(job.results)
     with Leases(job.results, lost, job.stale) as leases:
