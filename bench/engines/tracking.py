@@ -37,6 +37,7 @@ class Tracking:
         self.name: Callable[[Run], str] = str
         self.warn: Callable[[str], None] = print
         self.resumed: dict[str, int] = {}
+        self.last: dict[str, int] = {}  # step
         self.active: dict[str, list[Tracker]] = {}
         self.failed: Counter[type[Tracker]] = Counter()
         self.queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -87,9 +88,12 @@ class Tracking:
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, ResumedEvent):
+            self._stop([event.run])  # a batch system has started its job again
             self.resumed[event.run] = event.step
         elif isinstance(event, StepEvent):
+            self._stop(run_id for run_id in event.losses if event.step <= self.last.get(run_id, 0))  # likewise
             for run_id in event.losses:
+                self.last[run_id] = event.step
                 self._each(run_id, lambda tracker, run_id=run_id: _log(tracker, run_id, event))  # type: ignore[misc]
         elif isinstance(event, EpochEvent) and event.metrics:
             self._each(event.run, lambda tracker: _log(tracker, event.run, event))
@@ -112,6 +116,7 @@ class Tracking:
             for tracker in self.active.pop(run_id, []):
                 self._call(run_id, tracker, tracker.close)
             self.resumed.pop(run_id, None)
+            self.last.pop(run_id, None)
 
     def _each(self, run_id: str, action: Callable[[Tracker], None]) -> None:
         """Do something with every tracker of a run; those that fail follow it no longer."""

@@ -242,3 +242,16 @@ def test_a_single_run_shows_every_term(rows: list[Row], capsys: pytest.CaptureFi
     run = rows[2].run
     JobDisplay(Display(1, 0), [run]).update(step(10, run))
     assert "epoch 1  task 1 kd 2  50 images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("resumed", "at"), [([10], 10), ([], None)])
+def test_a_job_that_is_started_again_under_way_is_another_attempt(
+    resumed: list[int], at: int | None, tmp_path: Path, plan: Plan, told: dict[str, list[tuple[Any, ...]]]
+) -> None:
+    """Slurm starts a job of a lost node again; the points since its checkpoint are not logged twice by one tracker."""
+    run = plan.runs[0]
+    again = [ResumedEvent(run=run.id, epoch=0, step=step) for step in resumed]
+    follow(tmp_path, [run], step(10, run), step(20, run), *again, step(20 if resumed else 10, run))
+    calls = [call[:1] + call[2:] if call[0] == "start" else call[:2] for call in told[run.method]]
+    last = ("step", 20 if resumed else 10)
+    assert calls == [("start", None), ("step", 10), ("step", 20), ("close",), ("start", at), last, ("close",)]
