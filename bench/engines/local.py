@@ -7,10 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
@@ -22,18 +21,11 @@ from .base import End, Engine, Handle, Resources
 from .job_files import JobFiles
 from .memory_kills import memory_kills
 from .probe import probe_now, visible_alone
-
-LOOK = 0.1
-"""Seconds between looks at what a job has reported."""
-
-GRACE = 30.0
-"""Seconds that a job has to save its runs when its time is over."""
-
-THREADS = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads of a job sleep while they wait for each other. By default they keep their core busy: beside other programs a
-step of two threads then took 5 to 15 times as long."""
+from .process import THREADS, watch
 
 RESUMED = "the same command resumes it from its checkpoint"
+
+CANCELLED = End("cancelled", f"the process was asked to stop; {RESUMED}")
 
 
 @dataclass
@@ -110,15 +102,7 @@ class LocalEngine(Engine):
 
     def _watch(self, started: _Process) -> None:
         """Pass on what a job reports until its process has ended, and then how."""
-        begun, expired = time.monotonic(), False
-        while started.process.poll() is None:
-            self._read(started)
-            passed = time.monotonic() - begun
-            if self.timeout and passed > self.timeout:
-                started.process.send_signal(signal.SIGKILL if passed > self.timeout + GRACE else signal.SIGTERM)
-                expired = True
-            _wait(started.process, LOOK)
-        self._read(started)
+        expired = watch(started.process, self.timeout, lambda: self._read(started))
         started.log.close()
         assert started.process.stdin is not None
         started.process.stdin.close()
@@ -138,28 +122,43 @@ class LocalEngine(Engine):
 
     def _end(self, started: _Process, expired: bool) -> End:
         """How a process has ended."""
-        end = _reason(started, expired, self.timeout)
+        code, kills = started.process.returncode, (started.killed_for_memory, memory_kills())
+        end = end_of(code, self.timeout if expired else None, started.failure, kills, started.files.log)
         bad = any(started.statuses.get(run.id) not in (*FINISHED, "skipped", "held") for run in started.job.runs)
         if started.device == "cpu" or started.cancelled or expired or not bad:
             return end
         return replace(end, broken=probe_now(started.device).error)
 
 
-def _reason(started: _Process, expired: bool, timeout: float | None) -> End:
-    code = started.process.returncode
-    if expired:
+def end_of(
+    code: int,
+    timeout: float | None,
+    failure: ErrorEvent | None,
+    kills: tuple[int | None, int | None],
+    log: Path,
+) -> End:
+    """How a job's process has ended.
+
+    Args:
+        code: its return code.
+        timeout: seconds after which it was stopped; None where it was not.
+        failure: what has ended it, as it says.
+        kills: processes that the kernel had killed for memory before it, and after.
+        log: of the process.
+    """
+    if timeout:
         return End("timeout", f"stopped after {timeout:.0f} s; {RESUMED}")
     if code == LOST_LEASE:
         return End("failed", "another process has taken over one of its runs", retry=True)
-    if started.failure:
-        return End(started.failure.status, started.failure.reason)
-    if started.cancelled or code in (EXIT_CODE, -signal.SIGTERM, -signal.SIGINT):
-        return End("cancelled", f"the process was asked to stop; {RESUMED}")
+    if failure:
+        return End(failure.status, failure.reason)
+    if code in (EXIT_CODE, -signal.SIGTERM, -signal.SIGINT):
+        return CANCELLED
     if code == -signal.SIGKILL:
-        return _killed(started.killed_for_memory, memory_kills())
+        return _killed(*kills)
     if code < 0:
-        return End("failed", f"the process was ended by {signal.Signals(-code).name}; see {started.files.log}")
-    return End("failed", f"the process ended with code {code} without a reason; see {started.files.log}")
+        return End("failed", f"the process was ended by {signal.Signals(-code).name}; see {log}")
+    return End("failed", f"the process ended with code {code} without a reason; see {log}")
 
 
 def _killed(before: int | None, after: int | None) -> End:
@@ -169,8 +168,3 @@ def _killed(before: int | None, after: int | None) -> End:
     if after > before:
         return End("out-of-memory", "the kernel killed the process for memory; try --cohort 1, or --workers 0")
     return End("killed", f"the process was killed, and not for memory; {RESUMED}")
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(seconds)

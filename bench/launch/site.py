@@ -6,13 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from ..engines.base import Engine, Resources
 from ..engines.local import LocalEngine
 from ..engines.slurm import SlurmEngine
 from ..errors import SpecError
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
-from .devices import slots, usable
+from ..text import counted
+from .devices import cores, slots, usable
 
 QUEUED = 100
 """Jobs in a batch system's queue at a time."""
@@ -26,12 +29,14 @@ class Site:
         devices: that jobs are given.
         cores: that each job has to itself; None where jobs share those of this machine.
         memory: GiB that each job has; None where it is looked up on this machine.
+        address: of the Ray cluster; None for a new one.
     """
 
     request: RunRequest
     devices: tuple[str, ...]
     cores: int | None = None
     memory: float | None = None
+    address: str | None = None
 
     @property
     def here(self) -> bool:
@@ -42,7 +47,8 @@ class Site:
         """The device of each job that runs at a time."""
         if self.here:
             return slots(self.devices, scale, self.request)
-        return self.devices * (self.request.jobs or QUEUED)
+        jobs = self.request.jobs if self.request.engine == "slurm" else None  # Ray is given each job's share
+        return self.devices * (jobs or QUEUED)
 
     def workers(self, scale: Scale) -> int:
         """Loader processes of each job."""
@@ -61,7 +67,12 @@ class Site:
         request = self.request
         if request.engine == "slurm":
             return SlurmEngine(request.results, request.slurm, taken)
-        return LocalEngine(taken, 60 * request.timeout if request.timeout else None)
+        timeout = 60 * request.timeout if request.timeout else None
+        if request.engine == "ray":
+            from ..engines.ray import RayEngine
+
+            return RayEngine(self.address, taken, 1 / (request.jobs or 1), timeout)
+        return LocalEngine(taken, timeout)
 
 
 def site_of(request: RunRequest, log: Callable[[str], None]) -> Site:
@@ -71,10 +82,18 @@ def site_of(request: RunRequest, log: Callable[[str], None]) -> Site:
         SpecError: a device cannot be used, or options contradict each other.
         EngineError: the engine does not take such jobs.
     """
-    if request.engine != "slurm":
-        if request.slurm:
-            raise SpecError("--slurm is for --engine slurm; give both, or neither")
-        return Site(request, usable(request.devices, log))
+    if request.slurm and request.engine != "slurm":
+        raise SpecError("--slurm is for --engine slurm; give both, or neither")
+    if request.address is not None and request.engine != "ray":
+        raise SpecError("--address is for --engine ray; give both, or neither")
+    if request.engine == "ray":
+        return _ray_site(request, log)
+    if request.engine == "slurm":
+        return _slurm_site(request)
+    return Site(request, usable(request.devices, log))
+
+
+def _slurm_site(request: RunRequest) -> Site:
     if request.timeout:
         raise SpecError("--timeout is for --engine local; give --slurm time=..., which Slurm observes")
     site = Site(request, _slurm_device(request), _slurm_cores(request.slurm), request.memory)
@@ -84,14 +103,50 @@ def site_of(request: RunRequest, log: Callable[[str], None]) -> Site:
     return site
 
 
-def _slurm_device(request: RunRequest) -> tuple[str, ...]:
-    """A GPU where one is asked for, else the CPU; each job sees its own as the first."""
-    wants = any(name.startswith("gpus") or (name == "gres" and "gpu" in value) for name, value in request.slurm.items())
+def _ray_site(request: RunRequest, log: Callable[[str], None]) -> Site:
+    """Jobs on a Ray cluster: on GPUs where a node has some, each with its share of a node.
+
+    On the CPU a job has one core; with --jobs N, an N-th of those of the smallest node.
+    """
+    try:
+        from ..engines import ray_cluster
+    except ImportError as error:
+        raise SpecError(f"--engine ray: Ray cannot be imported ({error}): pip install 'kdbench[ray]'") from error
+    address = ray_cluster.find(request.address)
+    if address is None:
+        usable(request.devices, log)
+        nodes = [ray_cluster.Node(cores(), torch.cuda.device_count())]
+        log("Ray: no cluster is running here; this command starts one on this machine, which ends with it")
+    else:
+        ray_cluster.connect(address)
+        nodes = ray_cluster.nodes()
+        total = f"{sum(node.cores for node in nodes)} CPUs and {counted(sum(node.gpus for node in nodes), 'GPU')}"
+        log(f"Ray: the cluster at {address} with {counted(len(nodes), 'node')}, {total}")
+    devices = _queued_device(request, any(node.gpus for node in nodes))
+    on_gpus = devices != ("cpu",)
+    suitable = [node for node in nodes if node.gpus or not on_gpus]
+    if not suitable:
+        log(f"Ray: no node has {'a GPU' if on_gpus else 'a CPU'} now; jobs wait until one joins the cluster")
+    share = request.jobs or 1
+    per_job = [node.cores // (share * node.gpus if on_gpus else share) for node in suitable]
+    own = max(1, min(per_job, default=1)) if on_gpus or request.jobs else 1
+    return Site(request, devices, own, request.memory, address)
+
+
+def _queued_device(request: RunRequest, gpu: bool) -> tuple[str, ...]:
+    """What each job sees, its own GPU as the first: where none is named, a GPU if jobs get one."""
     if request.devices is None:
-        return ("cuda:0",) if wants else ("cpu",)
+        return ("cuda:0",) if gpu else ("cpu",)
     if request.devices not in (("cpu",), ("cuda",), ("cuda:0",)):
-        raise SpecError(f"--device {','.join(request.devices)}: with --engine slurm, cpu or cuda; Slurm chooses which")
+        engine, given = request.engine, ",".join(request.devices)
+        raise SpecError(f"--device {given}: with --engine {engine}, cpu or cuda; {engine.capitalize()} chooses which")
     return ("cpu",) if request.devices == ("cpu",) else ("cuda:0",)
+
+
+def _slurm_device(request: RunRequest) -> tuple[str, ...]:
+    """A GPU where one is asked for, else the CPU."""
+    wants = any(name.startswith("gpus") or (name == "gres" and "gpu" in value) for name, value in request.slurm.items())
+    return _queued_device(request, wants)
 
 
 def _slurm_cores(options: dict[str, str]) -> int:

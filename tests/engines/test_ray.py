@@ -1,0 +1,311 @@
+"""The Ray engine, on a cluster of two CPUs on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ray = pytest.importorskip("ray", reason="Ray is not installed")
+
+from kdbench.engines import driver as driver_module  # noqa: E402
+from kdbench.engines import ray_cluster, ray_task  # noqa: E402
+from kdbench.engines.base import Resources  # noqa: E402
+from kdbench.engines.driver import Driver  # noqa: E402
+from kdbench.engines.job_files import JobFiles  # noqa: E402
+from kdbench.engines.ray import RayEngine  # noqa: E402
+from kdbench.engines.status import job_statuses  # noqa: E402
+from kdbench.errors import EngineError, SpecError  # noqa: E402
+from kdbench.grid.plan import Plan  # noqa: E402
+from kdbench.launch.schedule import make_schedule  # noqa: E402
+from kdbench.launch.site import site_of  # noqa: E402
+from kdbench.records.leases import Leases  # noqa: E402
+from kdbench.records.row import Row  # noqa: E402
+from kdbench.records.store import read_rows  # noqa: E402
+from kdbench.spec.request import RunRequest  # noqa: E402
+from kdbench.spec.run import Run  # noqa: E402
+from kdbench.train.events import StepEvent  # noqa: E402
+from kdbench.train.job import execute as train  # noqa: E402
+from tests.helpers.engines import Parts  # noqa: E402
+from tests.helpers.pictures import Pictures, done, numbers, short  # noqa: E402
+from tests.helpers.slurm import wait_for  # noqa: E402
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Its address. Sockets need a short path."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        ray.init(
+            address="local",
+            num_cpus=2,
+            num_gpus=0,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=folder,
+        )
+        yield str(ray.get_runtime_context().gcs_address)
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return Pictures(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver_module, "POLL", 0.2)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def driver(pictures: Pictures, results: Path, *runs: Run, timeout: float | None = None) -> Driver:
+    return Driver(RayEngine(None, ["cpu"] * 4, timeout=timeout), pictures.job(results, *runs).settings)
+
+
+class Command:
+    """A plan that is executed in a thread, as by a command."""
+
+    def __init__(self, driver: Driver, *stages: tuple[tuple[Run, ...], ...]) -> None:
+        self.driver, self.plan = driver, Plan(stages, ())
+        self.rows: list[Row] = []
+        self.thread = threading.Thread(target=self._execute, daemon=True)
+        self.thread.start()
+
+    def _execute(self) -> None:
+        threads = dict.fromkeys((run.id for run in self.plan.runs), 1)
+        made = make_schedule(self.plan, self.driver.store, Parts(), threads)
+        self.rows = self.driver.execute(made.jobs, made.runs)
+
+    def finish(self) -> list[Row]:
+        self.thread.join(200)
+        assert not self.thread.is_alive()
+        return self.rows
+
+
+def long(pictures: Pictures, **more: Any) -> Run:
+    """A run of some seconds."""
+    return pictures.run(recipe=short(epochs=40), **more)
+
+
+def trains(results: Path, run: Run) -> int:
+    """The process of a run, once that has trained some steps."""
+
+    def number() -> int:
+        for files in JobFiles.all(results):
+            job = files.job()
+            steps = [event for event in files.new_events() if isinstance(event, StepEvent) and event.step > 8]
+            if (
+                job
+                and run.id in [each.id for each in job.runs]
+                and steps
+                and (holder := Leases(results).holder(run.id))
+            ):
+                return holder.process
+        return 0
+
+    return wait_for(number)
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pictures: Pictures) -> Row:
+    """The row of `long`, trained in this process with one thread, which rounding depends on."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    (row,) = done(train(pictures.job(pictures.root / "undisturbed", long(pictures)), lambda _: None))
+    torch.set_num_threads(threads)
+    return row
+
+
+def test_teachers_come_before_their_students(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
+    teacher = pictures.run(student="resnet14", recipe=short(epochs=2))
+    students = tuple(pictures.run(method, teacher=teacher) for method in ("kd", "dist"))
+    alone = pictures.run()
+    rows = done(Command(driver(pictures, tmp_path, alone), ((teacher,), (alone,)), (students,)).finish())
+    assert len(rows) == 4 and all(row.finished >= rows[0].finished for row in rows if row.run.teacher)
+    assert not list((tmp_path / "jobs").iterdir())
+    assert not list(tmp_path.glob("*/lease.*"))
+
+
+@pytest.mark.parametrize("whose", ["worker", "job"])
+def test_a_run_whose_worker_or_process_is_killed_goes_on(
+    cluster: str, pictures: Pictures, tmp_path: Path, undisturbed: Row, whose: str
+) -> None:
+    run = long(pictures)
+    command = Command(driver(pictures, tmp_path, run), ((run,),))
+    process = trains(tmp_path, run)
+    assert [status.state for status in job_statuses(tmp_path)] == ["training"]
+    os.kill(parent(process) if whose == "worker" else process, signal.SIGKILL)
+    (row,) = done(command.finish())
+    assert numbers(row) == numbers(undisturbed)
+
+
+def test_a_job_that_waits_for_cores_is_shown_as_queued(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
+    engine = RayEngine(None, ["cpu"])
+    handle = engine.submit(pictures.job(tmp_path, pictures.run()), Resources("cpu", 99))
+    (status,) = job_statuses(tmp_path)
+    assert status.state.startswith("queued: Ray task ") and str(os.getpid()) in status.state
+    engine.cancel(handle)
+    end = wait_for(lambda: engine.poll(0.1))
+    assert [news.status for _, news in end] == ["cancelled"]
+
+
+def test_a_job_that_is_cancelled_saves_and_leaves_no_process(
+    cluster: str, pictures: Pictures, tmp_path: Path, undisturbed: Row
+) -> None:
+    run = long(pictures)
+    made = driver(pictures, tmp_path, run)
+    handle = made.engine.submit(pictures.job(tmp_path, run), Resources("cpu", 1))
+    process = trains(tmp_path, run)
+    made.engine.cancel(handle)
+    wait_for(lambda: any(getattr(news, "status", "") == "cancelled" for _, news in made.engine.poll(0.1)))
+    assert not Path(f"/proc/{process}").exists() and Leases(tmp_path).holder(run.id) is None
+    assert (tmp_path / run.id / "checkpoint.pt").exists() and not (tmp_path / run.id / "row.json").exists()
+    (row,) = done(Command(made, ((run,),)).finish())
+    assert numbers(row) == numbers(undisturbed)
+
+
+def test_a_job_whose_time_is_over_ends_as_timeout(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run(recipe=short(epochs=4000))
+    (row,) = Command(driver(pictures, tmp_path, run, timeout=8.0), ((run,),)).finish()
+    assert row.status == "timeout" and "stopped after 8 s" in row.reason
+
+
+class Elsewhere:
+    """Tasks on a machine whose folder of that name is another one."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def options(self, **options: Any) -> Elsewhere:
+        return Elsewhere(self.function.options(**options))
+
+    def remote(self, order: ray_task.Order) -> Any:
+        return self.function.remote(replace(order, content=b"of another command"))
+
+
+def test_a_node_that_does_not_see_the_results_folder_says_so(
+    cluster: str, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pictures.run()
+    made = driver(pictures, tmp_path, run)
+    monkeypatch.setattr(made.engine, "_train", Elsewhere(ray.remote(ray_task.train)))
+    (row,) = Command(made, ((run,),)).finish()
+    assert row.status == "failed" and f"does not see {tmp_path}" in row.reason and "--results" in row.reason
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        threading.Thread(target=_answer, args=(server,), daemon=True).start()
+        with pytest.raises(EngineError, match=f"--address 127.0.0.1:{port}: what answers there is no Ray cluster"):
+            site_of(RunRequest(engine="ray", address=f"127.0.0.1:{port}"), print)
+    with pytest.raises(EngineError, match="nothing answers there"):
+        site_of(RunRequest(engine="ray", address=f"127.0.0.1:{port}"), print)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(EngineError, match=f"RAY_ADDRESS 127.0.0.1:{port}: nothing answers"):
+        site_of(RunRequest(engine="ray"), print)
+
+
+def _answer(server: socket.socket) -> None:
+    """As a web server does to what is no HTTP/1."""
+    connection, _ = server.accept()
+    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"engine": "ray", "address": "nonsense:x"}, "--address nonsense:x: give HOST:PORT"),
+        ({"engine": "ray", "address": "ray://head:10001"}, "jobs of a Ray client cannot be followed"),
+        ({"engine": "ray", "slurm": {"partition": "gpu"}}, "--slurm is for --engine slurm"),
+        ({"address": "head:6379"}, "--address is for --engine ray"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(
+    options: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises((EngineError, SpecError), match=words):
+        site_of(RunRequest(**options), print)
+
+
+def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("kdbench.engines.ray")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SpecError, match=re.escape("pip install 'kdbench[ray]'")):
+        site_of(RunRequest(engine="ray"), print)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "options", "devices", "cores", "asked"),
+    [
+        (((8, 0), (4, 0)), {}, ("cpu",), 1, {"num_cpus": 1}),
+        (((8, 0), (4, 0)), {"jobs": 2}, ("cpu",), 2, {"num_cpus": 2}),
+        (((8, 0), (16, 2)), {}, ("cuda:0",), 8, {"num_cpus": 8, "num_gpus": 1}),
+        (((16, 2),), {"jobs": 4}, ("cuda:0",), 2, {"num_cpus": 2, "num_gpus": 0.25}),
+        (((16, 2),), {"devices": ("cpu",)}, ("cpu",), 1, {"num_cpus": 1}),
+        (((2, 4),), {"jobs": 3, "workers": 0}, ("cuda:0",), 1, {"num_cpus": 1, "num_gpus": 0.3333}),
+    ],
+)
+def test_jobs_share_the_cores_and_gpus_of_a_node(
+    nodes: tuple[tuple[int, int], ...], options: dict[str, Any], devices: tuple[str, ...], cores: int,
+    asked: dict[str, float], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ray_cluster, "find", lambda address: address)
+    monkeypatch.setattr(ray_cluster, "connect", lambda address: None)
+    monkeypatch.setattr(ray_cluster, "nodes", lambda: [ray_cluster.Node(*node) for node in nodes])
+    site = site_of(RunRequest(engine="ray", address="head:6379", **options), print)
+    assert (site.devices, site.cores) == (devices, cores)
+    engine = site.engine(site.slots("full"))
+    assert isinstance(engine, RayEngine)
+    needs = engine.needs(Resources(devices[0], cores, site.workers("full")))
+    assert needs == asked
+
+
+def test_a_command_that_was_killed_is_followed_by_the_next(cluster: str, tmp_path: Path) -> None:
+    """Its jobs end with it; the next command, which is interrupted, leaves what it has saved to the third."""
+    words = ["run", "dist/cifar100", "--scale", "mini", "--seeds", "1", "--methods", "kd", "--device", "cpu"]
+    changes = ("batch_size=4", "epoch_steps=3", "epochs=30", "eval_every=10", "warmup_steps=2")
+    sets = [f"--set={prefix}{each}" for prefix in ("", "teacher.") for each in changes]
+    line = [sys.executable, "-m", "kdbench", *words, *sets, "--engine", "ray", "--address", cluster]
+    line += ["--results", str(tmp_path)]
+    for number in (signal.SIGKILL, signal.SIGINT):
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
+            process = wait_for(lambda: _trained(tmp_path), 120)
+            command.send_signal(number)
+            printed = command.communicate()[0]
+        assert "Traceback" not in printed
+        wait_for(lambda: not Path(f"/proc/{process}").exists())  # noqa: B023
+    finished = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert {row.status for row in read_rows([tmp_path])[0]} == {"done"}
+    assert not list(tmp_path.glob("*/lease.*")) and not list((tmp_path / "jobs").iterdir())
+
+
+def _trained(results: Path) -> int:
+    """A process that trains and has reported a step."""
+    return next((each.holder.process for each in job_statuses(results) if each.holder and each.last), 0)
