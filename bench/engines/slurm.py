@@ -36,6 +36,9 @@ SAVE = "B:TERM@120"
 RESTARTS = 3
 """Without a new step, after which a job that Slurm starts again and again is given up."""
 
+USUAL = {"None", "Priority", "Resources", "BeginTime"}
+"""Why jobs wait that will start; any other reason is told, for some never do."""
+
 FORGOTTEN = "Invalid job id"
 """In what squeue says where Slurm knows none of the jobs any more; anything else is no answer."""
 
@@ -96,6 +99,8 @@ class SlurmEngine(Engine):
         self._elements: dict[Handle, _Element] = {}
         self._excluded: dict[str, str] = {}  # nodes whose devices fail, and why
         self._looked = -LOOK
+        self._told: set[str] = set()  # reasons for waiting
+        self._news: list[tuple[Handle, Event | End]] = []
         self._refused: dict[str, str] = {}  # by command, what it said last
 
     def submit(self, job: Job, resources: Resources) -> Handle:
@@ -105,12 +110,17 @@ class SlurmEngine(Engine):
         if queued is not None:
             files.delete(with_log=True)
             files = queued
+            text = (
+                f"Slurm job {files.queue_name()} of an earlier command is in the queue, with that one's options, and "
+            )
+            self._news.append((files.name, WarningEvent(text=f"{text}is followed; scancel it to submit it anew")))
         self._elements[files.name] = _Element(files, resources, queued.queue_name() if queued else "")
         return files.name
 
     def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
         """Submit what is new; what jobs have written, and what Slurm says of them."""
-        news = self._read()
+        news = self._news + self._read()
+        self._news = []
         if time.monotonic() - self._looked >= LOOK:
             self._looked = time.monotonic()
             news += self._submit_new()
@@ -275,6 +285,10 @@ class SlurmEngine(Engine):
                 news.append(
                     (handle, WarningEvent(text=f"Slurm job {number} is held ({reason}): scontrol release {number}"))
                 )
+            elif state == "PENDING" and reason not in USUAL | self._told:
+                self._told.add(reason)
+                text = f"Slurm job {number} waits, and maybe for ever: {reason}; `squeue --me` shows which others do"
+                news.append((handle, WarningEvent(text=text)))
             element.state = state
             if state in ALIVE:
                 element.ended = None

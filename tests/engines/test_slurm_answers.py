@@ -136,3 +136,27 @@ def test_a_percent_sign_in_the_results_path_is_none_of_slurms(tmp_path: Path) ->
 def test_options_with_which_jobs_cannot_be_followed_are_refused(option: str) -> None:
     with pytest.raises(SpecError, match=f"--slurm {option.partition('=')[0]}: .*leave it out"):
         parse_slurm([option])
+
+
+def test_a_reason_for_which_jobs_may_wait_for_ever_is_told_once(
+    slurm: SlurmEngine, bin_folder: Path, plan: Plan, tmp_path: Path
+) -> None:
+    submitted(slurm, plan, tmp_path)
+    command(bin_folder, "squeue", "echo '17_0|PENDING|Priority'")
+    assert news(slurm) == []
+    command(bin_folder, "squeue", "echo '17_0|PENDING|PartitionTimeLimit'")
+    (warning,) = news(slurm)
+    assert isinstance(warning, WarningEvent) and "17_0 waits" in warning.text and "PartitionTimeLimit" in warning.text
+
+
+def test_a_queued_job_of_an_earlier_command_is_followed_and_that_is_said(
+    slurm: SlurmEngine, bin_folder: Path, plan: Plan, tmp_path: Path
+) -> None:
+    submitted(slurm, plan, tmp_path)
+    command(bin_folder, "squeue", running("PENDING"))
+    news(slurm)
+    (bin_folder / "sbatch").unlink()  # nothing is submitted
+    other = SlurmEngine(slurm.results, {"partition": "other"}, ["cpu"])
+    submitted(other, plan, tmp_path)
+    (warning,) = news(other)
+    assert isinstance(warning, WarningEvent) and "17_0 of an earlier command" in warning.text
