@@ -13,21 +13,27 @@ const bytes = (text) => {
 const PLACES = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array };
 const rounded = (value) => Number(value.toPrecision(6));
 
+// What `make` gives, made when it is first asked for: most columns are never looked at.
+const lazy = (make) => {
+  let made = null;
+  return () => (made ??= make());
+};
+
 // A reader of one part: the value of line i, or null.
 kdbench.reader = (part) => {
   if (!part) return () => null;
   if (part.floats) {
-    const floats = new Float32Array(bytes(part.floats));
-    return (i) => (Number.isNaN(floats[i]) ? null : rounded(floats[i]));
+    const floats = lazy(() => new Float32Array(bytes(part.floats)));
+    return (i) => (Number.isNaN(floats()[i]) ? null : rounded(floats()[i]));
   }
-  const at = new PLACES[part.width](bytes(part.at));
-  return (i) => part.values[at[i]];
+  part.places = lazy(() => new PLACES[part.width](bytes(part.at)));
+  return (i) => part.values[part.places()[i]];
 };
 
 kdbench.load = (data) => {
   kdbench.ids = data.ids;
   kdbench.shards = data.shards; // files of details, each with its first line
-  kdbench.lineOf = new Map(data.ids.map((id, i) => [id, i]));
+  kdbench.lineOf = lazy(() => new Map(data.ids.map((id, i) => [id, i])));
   kdbench.filters = data.filters;
   kdbench.digits = data.digits;
   kdbench.columns = data.columns.map((column) => {
@@ -110,7 +116,23 @@ kdbench.pair = (i) => {
   return teacher ? `${teacher} → ${student}` : student;
 };
 
-// The value of each line that a filter compares.
+// What a filter compares: distinct texts, and for each line the place of its text among them.
 const filtered = {};
-kdbench.filterValues = (name) =>
-  (filtered[name] ??= kdbench.ids.map((_, i) => (name === "pair" ? kdbench.pair(i) : (kdbench.column[name].read[0](i) ?? ""))));
+kdbench.filterValues = (name) => (filtered[name] ??= name === "pair" ? pairs() : texts(kdbench.column[name].parts[0]));
+
+const texts = (part) =>
+  part ? { values: part.values.map((text) => text ?? ""), at: part.places() } : { values: [""], at: new Uint8Array(kdbench.ids.length) };
+
+function pairs() {
+  const [teachers, students] = ["teacher", "student"].map((name) => texts(kdbench.column[name].parts[0]));
+  const seen = new Map();
+  const values = [];
+  const at = Uint32Array.from(kdbench.ids, (_, i) => {
+    const key = teachers.at[i] * students.values.length + students.at[i];
+    const place = seen.get(key);
+    if (place !== undefined) return place;
+    seen.set(key, values.length);
+    return values.push(kdbench.pair(i)) - 1;
+  });
+  return { values, at };
+}

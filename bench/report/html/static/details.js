@@ -33,7 +33,7 @@
   };
 
   // The script that has the details of a line: the last one that begins at or before it.
-  const shardOf = (id) => kdbench.shards.findLast(([, first]) => first <= kdbench.lineOf.get(id))[0];
+  const shardOf = (id) => kdbench.shards.findLast(([, first]) => first <= kdbench.lineOf().get(id))[0];
 
   let plotly = null;
   const loadPlotly = () => (plotly ??= loadScript("assets/plotly.min.js"));
@@ -206,7 +206,7 @@
     if (!dialog.open) dialog.showModal();
     title.focus();
     try {
-      if (!kdbench.lineOf.has(id)) throw new Error("this page has no such line; the link may be of another report");
+      if (!kdbench.lineOf().has(id)) throw new Error("this page has no such line; the link may be of another report");
       const name = shardOf(id);
       if (!loaded.has(name)) await loadScript(`data/cells/${name}.js`);
       if (shown !== id) return;
@@ -236,7 +236,7 @@
   };
   document.getElementById("close").addEventListener("click", () => dialog.close());
   theme.onChange(() => {
-    const cells = dialog.open && kdbench.lineOf.has(shown) ? loaded.get(shardOf(shown)) : null;
+    const cells = dialog.open && kdbench.lineOf().has(shown) ? loaded.get(shardOf(shown)) : null;
     if (cells) fill(cells[shown], shown);
   });
 })();

@@ -22,20 +22,39 @@
   let lines = [];
   let offered = {};
   function select() {
-    const wanted = Object.keys(kdbench.filters).map((name) => [name, kdbench.filterValues(name), view.filters[name]]);
+    const filters = Object.keys(kdbench.filters).map((name) => ({ name, ...kdbench.filterValues(name) }));
+    const seen = filters.map(({ values }) => new Uint8Array(values.length));
+    const active = filters.flatMap(({ name, values, at }, f) => {
+      const wanted = view.filters[name];
+      return wanted ? [{ f, at, place: values.indexOf(wanted) }] : [];
+    });
     const words = view.search.toLowerCase().split(/\s+/).filter(Boolean);
     const texts = words.length ? kdbench.searched() : null;
-    offered = Object.fromEntries(wanted.map(([name]) => [name, new Set()]));
     lines = [];
     for (let i = 0; i < kdbench.ids.length; i++) {
       if (words.length && !words.every((word) => texts[i].includes(word))) continue;
-      const failed = wanted.filter(([, values, value]) => value && values[i] !== value);
-      if (!failed.length) lines.push(i);
+      const failed = active.filter(({ at, place }) => at[i] !== place);
       if (failed.length > 1) continue;
-      for (const [name, values] of failed.length ? failed : wanted) offered[name].add(values[i]);
+      if (failed.length) seen[failed[0].f][failed[0].at[i]] = 1;
+      else {
+        lines.push(i);
+        for (let f = 0; f < filters.length; f++) seen[f][filters[f].at[i]] = 1;
+      }
     }
+    offered = {};
+    filters.forEach(({ name, values }, f) => {
+      const texts = [];
+      for (let place = 0; place < values.length; place++) if (seen[f][place] && values[place]) texts.push(values[place]);
+      offered[name] = texts;
+    });
     if (view.order) lines = kdbench.sorted(lines, kdbench.column[view.order[0]], view.order[1]);
   }
+
+  const shown = () => new Set(view.columns ?? views.defaultColumns());
+  const order = () => (view.order ? [[columns.indexOf(kdbench.column[view.order[0]]), view.order[1]]] : []);
+
+  view = views.parse(location.hash);
+  select();
 
   // The table asks for a page of lines at a time, so that none but these is ever made.
   const table = new DataTable("#cells", {
@@ -52,13 +71,13 @@
       title: escapeHtml(column.title),
       className: column.isText ? "text" : "number",
       data: ({ i }) => cellHtml(column, i),
-      visible: !column.isEmpty,
+      visible: shown().has(column.key),
       orderSequence: column.isText ? ["asc", "desc", ""] : ["desc", "asc", ""],
     })),
     autoWidth: false,
     searching: false,
     processing: false,
-    order: [],
+    order: order(),
     pageLength: 50,
     layout: { topStart: null, topEnd: null, bottomStart: "info", bottomEnd: ["pageLength", "paging"] },
     language: {
@@ -81,10 +100,10 @@
     for (const each of selects) {
       const wanted = view.filters[each.name] ?? "";
       const values = offered[each.name];
-      if (wanted) values.add(wanted);
-      values.delete("");
-      const texts = [...values].slice(-MOST_OPTIONS).sort(kdbench.collator.compare);
-      const left = values.size - texts.length;
+      const texts = values.slice(-MOST_OPTIONS);
+      const left = values.length - texts.length;
+      if (wanted && !texts.includes(wanted)) texts.push(wanted);
+      texts.sort(kdbench.collator.compare);
       const note = new Option(`${left} more: search, or filter by something else first`, "");
       note.disabled = true;
       each.replaceChildren(new Option("all", ""), ...texts.map((text) => new Option(text, text)), ...(left ? [note] : []));
@@ -110,14 +129,22 @@
   }
 
   function apply() {
-    const visible = new Set(view.columns ?? views.defaultColumns());
-    for (const column of columns) table.column(`${column.key}:name`).visible(visible.has(column.key), false);
+    const visible = shown();
+    columns.forEach((column, k) => {
+      if (table.column(k).visible() !== visible.has(column.key)) table.column(k).visible(visible.has(column.key), false);
+    });
+    select();
+    table.order(order());
+    table.draw();
+    showControls();
+  }
+
+  // The controls as the view has them, and the line in detail.
+  function showControls() {
+    const visible = shown();
     for (const box of document.querySelectorAll("#column-choices input")) box.checked = visible.has(box.value);
     byId("search").value = view.search;
-    select();
     fillSelects();
-    table.order(view.order ? [[columns.indexOf(kdbench.column[view.order[0]]), view.order[1]]] : []);
-    table.draw();
     if (view.cell) kdbench.details.open(view.cell);
     else if (kdbench.details.isOpen()) kdbench.details.close();
   }
@@ -197,6 +224,5 @@
 
   fillColumnChoices();
   byId("filters").open = matchMedia("(min-width: 641px)").matches;
-  view = views.parse(location.hash);
-  apply();
+  showControls();
 })();

@@ -3,8 +3,10 @@
 kdbench.view = (() => {
   const NARROW = matchMedia("(max-width: 640px)");
 
+  // Where all lines have one scale, the column only takes space.
+  const saysNothing = (column) => column.isEmpty || (column.key === "scale" && column.parts[0].values.length === 1);
   const defaultColumns = () =>
-    kdbench.columns.filter((column) => !column.isEmpty && (NARROW.matches ? column.narrow : column.shown)).map((column) => column.key);
+    kdbench.columns.filter((column) => !saysNothing(column) && (NARROW.matches ? column.narrow : column.shown)).map((column) => column.key);
 
   const empty = () => ({ search: "", filters: {}, order: null, columns: null, cell: "" });
 
