@@ -280,14 +280,7 @@ class SlurmEngine(Engine):
                     reason = f"Slurm has started it {counted(RESTARTS, 'time')} without a new step"
                     news.append((handle, End("node-failure", reason)))
                     continue
-            if state == "PENDING" and "held" in reason.lower() and not element.held:
-                element.held = True
-                news.append(
-                    (handle, WarningEvent(text=f"Slurm job {number} is held ({reason}): scontrol release {number}"))
-                )
-            elif state == "PENDING" and reason not in USUAL | self._told:
-                self._told.add(reason)
-                text = f"Slurm job {number} waits, and maybe for ever: {reason}; `squeue --me` shows which others do"
+            if state == "PENDING" and (text := self._waiting(element, reason)):
                 news.append((handle, WarningEvent(text=text)))
             element.state = state
             if state in ALIVE:
@@ -297,6 +290,16 @@ class SlurmEngine(Engine):
             elif element.cancelled or time.monotonic() - element.ended > self.patience:  # its row may not be seen yet
                 news.append((handle, self._end(element, state)))
         return news
+
+    def _waiting(self, element: _Element, reason: str) -> str:
+        """Words on a job that may wait for ever, once for each that is held, and for each other reason."""
+        if "held" in reason.lower():
+            said, element.held = element.held, True
+            return "" if said else f"Slurm job {element.id} is held ({reason}): scontrol release {element.id}"
+        if reason in USUAL | self._told:
+            return ""
+        self._told.add(reason)
+        return f"Slurm job {element.id} waits, and maybe for ever: {reason}; `squeue --me` shows which others do"
 
     def _answered(self, handle: Handle, done: subprocess.CompletedProcess[str]) -> list[tuple[Handle, Event | End]]:
         """A warning where a command was refused, once for each reason; it is called again."""
