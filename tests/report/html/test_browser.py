@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.report_pages import FORMULA, HOSTILE, build
+from kdbench.report.html.site import write
+from tests.helpers.report_pages import FORMULA, HOSTILE, build, content
 
 pytest.importorskip("itables", reason="itables is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'kdbench[report]'")
@@ -70,7 +72,22 @@ def test_headings_sort_by_keyboard(opened: Open) -> None:
     page = opened()
     heading(page, "measured").locator("[role=button]").focus()
     page.keyboard.press("Enter")
+    page.wait_for_selector("#cells th[aria-sort]")  # a table sorts after the key's event
     assert heading(page, "measured").get_attribute("aria-sort") == "descending"
+
+
+def test_the_table_of_papers_fits_a_tablet(opened: Open) -> None:
+    page = opened(width=1024)
+    assert page.evaluate("document.getElementById('papers').scrollWidth") <= 992
+
+
+def test_a_scale_that_all_lines_have_is_offered_and_not_shown(open_page: Open, tmp_path: Path) -> None:
+    every = content()
+    one_scale = replace(every, lines=[line for line in every.lines if line.scale == every.lines[0].scale])
+    for wanted, shown in ((every, True), (one_scale, False)):
+        page = open_page(write(wanted, tmp_path).as_uri(), "#cells tbody td")
+        assert heading(page, "scale").is_visible() == shown
+        assert page.locator("#column-choices").get_by_label("scale").count() == 1
 
 
 def test_search_and_filters_narrow_the_lines(opened: Open) -> None:
