@@ -68,7 +68,7 @@ class RayEngine(Engine):
         self.address, self.slots, self.share, self.timeout = address, list(slots), share, timeout
         self.patience = 60.0 if address else 0.0
         self._tasks: dict[Handle, _Task] = {}
-        self._excluded: dict[str, str] = {}  # nodes whose devices fail, and why
+        self.excluded: dict[str, str] = {}  # nodes whose devices fail, and why
         self._train = ray.remote(ray_task.train)
 
     def __enter__(self) -> RayEngine:
@@ -89,8 +89,8 @@ class RayEngine(Engine):
             patience=self.patience,
         )
         options: dict[str, Any] = self.needs(resources)
-        if self._excluded:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self._excluded)})"}
+        if self.excluded:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self.excluded)})"}
         name = f"kdbench {job.runs[0].display_name}"
         reference = self._train.options(name=name, max_retries=0, **options).remote(order)
         # A task ends with the command, which is therefore named.
@@ -142,14 +142,14 @@ class RayEngine(Engine):
         try:
             done = ray.get(task.reference)
         except exceptions.RayError as error:
-            task.files.delete(with_log=False)
+            task.files.delete(with_log=task.cancelled)
             return CANCELLED if task.cancelled else _lost(error, task.files.log)
         if not task.told and time.monotonic() - task.ended < self.patience / 4:
             return None
         task.files.delete(with_log=done.code in (0, EXIT_CODE))
         end = end_of(done.code, self.timeout if done.expired else None, task.failure, done.kills, task.files.log)
         if task.failure and task.failure.node:
-            self._excluded[done.node] = task.failure.reason
+            self.excluded[done.node] = task.failure.reason
             return replace(end, reason=f"{end.reason} ({done.host})", retry=True)
         if done.code == EXIT_CODE and not task.cancelled and not done.expired:
             return End("preempted", f"the process was asked to stop on {done.host}", retry=True)

@@ -263,7 +263,8 @@ def _memory(plan: Plan, stored: tuple[int, int], settings: JobSettings, slots: S
     if site.request.on:
         limit = limit or device_named(site.request.on).memory
     if not site.here or site.request.on:
-        return Memory(slots[0].split(":")[0], GIB * limit if limit else math.inf, stored, settings.workers)
+        share = site.request.jobs or 1 if site.request.engine == "ray" else 1  # of a device that jobs have together
+        return Memory(slots[0].split(":")[0], GIB * limit / share if limit else math.inf, stored, settings.workers)
     parallel = max((len(stage) for stage in plan.stages), default=1)  # a teacher never runs beside its students
     free = min(
         (GIB * limit if limit else available(device)) / (min(count, parallel) if device == "cpu" else count)

@@ -30,6 +30,7 @@ class Site:
         cores: that each job has to itself; None where jobs share those of this machine.
         memory: GiB that each job has; None where it is looked up on this machine.
         address: of the Ray cluster; None for a new one.
+        queued: jobs that are given to another engine at a time.
     """
 
     request: RunRequest
@@ -37,6 +38,7 @@ class Site:
     cores: int | None = None
     memory: float | None = None
     address: str | None = None
+    queued: int = QUEUED
 
     @property
     def here(self) -> bool:
@@ -47,8 +49,7 @@ class Site:
         """The device of each job that runs at a time."""
         if self.here:
             return slots(self.devices, scale, self.request)
-        jobs = self.request.jobs if self.request.engine == "slurm" else None  # Ray is given each job's share
-        return self.devices * (jobs or QUEUED)
+        return self.devices * self.queued
 
     def workers(self, scale: Scale) -> int:
         """Loader processes of each job."""
@@ -95,8 +96,10 @@ def site_of(request: RunRequest, log: Callable[[str], None]) -> Site:
 
 def _slurm_site(request: RunRequest) -> Site:
     if request.timeout:
-        raise SpecError("--timeout is for --engine local; give --slurm time=..., which Slurm observes")
-    site = Site(request, _slurm_device(request), _slurm_cores(request.slurm), request.memory)
+        raise SpecError("--timeout is for --engine local and ray; give --slurm time=..., which Slurm observes")
+    site = Site(
+        request, _slurm_device(request), _slurm_cores(request.slurm), request.memory, queued=request.jobs or QUEUED
+    )
     engine = site.engine(site.devices)
     assert isinstance(engine, SlurmEngine)
     engine.check(Resources(site.devices[0], site.cores or 1))
@@ -130,7 +133,9 @@ def _ray_site(request: RunRequest, log: Callable[[str], None]) -> Site:
     share = request.jobs or 1
     per_job = [node.cores // (share * node.gpus if on_gpus else share) for node in suitable]
     own = max(1, min(per_job, default=1)) if on_gpus or request.jobs else 1
-    return Site(request, devices, own, request.memory, address)
+    here = sum(share * node.gpus if on_gpus else node.cores // own for node in suitable)
+    queued = QUEUED if address else max(1, here)  # other clusters may grow
+    return Site(request, devices, own, request.memory, address, queued)
 
 
 def _queued_device(request: RunRequest, gpu: bool) -> tuple[str, ...]:
