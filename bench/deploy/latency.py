@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +58,11 @@ def with_latency(student: SavedStudent, made: ExportedFile, path: Path, size: tu
 
 
 def measured(
-    student: SavedStudent, programs: Mapping[str, Path], size: tuple[int, int], batches: Sequence[int]
+    student: SavedStudent,
+    programs: Mapping[str, Path],
+    size: tuple[int, int],
+    batches: Sequence[int],
+    log: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Latency], list[str]]:
     """Latency of each program at each batch size, and what could not be measured, in words.
 
@@ -67,6 +71,7 @@ def measured(
         programs: their files, by name.
         size: height and width of images.
         batches: images at once.
+        log: gets each figure when it is measured.
 
     Raises:
         SpecError: a forward failed for a single image.
@@ -77,6 +82,8 @@ def measured(
             found = _measure(student, program, file, size, shapes)
             if isinstance(found, Latency):
                 figures.append(found)
+                name = f"{student.row.run.student}, {program}, batch {batch}"
+                log(f"{name}: {found.median_ms:.2f} ms, 95th percentile {found.p95_ms:.2f} ms")
             elif batch == 1:
                 raise SpecError(f"the latency of {program} cannot be measured: {found}")
             else:

@@ -145,11 +145,8 @@ def _time(student: SavedStudent, results: Path, log: Log) -> list[str]:
                 problems.append(f"{row.run.student} as ONNX: {error}")
             else:
                 programs[ONNX.name], sizes[ONNX.name] = Path(temporary) / made.file, made.bytes
-        figures, notes = measured(student, programs, size, _batches(student))
+        figures, notes = measured(student, programs, size, _batches(student), log)
     add_inference(results / row.id, row, figures, sizes)
-    for each in figures:
-        name = f"{row.run.student}, {each.program}, batch {each.batch}"
-        log(f"{name}: {each.median_ms:.2f} ms, 95th percentile {each.p95_ms:.2f} ms")
     return problems + notes
 
 

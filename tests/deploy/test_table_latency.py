@@ -85,6 +85,17 @@ def test_a_network_is_measured_once_in_a_setup(student: Trained, timed: list[tup
     assert len(timed) == 4 and {each.threads for each in kept(student).latency} == {1, 2}
 
 
+def test_each_figure_is_logged_before_the_next_is_measured(student: Trained, timed: list[tuple[str, int]]) -> None:
+    before: list[int] = []
+
+    def log(line: str) -> None:
+        if "95th percentile" in line:
+            before.append(len(timed))
+
+    measure_tables(LatencyRequest(student.results, student.place), [], [student.row], log)
+    assert before == [1, 2]
+
+
 def test_a_damaged_file_is_named_and_written_anew(student: Trained, timed: list[tuple[str, int]]) -> None:
     folder, lines = student.results / student.row.id, list[str]()
     (folder / FILE).write_text("{}")
