@@ -11,7 +11,7 @@ from kdbench.engines.base import End, Resources
 from kdbench.engines.slurm import SlurmEngine
 from kdbench.errors import SpecError
 from kdbench.grid.plan import Plan
-from kdbench.spec.request import parse_slurm
+from kdbench.spec.engine_options import parse_slurm
 from kdbench.train.events import HeldEvent, InterruptedEvent, WarningEvent, to_line
 from kdbench.train.job import Job
 
