@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 
 from ..text import one_line
 from .latex import escape, width
@@ -175,6 +176,7 @@ def _cell(view: PaperView, entry: Entry | None) -> tuple[str, str]:
     return measured, rf"\kdreported{{{view.mean(entry.reported)}{mark}}}"
 
 
+@cache
 def _short(name: str) -> str:
     """A name with its middle left out where it is very long; CSV files have all of it."""
     head, tail = (len(name) + 1) // 2, len(name) // 2
