@@ -14,7 +14,7 @@ from kdbench.records.store import Store
 from kdbench.report.cells import Cell, collect
 from kdbench.report.evidence import NOTHING
 from kdbench.report.files import csv_frame
-from kdbench.report.html.details import details
+from kdbench.report.html.details import Sources, details
 from kdbench.report.html.lines import Line, all_lines
 from kdbench.report.html.lines import with_inference as lines_with_inference
 from kdbench.report.html.packed import packed
@@ -127,7 +127,8 @@ def test_files_and_the_page_have_the_figures(table: Table, rows: list[Row]) -> N
         columns["onnx_1_p95_ms"]["parts"] and columns["latency_on"]["parts"] and not columns["eager_1_p95_ms"]["parts"]
     )
     assert not columns["onnx_1_p95_ms"]["shown"]
-    (facts,) = [s["facts"] for s in details(_measured(lines))["sections"] if s["title"] == "Inference"]
+    sections = details(_measured(lines), Sources(), Path("unused"))["sections"]
+    (facts,) = [section["facts"] for section in sections if section["title"] == "Inference"]
     assert any("ONNX, batch 1" in name and "a laptop x4 with 4 CPU threads" in value for name, value in facts)
 
 
