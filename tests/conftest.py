@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
+from kdbench import methods
 from kdbench.datasets import open_coco
 from kdbench.datasets.coco import CocoFolder
 from kdbench.datasets.digits import write_coco
+from kdbench.methods import _outside
 from kdbench.networks import detectron2
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Data, Run
@@ -34,7 +37,8 @@ SHORT = {
 LONGEST = (
     "test_researchers_day", "test_cli", "test_segmentation_run", "test_new_method", "test_export", "test_docs",
     "test_killed_command", "test_evaluation", "test_killed_run", "test_browser", "test_latex", "test_memory",
-    "test_benchmarks", "test_detector_sizes", "test_torchvision_names", "test_wheel", "test_contract",
+    "test_engine", "test_latency", "test_benchmarks", "test_plots", "test_detector_sizes", "test_torchvision_names",
+    "test_wheel", "test_contract",
 )  # fmt: skip
 """Files of tests that take half a minute and more. They start first, so that no process ends long after the others."""
 
@@ -53,6 +57,14 @@ def _one_thread() -> None:
 def jobs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a command trains takes no seconds to start; tests/test_cli.py has jobs in processes of their own."""
     monkeypatch.setattr("kdbench.launch.site.LocalEngine", lambda *_: InProcess())
+
+
+@pytest.fixture
+def fresh_methods(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Files of methods that one test registers, no other sees."""
+    monkeypatch.setattr(_outside, "_files", {})
+    yield
+    methods._parameters.cache_clear()
 
 
 @pytest.fixture
@@ -100,8 +112,6 @@ def make_run(digits: CocoFolder, short: Recipe) -> Any:
     )
 
     def make(method: str = "none", family: str = "fcos", recipe: Recipe = short, **options: Any) -> Run:
-        from kdbench import methods
-
         def build(network: str, name: str, **more: Any) -> Run:
             resolved = methods.resolve(name, options if name == method else {})
             return Run(

@@ -1,4 +1,7 @@
-"""A researcher's day, from an empty folder with an installed package: a method of one's own, swept, and in a paper."""
+"""A researcher's day, from an empty folder with an installed package: a method of one's own, swept, and in a paper.
+
+Some commands of the day are the checkout's, in this process, for to start others takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.command import kdbench as command
 from tests.helpers.wheel import build_wheel, needs_setuptools, python, unpack
 
 STEPS = ("--set", "epochs=1", "--set", "max_steps=4", "--set", "teacher.epochs=1", "--set", "teacher.max_steps=4")
@@ -30,17 +34,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_setuptools
+@pytest.mark.usefixtures("jobs_in_this_process", "fresh_methods")
 def test_a_method_from_an_empty_folder_into_a_paper(site: Path, tmp_path: Path, embedded_data: Path) -> None:
-    def kdbench(*words: str) -> str:
-        return python(site, tmp_path, "-m", "kdbench", *words, environment={"KDBENCH_DATA": str(embedded_data)})
+    environment = {"KDBENCH_DATA": str(embedded_data)}
 
-    assert "sdist.py" in kdbench("new", "method", "sdist")
-    assert "wrong" not in kdbench("check", "--methods", "./sdist.py")
+    def installed(*words: str) -> str:
+        return python(site, tmp_path, "-m", "kdbench", *words, environment=environment)
+
+    def kdbench(*words: str) -> str:
+        done = command(*words, folder=tmp_path, environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "sdist.py" in installed("new", "method", "sdist")
+    assert "wrong" not in installed("check", "--methods", "./sdist.py")
     trackers = ["--log", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
 
     # The method beside others, its temperature swept, in one command.
     sweep = ("--methods", "kd,./sdist.py", "--sweep", "sdist.tau=1,2,4")
-    said = kdbench(*RUN, *sweep, *trackers)
+    said = installed(*RUN, *sweep, *trackers)
     assert "6 of 6 runs done" in said, "the teacher, none, kd, and three temperatures, one of which is the default"
     assert all(f"sdist:tau={tau}" in said for tau in (1, 2, 4))
 
@@ -53,13 +65,13 @@ def test_a_method_from_an_empty_folder_into_a_paper(site: Path, tmp_path: Path, 
     # After an edit of the method its runs are done again, and no others.
     method = tmp_path / "sdist.py"
     method.write_text(re.sub(r"return \{(.+?): (.+)\}", r"return {\1: 2.0 * (\2)}", method.read_text()))
-    said = kdbench(*RUN, *sweep)
+    said = installed(*RUN, *sweep)
     assert "stale: 3 runs of sdist, whose code has changed since; done again" in said, said
     assert "3 finished before" in said and "6 of 6 runs done" in said
 
     table = kdbench("table", "dist/cifar100")
     assert "sdist:tau=4" in table and f"{vit}:img_size=32" in table
-    runs = kdbench("runs")
+    runs = installed("runs")
     assert "stale" in runs, "the method's run of the other student"
     identity = re.search(r"^([0-9a-f]{8}) .* sdist", runs, flags=re.M)
     assert identity is not None and "tau" in kdbench("show", identity[1])

@@ -6,29 +6,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kdbench import methods
 from kdbench.contract.new_method import TASKS
 from kdbench.datasets.digits import write_coco
-from kdbench.methods import _outside
 from kdbench.spec.table import load_table
 from tests.helpers import masks
 from tests.helpers.command import jobs_environment
 from tests.helpers.command import kdbench as command
 from tests.test_cli import SHORT
 
-
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What one test registers, no other sees."""
-    monkeypatch.setattr(_outside, "_files", {})
-    yield
-    methods._parameters.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_methods")
 
 
 def new(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

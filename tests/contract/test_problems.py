@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from kdbench import contract, methods
-from kdbench.methods import _outside
+from kdbench import contract
 from kdbench.methods.base import MethodError
 from tests.helpers.command import kdbench
 from tests.helpers.user_methods import METHOD
@@ -18,12 +16,7 @@ from tests.helpers.user_methods import METHOD
 LOSS = "nn.functional.mse_loss(student.logits / self.tau, teacher.logits.detach() / self.tau)"
 
 
-@pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What one test registers, no other sees."""
-    monkeypatch.setattr(_outside, "_files", {})
-    yield
-    methods._parameters.cache_clear()
+pytestmark = pytest.mark.usefixtures("fresh_methods")
 
 
 def write(folder: Path, name: str, *changes: tuple[str, str]) -> Path:

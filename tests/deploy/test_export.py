@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from kdbench.deploy import formats
 from kdbench.deploy.checking import MismatchError
 from kdbench.deploy.export import ExportRequest, export
+from kdbench.deploy.manifest import Manifest
 from kdbench.deploy.saved import DataPlace
 from kdbench.errors import CheckpointError, SpecError
 from kdbench.spec import network_name
@@ -54,37 +57,52 @@ def students(tmp_path_factory: pytest.TempPathFactory, digits_path: Path) -> dic
     }
 
 
+Export = Callable[[str, str], tuple[Path, Manifest]]
+
+
+@pytest.fixture(scope="module")
+def exported(students: dict[str, Trained], tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """exported(student, format) -> the folder of its export, made once, and what describes it."""
+
+    @cache
+    def make(name: str, form: str) -> tuple[Path, Manifest]:
+        folder = tmp_path_factory.mktemp("export") / "out"
+        return folder, students[name].export(form, folder)
+
+    return make
+
+
 STUDENTS = ("classifier", "timm", "file", "segmenter", "fcos", "faster_rcnn")
 # An ONNX file is written from an exported program, so those programs of every student are tested with it.
 PAIRS = [(name, form) for name in STUDENTS for form in ("torch", "torchscript")]
-PAIRS += [(name, "exported-program") for name in ("classifier", "faster_rcnn")]
+PAIRS += [(name, "exported-program") for name in ("classifier", "fcos")]
 
 
 @pytest.mark.parametrize(
     ("name", "form"), [*PAIRS, *(pytest.param(name, *ONNX.values, marks=ONNX.marks) for name in STUDENTS)]
 )
 def test_a_student_keeps_its_metric_in_every_format(
-    name: str, form: str, students: dict[str, Trained], tmp_path: Path
+    name: str, form: str, students: dict[str, Trained], exported: Export
 ) -> None:
     student = students[name]
     assert student.row.metrics
-    described = student.export(form, tmp_path / "out")
+    folder, described = exported(name, form)
     (file,) = described.files
     check = file.check
     assert check.metric and check.measured is not None
     assert abs(check.measured - student.row.metrics.last[check.metric]) <= 1e-4
     assert check.network is None and check.random_images >= 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "student.json", file.file}
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in folder.iterdir()} == {"README.md", "student.json", file.file}
+    assert [path.name for path in folder.parent.iterdir()] == ["out"]
     assert len(described.classes) == student.row.run.data.classes
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
-def test_an_onnx_file_runs_without_kdbench_on_batches_of_any_size(students: dict[str, Trained], tmp_path: Path) -> None:
+def test_an_onnx_file_runs_without_kdbench_on_batches_of_any_size(exported: Export) -> None:
     import onnxruntime
 
-    described = students["segmenter"].export("onnx", tmp_path / "out")
-    session = onnxruntime.InferenceSession(str(tmp_path / "out" / described.files[0].file))
+    folder, described = exported("segmenter", "onnx")
+    session = onnxruntime.InferenceSession(str(folder / described.files[0].file))
     for shape in ((1, 3, 32, 64), (3, 3, 40, 50)):
         (logits,) = session.run(None, {"images": torch.zeros(shape).numpy()})
         assert logits.shape == (shape[0], len(described.classes), *shape[2:])
