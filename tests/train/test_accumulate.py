@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from kdbench import datasets, networks
 from kdbench.datasets.coco import CocoFolder
 from kdbench.errors import SpecError
-from kdbench.launch.cost import operations
 from kdbench.launch.memory import Memory
+from kdbench.launch.roofline import work
 from kdbench.methods.base import Batch
 from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
@@ -249,7 +249,7 @@ def test_memory_falls_and_the_time_does_not(pictures: Pictures) -> None:
     base = memory.needed(runs(batch_size=128))
     assert base < memory.needed(parts) < base + 0.3 * (memory.needed(whole) - base)  # the batch itself is read whole
     assert memory.needed(parts) < memory.bound(parts)
-    assert operations(parts, memory) == pytest.approx(operations(whole, memory))
+    assert work(parts, memory).flops == pytest.approx(work(whole, memory).flops)
 
 
 @pytest.mark.parametrize(

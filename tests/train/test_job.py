@@ -323,8 +323,9 @@ def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any
     job = tmp_path / "job.json"
     one = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
     job.write_text(make_job(one).model_dump_json())
-    done = subprocess.run([sys.executable, "-m", run.__name__, str(job)], capture_output=True, text=True, check=True)
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    file = tmp_path / "events.jsonl"
+    subprocess.run([sys.executable, "-m", run.__name__, str(job), str(file)], check=True)
+    events = [json.loads(line) for line in file.read_text().splitlines()]
     assert [event["event"] for event in events] == ["phase", "step", "epoch", "row", "finished"]
     assert events[3]["status"] == "done"
 
@@ -336,14 +337,14 @@ def test_a_job_that_ends_with_its_command_loads_in_processes_of_its_own(
     one = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
     file = tmp_path / "job.json"
     file.write_text(make_job(one, workers=1).model_dump_json())
-    command = [sys.executable, "-m", run.__name__, str(file), WITH_PARENT]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+    events = tmp_path / "events.jsonl"
+    command = [sys.executable, "-m", run.__name__, str(file), str(events), WITH_PARENT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as job:
         try:
             job.wait(timeout=120)
         finally:
             job.kill()
-        assert job.stdout is not None
-        assert "done" in job.stdout.read()
+        assert "done" in events.read_text()
     assert Store(tmp_path / "runs").row(one.id) is not None
 
 
