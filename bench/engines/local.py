@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -83,12 +84,10 @@ class LocalEngine(Engine):
     def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
         """What jobs have reported."""
         news: list[tuple[Handle, Event | End]] = []
-        try:
+        with suppress(Empty):  # nothing was reported in this time
             news.append(self._news.get(timeout=seconds))
-            while True:
-                news.append(self._news.get_nowait())
-        except Empty:
-            pass
+        while not self._news.empty():
+            news.append(self._news.get())
         for handle, each in news:
             if isinstance(each, End):
                 del self._processes[handle]

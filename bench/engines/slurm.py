@@ -34,7 +34,7 @@ SAVE = "B:TERM@120"
 """By default jobs are asked to stop two minutes before their time limit; they save and go on in another job."""
 
 RESTARTS = 3
-"""Without a new step, after which a job that Slurm starts again and again is given up."""
+"""Without a new step, after which a job that Slurm starts again and again is cancelled."""
 
 USUAL = {"None", "Priority", "Resources", "BeginTime"}
 """Why jobs wait that will start; any other reason is told, for some never do."""
@@ -195,7 +195,7 @@ class SlurmEngine(Engine):
             raise EngineError(f"Slurm does not take such jobs: {_words(done)}; change --slurm")
 
     def _submit_new(self) -> list[tuple[Handle, Event | End]]:
-        """Submit what was not yet, jobs that need the same as one array; returns why some of them wait.
+        """Submit what was not yet, jobs that need the same as one array; returns the reason of those that wait.
 
         Raises:
             EngineError: Slurm refuses it.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,7 +62,21 @@ def calibrate(
         return
     batches = "on the data" if on_disk else "on made-up batches, for the data is not on disk"
     log(f"calibration: {counted(len(kinds), 'kind')} of jobs, {LEAST} to {MOST} steps each, {batches}; on {machine}")
-    begin = time.monotonic()
+    begin, measured = time.monotonic(), _time(kinds, settings, device, stored, on_disk, log)
+    took = duration(time.monotonic() - begin)
+    log(f"  timed {measured} of {len(kinds)} in {took}; kept in {settings.results / FILE}")
+
+
+def _time(
+    kinds: Mapping[str, PlannedJob],
+    settings: JobSettings,
+    device: str,
+    stored: tuple[int, int],
+    on_disk: bool,
+    log: Log,
+) -> int:
+    """Time one job of each kind; returns how many could be timed."""
+    machine, described = machine_of(device), environment.describe(device)
     name, visible = visible_alone(device)
     timings = [
         Timing(
@@ -73,7 +87,6 @@ def calibrate(
         )
         for job in kinds.values()
     ]
-    described = environment.describe(device)
     measured = 0
     for key, timing, result in zip(
         kinds, timings, _results(timings, THREADS | dict(os.environ) | visible), strict=True
@@ -96,8 +109,7 @@ def calibrate(
         )
         add_calibration(settings.results, {key: entry})
         measured += 1
-    took = duration(time.monotonic() - begin)
-    log(f"  timed {measured} of {len(kinds)} in {took}; kept in {settings.results / FILE}")
+    return measured
 
 
 def _words(job: PlannedJob) -> str:

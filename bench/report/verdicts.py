@@ -18,24 +18,19 @@ from functools import cache
 from typing import Literal
 
 from .. import tasks
+from ..records.row import Status
 
-Word = Literal[
-    "reproduced",
-    "above",
-    "below",
-    "measured",  # no number is reported
-    "not comparable",
-    "not run",
-    "skipped",
-    "failed",
-    "diverged",
-    "timeout",
-    "out-of-memory",
-    "killed",
-    "preempted",
-    "node-failure",
-    "cancelled",
-]
+Word = (
+    Literal[
+        "reproduced",
+        "above",
+        "below",
+        "measured",  # no number is reported
+        "not comparable",
+        "not run",
+    ]
+    | Status
+)
 
 NORMAL = 1.96
 

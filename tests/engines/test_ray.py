@@ -30,9 +30,7 @@ from kdbench.engines.job_files import JobFiles  # noqa: E402
 from kdbench.engines.ray import RayEngine  # noqa: E402
 from kdbench.engines.status import job_statuses  # noqa: E402
 from kdbench.errors import EngineError, SpecError  # noqa: E402
-from kdbench.grid.plan import Plan  # noqa: E402
 from kdbench.launch.devices import cores  # noqa: E402
-from kdbench.launch.schedule import make_schedule  # noqa: E402
 from kdbench.launch.site import site_of  # noqa: E402
 from kdbench.records.leases import Leases  # noqa: E402
 from kdbench.records.row import Row  # noqa: E402
@@ -41,7 +39,7 @@ from kdbench.spec.request import RunRequest  # noqa: E402
 from kdbench.spec.run import Run  # noqa: E402
 from kdbench.train.events import StepEvent  # noqa: E402
 from kdbench.train.job import execute as train  # noqa: E402
-from tests.helpers.engines import Parts  # noqa: E402
+from tests.helpers.engines import Command  # noqa: E402
 from tests.helpers.pictures import Pictures, done, numbers, short  # noqa: E402
 from tests.helpers.slurm import wait_for  # noqa: E402
 
@@ -79,26 +77,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def driver(pictures: Pictures, results: Path, *runs: Run, timeout: float | None = None) -> Driver:
     return Driver(RayEngine(None, ["cpu"] * 4, timeout=timeout), pictures.job(results, *runs).settings)
-
-
-class Command:
-    """A plan that is executed in a thread, as by a command."""
-
-    def __init__(self, driver: Driver, *stages: tuple[tuple[Run, ...], ...]) -> None:
-        self.driver, self.plan = driver, Plan(stages, ())
-        self.rows: list[Row] = []
-        self.thread = threading.Thread(target=self._execute, daemon=True)
-        self.thread.start()
-
-    def _execute(self) -> None:
-        threads = dict.fromkeys((run.id for run in self.plan.runs), 1)
-        made = make_schedule(self.plan, self.driver.store, Parts(), threads)
-        self.rows = self.driver.execute(made.jobs, made.runs)
-
-    def finish(self) -> list[Row]:
-        self.thread.join(200)
-        assert not self.thread.is_alive()
-        return self.rows
 
 
 def long(pictures: Pictures, **more: Any) -> Run:
@@ -146,7 +124,7 @@ def test_teachers_come_before_their_students(cluster: str, pictures: Pictures, t
     made = driver(pictures, tmp_path, alone)
     assert isinstance(made.engine, RayEngine)
     made.engine.excluded["0" * 56] = "its GPU cannot be used"
-    rows = done(Command(made, ((teacher,), (alone,)), (students,)).finish())
+    rows = done(Command(made, ((teacher,), (alone,)), (students,), threads=1).finish())
     assert len(rows) == 4 and all(row.finished >= rows[0].finished for row in rows if row.run.teacher)
     assert not list((tmp_path / "jobs").iterdir())
     assert not list(tmp_path.glob("*/lease.*"))
@@ -157,7 +135,7 @@ def test_a_run_whose_worker_or_process_is_killed_goes_on(
     cluster: str, pictures: Pictures, tmp_path: Path, undisturbed: Row, whose: str
 ) -> None:
     run = long(pictures)
-    command = Command(driver(pictures, tmp_path, run), ((run,),))
+    command = Command(driver(pictures, tmp_path, run), ((run,),), threads=1)
     process = trains(tmp_path, run)
     assert [status.state for status in job_statuses(tmp_path)] == ["training"]
     os.kill(parent(process) if whose == "worker" else process, signal.SIGKILL)
@@ -186,13 +164,13 @@ def test_a_job_that_is_cancelled_saves_and_leaves_no_process(
     wait_for(lambda: any(getattr(news, "status", "") == "cancelled" for _, news in made.engine.poll(0.1)))
     assert not Path(f"/proc/{process}").exists() and Leases(tmp_path).holder(run.id) is None
     assert (tmp_path / run.id / "checkpoint.pt").exists() and not (tmp_path / run.id / "row.json").exists()
-    (row,) = done(Command(made, ((run,),)).finish())
+    (row,) = done(Command(made, ((run,),), threads=1).finish())
     assert numbers(row) == numbers(undisturbed)
 
 
 def test_a_job_whose_time_is_over_ends_as_timeout(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run(recipe=short(epochs=4000))
-    (row,) = Command(driver(pictures, tmp_path, run, timeout=8.0), ((run,),)).finish()
+    (row,) = Command(driver(pictures, tmp_path, run, timeout=8.0), ((run,),), threads=1).finish()
     assert row.status == "timeout" and "stopped after 8 s" in row.reason
 
 
@@ -215,7 +193,7 @@ def test_a_node_that_does_not_see_the_results_folder_says_so(
     run = pictures.run()
     made = driver(pictures, tmp_path, run)
     monkeypatch.setattr(made.engine, "_train", Elsewhere(ray.remote(ray_task.train)))
-    (row,) = Command(made, ((run,),)).finish()
+    (row,) = Command(made, ((run,),), threads=1).finish()
     assert row.status == "failed" and f"does not see {tmp_path}" in row.reason and "--results" in row.reason
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,23 @@ def interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(sys, "executable", str(file))
+
+
+class Command:
+    """A plan that is executed in a thread, as by a command; its jobs have as many threads as on a local engine."""
+
+    def __init__(self, driver: Driver, *stages: tuple[tuple[Run, ...], ...], threads: int | None = None) -> None:
+        self.driver, self.plan, self.threads = driver, Plan(stages, ()), threads
+        self.rows: list[Row] = []
+        self.thread = threading.Thread(target=self._execute, daemon=True)
+        self.thread.start()
+
+    def _execute(self) -> None:
+        threads = threads_of(self.plan, self.driver.engine.slots, self.threads)
+        made = make_schedule(self.plan, self.driver.store, Parts(), threads)
+        self.rows = self.driver.execute(made.jobs, made.runs)
+
+    def finish(self) -> list[Row]:
+        self.thread.join(300)
+        assert not self.thread.is_alive()
+        return self.rows

@@ -193,8 +193,8 @@ class Loop:
         try:
             train(self.students, task, teacher, self.device, lambda _: None)
             self._error = AssertionError(f"the training is over; STEPS gives it {STEPS}")
-        except _End:
-            pass
+        except _End:  # was asked for, and is no error
+            self._error = None
         except BaseException as error:  # noqa: BLE001 - raised again where the thread is waited for
             self._error = error
         self._waits.release()

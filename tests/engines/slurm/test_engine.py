@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from kdbench.engines.job_files import JobFiles
 from kdbench.engines.slurm import SlurmEngine
 from kdbench.engines.status import job_statuses
 from kdbench.errors import EngineError
-from kdbench.grid.plan import Plan
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
 from kdbench.train.events import StepEvent
 from kdbench.train.job import execute as train
-from tests.helpers.engines import execute
+from tests.helpers.engines import Command
 from tests.helpers.pictures import Pictures, done, numbers, short
 from tests.helpers.slurm import Cluster, wait_for
 
@@ -47,24 +45,6 @@ def quick(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
 def driver(pictures: Pictures, results: Path, *runs: Run, **options: str) -> Driver:
     settings = pictures.job(results, *runs).settings
     return Driver(SlurmEngine(settings.results, options, ["cpu"] * 4), settings)
-
-
-class Command:
-    """A plan that is executed in a thread, as by a command."""
-
-    def __init__(self, driver: Driver, *stages: tuple[tuple[Run, ...], ...]) -> None:
-        self.driver, self.plan = driver, Plan(stages, ())
-        self.rows: list[Row] = []
-        self.thread = threading.Thread(target=self._execute, daemon=True)
-        self.thread.start()
-
-    def _execute(self) -> None:
-        self.rows = execute(self.driver, self.plan)
-
-    def finish(self) -> list[Row]:
-        self.thread.join(300)
-        assert not self.thread.is_alive()
-        return self.rows
 
 
 def long(pictures: Pictures, method: str = "none", **more: Any) -> Run:

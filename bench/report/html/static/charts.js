@@ -46,12 +46,7 @@ const charts = (() => {
     };
   }
 
-  function element(name, text, className) {
-    const made = document.createElement(name);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  }
+  const { element } = page;
 
   // A cell of a table is a text, a number, or `{text, href, className}`.
   function fill(cell, value) {

@@ -8,21 +8,7 @@
   const body = document.getElementById("details-body");
   let shown = "";
 
-  function element(name, text, className) {
-    const made = document.createElement(name);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  }
-
-  const loadScript = (source) =>
-    new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = source;
-      script.onload = () => { script.remove(); resolve(); };
-      script.onerror = () => { script.remove(); reject(new Error(`${source} is missing; build the report again`)); };
-      document.head.append(script);
-    });
+  const { element, loadScript } = page;
 
   // Called by a script of details; a specification is in blocks, of which lines share most.
   kdbench.showDetails = (name, { texts, cells }) => {

@@ -9,14 +9,7 @@ const figures = (() => {
   const COSTS = { time: "training time over that of the student alone", step: "seconds of a training step" };
   const OVERS = { none: "the student alone", kd: "plain KD" };
 
-  const loadScript = (source) =>
-    new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = source;
-      script.onload = () => { script.remove(); resolve(); };
-      script.onerror = () => { script.remove(); reject(new Error(`${source} is missing; build the report again`)); };
-      document.head.append(script);
-    });
+  const { loadScript } = page;
 
   // The content of a table or of a history by its title; null without one.
   async function content(kind, title) {
