@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from kdbench.deploy import formats
 from kdbench.deploy.checking import MismatchError
@@ -21,7 +18,7 @@ from kdbench.deploy.manifest import Manifest
 from kdbench.deploy.saved import DataPlace
 from kdbench.errors import CheckpointError, SpecError
 from kdbench.spec import network_name
-from tests.helpers.students import Trained, train
+from tests.helpers.students import Trained, train, write_wrong_logits
 
 MISSING = [name for name in formats.FORMATS["onnx"].libraries if find_spec(name) is None]
 ONNX = pytest.param("onnx", marks=pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"))
@@ -131,27 +128,10 @@ def test_without_the_data_the_card_says_that_nothing_was_measured(students: dict
     assert "was not measured again" in (tmp_path / "out" / "README.md").read_text()
 
 
-class _Off(nn.Module):
-    """Logits of which the last is too large."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.module(images)
-        return logits + torch.nn.functional.one_hot(torch.tensor(logits.shape[1] - 1), logits.shape[1])
-
-
 def test_a_file_that_computes_something_else_is_refused_and_leaves_nothing(
     students: dict[str, Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = formats.TorchScript.write
-
-    def wrong(self: Any, network: Any, student: Any, path: Path) -> None:
-        write(self, replace(network, module=_Off(network.module)), student, path)
-
-    monkeypatch.setattr(formats.TorchScript, "write", wrong)
+    write_wrong_logits(monkeypatch, 1.0)
     with pytest.raises(MismatchError, match=r"logits differ by up to 1 "):
         students["classifier"].export("torchscript", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

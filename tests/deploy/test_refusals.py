@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from kdbench.datasets import DataError, _images
-from kdbench.deploy import checking, formats, out
+from kdbench.deploy import checking, out
 from kdbench.deploy.checking import TOLERANCE, MismatchError
 from kdbench.deploy.predict import predict
 from kdbench.deploy.saved import DataPlace
 from kdbench.errors import SpecError, StoreError
 from kdbench.report.added import register_files
-from tests.helpers.students import Trained, train
+from tests.helpers.students import Trained, train, write_wrong_logits
 
 
 @pytest.fixture(scope="module")
@@ -90,28 +87,11 @@ def test_data_that_cannot_be_that_of_the_run_is_named(student: Trained, tmp_path
         student.export("torch", tmp_path / "out", place=DataPlace(tmp_path, tmp_path))
 
 
-class _Off(nn.Module):
-    """Logits of which the first is by far the largest."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.module(images)
-        return logits + 99 * torch.nn.functional.one_hot(torch.tensor(9), logits.shape[1])
-
-
 def test_a_metric_is_kept_to_a_ten_thousandth_of_a_point_unless_more_is_allowed(
     student: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert TOLERANCE == 1e-4
-    write = formats.TorchScript.write
-
-    def wrong(self: Any, network: Any, saved: Any, path: Path) -> None:
-        write(self, replace(network, module=_Off(network.module)), saved, path)
-
-    monkeypatch.setattr(formats.TorchScript, "write", wrong)
+    write_wrong_logits(monkeypatch, 99.0)
     monkeypatch.setattr(checking, "compare_outputs", lambda network, function: (1, 0.0))
     task_metric = student.row.metrics.last["top1"] if student.row.metrics else 0.0
     with pytest.raises(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+from torch import Tensor, nn
+
 from kdbench import methods, tasks
+from kdbench.deploy import formats
 from kdbench.deploy.export import ExportRequest, export
 from kdbench.deploy.manifest import FILE, Manifest
 from kdbench.deploy.saved import DataPlace
@@ -68,3 +73,25 @@ def train(task: str, student: str, root: Path, path: Path | None = None, **chang
     (row,) = execute(Job(runs=(run,), data_root=root, data_path=path, results=results), lambda _: None)
     assert row.status == "done", row.reason
     return Trained(row, results, DataPlace(root, path))
+
+
+class _WrongLogits(nn.Module):
+    """Logits of which the last is too large."""
+
+    def __init__(self, module: nn.Module, by: float) -> None:
+        super().__init__()
+        self.module, self.by = module, by
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.module(images)
+        return logits + self.by * torch.nn.functional.one_hot(torch.tensor(logits.shape[1] - 1), logits.shape[1])
+
+
+def write_wrong_logits(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    """Let TorchScript files compute something else than their students."""
+    write = formats.TorchScript.write
+
+    def wrong(self: Any, network: Any, student: Any, path: Path) -> None:
+        write(self, replace(network, module=_WrongLogits(network.module, by)), student, path)
+
+    monkeypatch.setattr(formats.TorchScript, "write", wrong)
