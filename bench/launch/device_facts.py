@@ -3,7 +3,7 @@
 Peaks and bandwidths are those of the makers' data sheets, without sparsity. The shares of them that training reaches
 are assumptions, chosen so that ResNet-50 at 224 pixels comes near the throughput that NVIDIA published for PyTorch
 (DeepLearningExamples, resnet50v1.5: one V100 356 images/s in float32; one A100 938 in TF32, 2470 in mixed precision).
-Convolutions in float32 are TF32 on GPUs that have it, which is torch's default.
+float32 is `ieee`: without tensor cores.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Device:
     Attributes:
         name: as users write it.
         float32: floating-point operations a second, in training.
+        tf32: likewise.
         bfloat16: likewise.
         bandwidth: bytes a second, in training.
         memory: GB; 0 for a processor.
@@ -42,6 +43,7 @@ class Device:
 
     name: str
     float32: float
+    tf32: float
     bfloat16: float
     bandwidth: float
     memory: float
@@ -52,25 +54,30 @@ class Device:
         return bool(re.search(rf"(?<![a-z0-9])(rtx)?{self.name.removeprefix('rtx')}(?![a-z0-9])", machine.lower()))
 
 
-def _gpu(name: str, float32: float, bfloat16: float, bandwidth: float, memory: float, tf32: bool = True) -> Device:
-    """A GPU from its data sheet: TFLOPS, GB/s and GB. Without TF32 it emulates bfloat16."""
-    share = TENSOR_SHARE if tf32 else VECTOR_SHARE
-    rates = share * TERA * float32, share * TERA * bfloat16
-    return Device(name, *rates, MEMORY_SHARE * GIGA * bandwidth, memory)
+def _gpu(
+    name: str, float32: float, bandwidth: float, memory: float, tensor_cores: tuple[float, float] | None = None
+) -> Device:
+    """A GPU from its data sheet: TFLOPS, GB/s and GB; TFLOPS of its tensor cores in TF32 and bfloat16.
+
+    Without these, bfloat16 is emulated.
+    """
+    exact = VECTOR_SHARE * TERA * float32
+    tf32, bfloat16 = (TENSOR_SHARE * TERA * rate for rate in tensor_cores) if tensor_cores else (exact, exact)
+    return Device(name, exact, max(exact, tf32), bfloat16, MEMORY_SHARE * GIGA * bandwidth, memory)
 
 
-CPU = Device("cpu", 30 * GIGA, 15 * GIGA, 6 * GIGA, 0, launch=8e-6)
+CPU = Device("cpu", 30 * GIGA, 30 * GIGA, 15 * GIGA, 6 * GIGA, 0, launch=8e-6)
 """One core of a server of about 2020, AVX2: a third of its peak. bfloat16 is emulated on many."""
 
 GPUS = (
-    _gpu("h200", 495, 989, 4800, 141),
-    _gpu("h100", 495, 989, 3350, 80),
-    _gpu("a100", 156, 312, 1555, 40),
-    _gpu("l4", 60, 121, 300, 24),
-    _gpu("v100", 15.7, 15.7, 900, 16, tf32=False),
-    _gpu("rtx4090", 82.6, 165, 1008, 24),
-    _gpu("rtx3090", 35.6, 71, 936, 24),
-    _gpu("t4", 8.1, 8.1, 320, 16, tf32=False),
+    _gpu("h200", 67, 4800, 141, (495, 989)),
+    _gpu("h100", 67, 3350, 80, (495, 989)),
+    _gpu("a100", 19.5, 1555, 40, (156, 312)),
+    _gpu("l4", 30.3, 300, 24, (60, 121)),
+    _gpu("v100", 15.7, 900, 16),
+    _gpu("rtx4090", 82.6, 1008, 24, (82.6, 165)),
+    _gpu("rtx3090", 35.6, 936, 24, (35.6, 71)),
+    _gpu("t4", 8.1, 320, 16),
 )
 """SXM where there are several; the A100 is that of 40 GB."""
 

@@ -27,6 +27,7 @@ from ..spec.run import Data
 from ..spec.scale import Scale
 from ..spec.table import Table
 from ..tasks.base import OpenedData
+from ..tasks.precision import without_tf32
 from ..trackers import check_trackers
 from ..train.job import JobSettings
 from .calibrate import calibrate
@@ -203,6 +204,7 @@ def _final_plan(tables: Sequence[Table], scale: Scale, request: RunRequest, site
             site.slots(scale),
         )
     )
+    _check_precision(plan, taken)
     settings = _settings(request, given.files, _network_files(plan), workers)
     memory = _memory(plan, stored, settings, taken, site)
     threads = threads_of(plan, taken, site.cores)
@@ -226,6 +228,18 @@ def _data(
     for notice in opened.notices:
         log(f"data: {notice}")
     return opened, task.describe(opened), task.stored_size(opened)
+
+
+def _check_precision(plan: Plan, slots: Sequence[str]) -> None:
+    """Refuse recipes in TF32 on a processor.
+
+    Raises:
+        SpecError: names the recipe.
+    """
+    teachers = {run.teacher.id for run in plan.runs if run.teacher}
+    for run in plan.runs if "cpu" in slots else ():
+        if run.recipe.precision == "tf32":
+            raise without_tf32(run.recipe, "a processor", "teacher." if run.id in teachers else "")
 
 
 def _workers_elsewhere(scale: Scale, request: RunRequest) -> int:

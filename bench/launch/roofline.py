@@ -81,8 +81,9 @@ def step_seconds(runs: Sequence[Run], memory: Memory, device: Device, threads: i
         UntracedError: a network cannot be traced.
     """
     done = work(runs, memory)
-    rate = device.bfloat16 if runs[0].recipe.precision == "bfloat16" else device.float32
-    computing, launching = done.flops / rate + done.moved / device.bandwidth, device.launch * done.kernels
+    rates = {"ieee": device.float32, "tf32": device.tf32, "bfloat16": device.bfloat16}
+    computing = done.flops / rates[runs[0].recipe.precision] + done.moved / device.bandwidth
+    launching = device.launch * done.kernels
     return computing / threads + launching if device.name == "cpu" else max(computing, launching)
 
 

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from kdbench.datasets._files import read_bytes
 
-from ..spec.run import Run
+from ..spec.run import Run, hashed_spec
 from ..spec.schema import canonical_json
 from .contradictions import contradiction
 from .history import History
@@ -46,6 +46,11 @@ class InvalidRow:
     path: Path
     reason: str
     damaged: bool = True
+
+    @property
+    def advice(self) -> str:
+        """What to do about one that is not damaged: it is never replaced."""
+        return f"{self.path} is no result row ({self.reason}); move it away and its run is done again"
 
 
 class Spec(NamedTuple):
@@ -215,16 +220,10 @@ class _WrittenRow(BaseModel):
 
 def _spec(written: dict[str, Any], run: Run) -> Spec:
     """`Run.id` hashes this JSON, of a spec as it was written."""
-    hashed = {**written, "recipe": _without_prose(written["recipe"]), "seed": ANY_SEED}
-    if written.get("teacher"):
-        hashed["teacher"] = {**written["teacher"], "recipe": _without_prose(written["teacher"]["recipe"])}
+    hashed = hashed_spec(written) | {"seed": ANY_SEED}
     before, _, after = canonical_json(hashed).partition(canonical_json(ANY_SEED))
     return Spec(run, (before, after), _hash((before, after), run.seed) == run.id)
 
 
 def _hash(hashed: tuple[str, str], seed: int) -> str:
     return hashlib.sha256(str(seed).join(hashed).encode()).hexdigest()[:16]
-
-
-def _without_prose(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in recipe.items() if name not in ("name", "source")}

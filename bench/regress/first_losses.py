@@ -76,7 +76,7 @@ COMMON: dict[str, Any] = {
     "schedule": "step",
     "warmup_steps": 0,
     "eval_every": 1,
-    "precision": "float32",
+    "precision": "ieee",
 }
 
 

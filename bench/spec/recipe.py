@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ..errors import SpecError, unknown
 from ..text import counted
@@ -20,6 +20,13 @@ Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Positive = Annotated[int, Field(gt=0, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+FLOAT32 = "float32"
+"""The name of `ieee` in recipes and rows of earlier versions, and in what run ids are hashes of."""
+
+Precision = Annotated[
+    Literal["ieee", "tf32", "bfloat16"], BeforeValidator(lambda value: "ieee" if value == FLOAT32 else value)
+]
 
 
 def _added(default: Any) -> Any:
@@ -140,7 +147,10 @@ class Recipe(Spec):
     aux_weight: Annotated[float, Field(ge=0)] = 0.4  # segmentation: factor on the auxiliary head's cross-entropy
     # decay of a running mean of the weights, which begins at the initial ones and is what is evaluated
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    # of training; evaluation is in ieee. ieee: float32 as it is. tf32: float32 tensors whose matrix products and
+    # convolutions round their factors to 10 bits of mantissa. bfloat16: autocast; weights and losses are float32
+    precision: Precision = "ieee"
+    cudnn_benchmark: bool = _added(False)  # time cuDNN's algorithms for each shape; results may differ from run to run
     channels_last: bool = False
     # imagenet: a detector's backbone, its stem and first stage frozen, BatchNorm fixed; published: the whole network
     init: Literal["imagenet", "published", "random"] = "random"
@@ -230,6 +240,12 @@ def fitted_milestones(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, A
         return dict(changes)
     moved = {round(milestone * epochs / recipe.epochs) for milestone in recipe.milestones}
     return {**changes, "milestones": sorted(milestone for milestone in moved if 0 < milestone < epochs)}
+
+
+def hashed_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What run ids hash of a recipe's JSON: neither name nor source, and `ieee` by its earlier name."""
+    hashed = {name: value for name, value in recipe.items() if name not in ("name", "source")}
+    return hashed | ({"precision": FLOAT32} if hashed.get("precision") == "ieee" else {})
 
 
 def recipe_names() -> list[str]:

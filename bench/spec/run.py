@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from ..text import option_text
-from .recipe import LARGEST, Count, Recipe
+from .recipe import LARGEST, Count, Recipe, hashed_recipe
 from .scale import Scale
 from .schema import Spec, canonical_json, digest, flattened
 
@@ -55,8 +55,7 @@ class Run(Spec):
     @cached_property
     def id(self) -> str:
         """16 hex digits of the sha256 of the canonical JSON of this spec, without a recipe's name and source."""
-        prose = {"name", "source"}
-        return digest(self.model_dump(mode="json", exclude={"recipe": prose, "teacher": {"recipe": prose}}))
+        return digest(hashed_spec(self.model_dump(mode="json")))
 
     @cached_property
     def init_seed(self) -> int:
@@ -90,6 +89,13 @@ class Run(Spec):
         return self.teacher.student if self.teacher else self.online_teacher
 
 
+def hashed_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Run.id` hashes of a run's JSON."""
+    teacher = spec.get("teacher")
+    known = {"teacher": {**teacher, "recipe": hashed_recipe(teacher["recipe"])}} if teacher else {}
+    return {**spec, "recipe": hashed_recipe(spec["recipe"]), **known}
+
+
 def variants(runs: Iterable[Run]) -> dict[str, str]:
     """By run, what tells it from other runs of the same method, student and teacher: `:tau=2`; empty where none is.
 
@@ -117,7 +123,7 @@ def current_version(recipe: Recipe) -> int:
     reduced precision, which were evaluated in it; now the mean begins at the initial weights, and all evaluation is in
     float32.
     """
-    reduced = recipe.task == "detection" and recipe.precision != "float32"
+    reduced = recipe.task == "detection" and recipe.precision == "bfloat16"
     return 2 if recipe.ema is not None or reduced else 1
 
 

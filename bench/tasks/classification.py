@@ -19,7 +19,7 @@ from ..errors import SpecError
 from ..networks.base import Network
 from ..spec.recipe import PaddedCrop, Recipe, ResizedCrop, UnfitRecipeError
 from ..spec.run import Data
-from . import augment
+from . import augment, precision
 from .base import DataFormat, Metric, Shapes, Task
 from .image_arrays import ArrayImages
 from .image_files import FileImages
@@ -126,6 +126,10 @@ class ClassificationTask(Task):
             else:
                 yield Batch(augment.reduce_resolution(inputs, resolution), targets, index, full_inputs=inputs)
 
+    @property
+    def reads_files(self) -> bool:
+        return isinstance(self.images, FileImages)
+
     def outputs(self, network: Network, batch: Batch) -> Outputs:
         outputs: Outputs = network(batch.inputs)
         assert isinstance(outputs.logits, Tensor)
@@ -135,6 +139,7 @@ class ClassificationTask(Task):
         outputs.losses = {"cross_entropy": loss}
         return outputs
 
+    @precision.evaluation()
     @torch.inference_mode()
     def measure(
         self,

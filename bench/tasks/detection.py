@@ -17,7 +17,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
 from ..networks.base import Detector, Network, Target
 from ..spec.recipe import Recipe, Resize, UnfitRecipeError
-from . import coco_eval
+from . import coco_eval, precision
 from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
 from .measurement import ByClass, Measurement
@@ -114,6 +114,7 @@ class DetectionTask(Task):
         outputs: Outputs = network(batch.inputs, batch.targets)
         return outputs
 
+    @precision.evaluation()
     def measure(
         self,
         network: Network,

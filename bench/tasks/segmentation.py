@@ -20,7 +20,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 from ..networks.base import Network
 from ..spec.recipe import Recipe, ScaledCrop, UnfitRecipeError
 from ..spec.run import Data
-from . import augment, crops
+from . import augment, crops, precision
 from .base import DataFormat, Metric, Shapes, Task
 from .loading import grouped, load
 from .measurement import ByClass, Measurement, most_confused
@@ -105,6 +105,7 @@ class SegmentationTask(Task):
             outputs.losses["aux_cross_entropy"] = self.recipe.aux_weight * loss
         return outputs
 
+    @precision.evaluation()
     def measure(
         self,
         network: Network,

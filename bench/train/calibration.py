@@ -27,6 +27,7 @@ from .. import networks, tasks
 from ..networks.base import Network
 from ..spec import network_name
 from ..spec.run import Run
+from ..tasks import precision
 from ..tasks.base import Shapes, Task
 from .failures import status_of
 from .job import Job, open_task
@@ -66,6 +67,7 @@ def time_steps(timing: Timing) -> tuple[float, int]:
 
     Raises:
         RuntimeError: a student failed; says how.
+        SpecError: the device cannot train in the recipe's precision.
     """
     job, device = timing.job, torch.device(timing.job.device)
     for file in job.method_files:
@@ -73,6 +75,7 @@ def time_steps(timing: Timing) -> tuple[float, int]:
     for file in job.network_files:
         network_name.register(file)
     runs = [_with_random_weights(run) for run in job.runs]
+    precision.use(runs[0].recipe, device)
     task = synthetic_task(runs[0], timing.stored) if timing.synthetic else open_task(job, runs[0])
     teacher = _teacher(runs, task, device)
     students = []

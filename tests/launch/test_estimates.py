@@ -325,6 +325,6 @@ def test_a_kind_of_job_that_cannot_be_timed_leaves_the_others(tmp_path: Path) ->
     lines: list[str] = []
     calibrate([job(broken), job(good)], settings, "cpu", (8, 8), False, lines.append)
     text = "\n".join(lines)
-    assert "resnet9999 none (float32): not timed: " in text and "on made-up batches" in text
+    assert "resnet9999 none (ieee): not timed: " in text and "on made-up batches" in text
     assert "timed 1 of 2" in text
     assert [each.synthetic for each in read_calibration(tmp_path / "runs").values()] == [True]

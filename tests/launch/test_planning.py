@@ -197,6 +197,13 @@ def test_a_variant_with_fewer_images_than_a_batch_is_refused_before_any_work(pla
         plans(table_of(mini_data={"fraction": 0.25}), changes={"batch_size": 16, "teacher.batch_size": 8})
 
 
+@pytest.mark.parametrize("owner", ["", "teacher."])
+def test_tf32_on_a_processor_is_refused_before_any_work(owner: str, plans: Plans, request_: RunRequest) -> None:
+    with pytest.raises(SpecError, match=f"a processor does not have; train with --set {owner}precision=ieee"):
+        plans(table_of(MethodEntry(method="kd")), changes={f"{owner}precision": "tf32"})
+    assert not request_.results.exists()
+
+
 def test_results_that_are_no_folder_are_refused_before_any_work(plans: Plans, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="file: is no folder of runs"):

@@ -12,6 +12,7 @@ from kdbench import tasks
 from kdbench.records.row import Row
 from kdbench.records.row_file import InvalidRow, read_row, with_checksum
 from kdbench.spec.metrics import METRICS, unknown_metric
+from kdbench.spec.run import hashed_spec
 from kdbench.spec.schema import digest
 from kdbench.tasks.coco_eval import STATS
 from tests.helpers.rows import make_row
@@ -33,10 +34,7 @@ def forged(tmp_path: Path, changes: dict[str, Any], code: str | None = "ab" * 8,
         for part in outer:
             target = target[part]
         target[last] = value
-    hashed = json.loads(json.dumps(content["run"]))
-    for recipe in (hashed["recipe"], hashed["teacher"]["recipe"]):
-        del recipe["name"], recipe["source"]
-    content["id"] = digest(hashed)
+    content["id"] = digest(hashed_spec(content["run"]))
     path = tmp_path / content["id"] / "row.json"
     path.parent.mkdir(parents=True)
     text = json.dumps(content, indent=1)

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from kdbench.records.row import Row
-from kdbench.records.store import InvalidRow, read_row
+from kdbench.records.row_file import with_checksum
+from kdbench.records.store import InvalidRow, Store, read_row
+from tests.helpers.rows import make_row
+from tests.helpers.tables import fixed_table
 
 FILES = sorted((Path(__file__).parents[1] / "data" / "rows_2026").glob("*.json"))
 
@@ -36,6 +39,24 @@ def test_a_row_that_says_whether_steps_were_captured_is_read(tmp_path: Path) -> 
     content["cost"]["graphs"] = False
     file.write_text(json.dumps(content))
     assert isinstance(read_row(file), InvalidRow)
+
+
+def test_an_old_row_in_float32_is_of_ieee() -> None:
+    for path in FILES:
+        assert json.loads(path.read_text())["run"]["recipe"]["precision"] == "float32"
+        row = read_row(path)
+        assert isinstance(row, Row) and row.run.recipe.precision == "ieee"
+
+
+def test_a_row_in_float32_is_that_of_the_run_in_ieee(tmp_path: Path) -> None:
+    table = fixed_table("dist/coco")
+    row = make_row(table, table.pairs[0], table.methods[1], "mini")
+    path = Store(tmp_path).write(row)
+    written = path.read_bytes()
+    assert written.count(b'"precision": "ieee"') == 2 and row.run.teacher is not None
+    body = written[: written.rindex(b',\n "checksum"')].replace(b'"ieee"', b'"float32"')
+    path.write_bytes(with_checksum(body))
+    assert read_row(path, row.run.id) == row
 
 
 def test_the_optimizer_of_an_old_row_is_read_under_its_current_name() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from kdbench.spec.recipe import Recipe, Resize
+from kdbench.spec.recipe import Recipe, Resize, load_recipe
 from kdbench.spec.run import Data, Run, current_version
 from kdbench.spec.schema import digest
 from kdbench.spec.table import load_table
@@ -58,6 +59,7 @@ OTHER_RECIPE: dict[str, Any] = {
     "warmup_factor": 0.1,
     "clip_norm": 1.0,
     "precision": "bfloat16",
+    "cudnn_benchmark": True,
     "channels_last": True,
     "init": "imagenet",
     "image": Resize(shorter=800, longer=1333, flip=0.0),
@@ -116,11 +118,22 @@ def test_the_id_of_a_spec_never_changes() -> None:
     assert (RUN.id, TEACHER.id) == ("7b5a96f247a69b2b", "9e1825e33c5ff48f")
 
 
-@pytest.mark.parametrize("field", ["warmup_by", "decay_after_warmup"])
+@pytest.mark.parametrize("field", ["warmup_by", "decay_after_warmup", "cudnn_benchmark"])
 def test_a_field_that_recipes_got_later_leaves_the_ids_of_earlier_runs_as_they_are(field: str) -> None:
     written = RUN.model_dump(mode="json")
     assert field not in written["recipe"] and field not in written["teacher"]["recipe"]
     assert Run.model_validate_json(RUN.model_dump_json()).recipe == RECIPE
+
+
+def test_the_earlier_name_of_a_precision_is_read_and_leaves_ids_as_they_are() -> None:
+    written = RUN.model_dump(mode="json")
+    assert written["recipe"]["precision"] == written["teacher"]["recipe"]["precision"] == "ieee"
+    written["recipe"]["precision"] = written["teacher"]["recipe"]["precision"] = "float32"
+    again = Run.model_validate_json(json.dumps(written))
+    assert again == RUN and again.id == RUN.id
+    assert load_recipe("cifar_240", {"precision": "float32"}).precision == "ieee"
+    tf32 = RUN.model_copy(update={"recipe": RECIPE.model_copy(update={"precision": "tf32"})})
+    assert tf32.id != RUN.id
 
 
 def test_runs_whose_results_changed_without_their_fields_have_another_version() -> None:

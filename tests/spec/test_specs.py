@@ -242,7 +242,7 @@ def test_a_run_never_holds_a_recipe_that_is_not_finite() -> None:
         ({"epochs": 2.5}, "epochs: Input should be a valid integer"),
         ({"epochs": True}, "epochs: Input should be a valid integer"),
         ({"momentum": 1.0}, "momentum: Input should be less than 1"),
-        ({"precision": "float16"}, "precision: Input should be 'float32' or 'bfloat16'"),
+        ({"precision": "float16"}, "precision: Input should be 'ieee', 'tf32' or 'bfloat16'"),
         ({"max_steps": 0}, "max_steps: Input should be greater than 0"),
     ],
 )
