@@ -252,7 +252,7 @@ def _record(row: Row) -> dict[str, Any]:
     if row.cost:
         record |= row.cost.model_dump()
     place = row.environment
-    record |= {"weights": row.student.file if row.student else None}
+    record |= {"weights": row.student.file if row.student else None, "precision": run.recipe.precision}
     return (
         record | {name: getattr(place, name) for name in ("device", "machine", "commit")} | {"finished": row.finished}
     )

@@ -26,6 +26,7 @@ from ..train.events import (
 )
 
 QUIET_SECONDS = 20  # between two plain lines about the same job
+SHOWN_WAIT = 0.01  # share of the time
 MOST_TOTALS = 4  # losses of a cohort that are printed one by one
 
 
@@ -122,7 +123,8 @@ class JobDisplay:
 
     def _step(self, event: StepEvent) -> None:
         speed = f"{event.images_per_second * len(event.losses):.0f} images/s"
-        detail = f"epoch {event.epoch}  {self._losses(event.losses)}  {speed}"
+        waits = f"  {event.data_wait:.0%} waiting for data" if event.data_wait >= SHOWN_WAIT else ""
+        detail = f"epoch {event.epoch}  {self._losses(event.losses)}  {speed}{waits}"
         self.display.progress.update(self.task, completed=event.step, total=event.steps, detail=escape(detail))
         now = time.monotonic()
         if not self.display.console.is_terminal and now - self.last_line > QUIET_SECONDS:

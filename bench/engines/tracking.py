@@ -160,7 +160,7 @@ def _log(tracker: Tracker, run_id: str, event: StepEvent | EpochEvent) -> None:
         tracker.epoch(event.step, _named("val", event.metrics))
         return
     losses = event.losses[run_id]
-    shared = {"lr": event.lr, "images_per_second": event.images_per_second}
+    shared = {"lr": event.lr, "images_per_second": event.images_per_second, "data_wait": event.data_wait}
     tracker.step(event.step, _named("loss", losses | {"total": sum(losses.values())}) | shared)
 
 

@@ -23,6 +23,9 @@ __all__ += ["StudentRecord", "TeacherRecord"]
 
 SCHEMA = 1
 
+LONG_WAIT = 0.1
+"""Share of the time in training steps from which waiting for data is worth a remark."""
+
 NAME = r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,99}"
 """What may become the name of a file or folder."""
 
@@ -98,6 +101,11 @@ class Cost(Record):
     student_seconds: Seconds = Field(description="Student, losses and optimizer, median over steps, mean over epochs.")
     prepare_seconds: Seconds = Field(description="The phases of the method before the training.")
     images_per_second: Measure = Field(description="Training throughput of a run alone: batch / step_seconds.")
+    data_wait: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="Share of the time in training steps, the whole cohort's, in which the device waited for data; None "
+        "in rows from before it was kept.",
+    )
     peak_memory: Count = Field(
         description="Peak resident memory of the process, bytes; of a CUDA device, what it took."
     )

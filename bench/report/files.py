@@ -144,6 +144,8 @@ def _csv_record(table: Table, cell: Cell) -> dict[str, Any]:
         "images_per_second": cost.images_per_second if cost else None,
         "step_seconds": cost.step_seconds if cost else None,
         "prepare_seconds": cost.prepare_seconds if cost else None,
+        "data_wait": cost.data_wait if cost else None,
+        "precision": cell.rows[0].run.recipe.precision if cell.rows else None,
         "time_over_none": cost.factor if cost else None,
         "time_over_kd": cost.factor_kd if cost else None,
         "machine": "; ".join(cell.machines),

@@ -22,6 +22,7 @@ class CellCost:
     images_per_second: float
     step_seconds: float
     prepare_seconds: float
+    data_wait: float | None  # share of the time in training steps; None where no row has it
     factor: float | None  # training time over that of `none` on the same machine, the earlier phase spread over steps
     factor_kd: float | None = None  # likewise over that of plain KD
 
@@ -52,7 +53,9 @@ def cost(rows: Sequence[Row], alone: Sequence[Row], kd: Sequence[Row] = ()) -> C
 
     fields = ("params", "flops", "images_per_second", "step_seconds", "prepare_seconds")
     medians = {name: median(name) for name in fields}
-    return CellCost(**medians, factor=_cost_factor(rows, alone), factor_kd=_cost_factor(rows, kd))
+    waits = [cost.data_wait for cost in costs if cost.data_wait is not None]
+    wait = statistics.median(waits) if waits else None
+    return CellCost(**medians, data_wait=wait, factor=_cost_factor(rows, alone), factor_kd=_cost_factor(rows, kd))
 
 
 def _cost_factor(rows: Sequence[Row], reference: Sequence[Row]) -> float | None:

@@ -168,7 +168,9 @@ def _facts(run: Listed, row: Row) -> list[str]:
         lines.append(
             f"cost: {cost.params / 1e6:.2f} M parameters, {cost.step_seconds * 1e3:.0f} ms a step, "
             f"{cost.images_per_second:.0f} images/s, {cost.wall_seconds / 60:.1f} min in all"
+            + ("" if cost.data_wait is None else f", {cost.data_wait:.0%} of it waiting for data")
         )
+    lines.append(f"precision: {row.run.recipe.precision}")
     where = row.environment
     lines.append(f"finished: {row.finished} on {where.machine}, {where.device}, commit {where.commit}")
     return lines

@@ -190,7 +190,7 @@ def _record(table: Table, block: Block, line: Line, notes: Footnotes) -> dict[st
         "time": values.time_factor(cell),
         "params": values.params(cell),
         "gflops": values.gflops(cell),
-        "throughput": values.throughput(cell),
+        "throughput": values.throughput(cell) + notes.mark(values.throughput_notes(cell)),
         "step": values.step(cell),
         **inference_cost.record(cell.inference),
     }

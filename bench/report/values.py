@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import tasks
+from ..records.row import LONG_WAIT
 from ..spec.table import Table
 from .cells import Cell
 from .evidence import Evidence, Kind
@@ -121,6 +122,12 @@ def throughput(cell: Cell) -> str:
         return BLANK
     rate = cell.cost.images_per_second
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
+
+
+def throughput_notes(cell: Cell) -> list[str]:
+    """That training waited for data, where it did so for long."""
+    wait = cell.cost.data_wait if cell.cost else None
+    return [f"training waited for data in {wait:.0%} of its time"] if wait is not None and wait > LONG_WAIT else []
 
 
 def step(cell: Cell) -> str:

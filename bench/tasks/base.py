@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
@@ -340,6 +341,18 @@ class Task(ABC):
             self._forward(network.eval(), image)
         network.train(training)
         return float(counter.get_total_flops())
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether batches are read from files while networks train."""
+        return True
+
+    def faster_loading(self) -> str:
+        """What to do where training waits for batches."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.workers < cores - 1:
+            return f"give it more with --workers ({counted(cores, 'core')} here)"
+        return "no core is left for more; with --cohort more students share the images"
 
     def endless(self, device: torch.device, stream: str) -> Iterator[Batch]:
         """Batches without end, for a method's earlier phase."""

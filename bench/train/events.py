@@ -25,6 +25,7 @@ class StepEvent(_Event):
         losses: by run, the mean of every loss term over the steps since the last such event.
         lr: learning rate of the last step.
         images_per_second: of the data stream, which all students of the cohort share.
+        data_wait: share of the time since the last such event in which the device waited for data.
     """
 
     event: Literal["step"] = "step"
@@ -34,6 +35,7 @@ class StepEvent(_Event):
     losses: dict[str, dict[str, float]]
     lr: float
     images_per_second: float
+    data_wait: float = 0.0
 
 
 class EpochEvent(_Event):

@@ -31,6 +31,7 @@ from ..records.store import Store, Version
 from ..spec import network_name
 from ..spec.recipe import evaluated_alike
 from ..spec.run import Run
+from ..tasks import precision
 from ..tasks.base import Task
 from . import checkpointing
 from .checkpointing import STUDENT
@@ -130,7 +131,7 @@ def execute(job: Job, report: Report) -> list[Row]:
     """Train, evaluate and record every run of a job; returns their rows.
 
     Raises:
-        DataError: before any training, for what concerns the whole job.
+        DataError, SpecError: before any training, for what concerns the whole job.
         StoreError: a row could not be written. Its checkpoint is kept, so the next call only evaluates again.
     """
     device, store = torch.device(job.device), Store(job.results)
@@ -140,6 +141,7 @@ def execute(job: Job, report: Report) -> list[Row]:
         methods.register(file)
     for file in job.network_files:
         network_name.register(file)
+    precision.use(job.runs[0].recipe, device)
     task = open_task(job, job.runs[0])
     runs, failed = list(job.runs), []
     teacher = measured = None

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import torch
 
@@ -18,16 +16,15 @@ from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..tasks.base import Task
 from . import checkpointing
-from .events import EpochEvent, PhaseEvent, Report, StepEvent
+from .data_wait import Waiting
+from .events import EpochEvent, PhaseEvent, Report, StepEvent, WarningEvent
 from .failures import isolate_failures
 from .interruption import Interrupted, interruption
 from .lr_schedule import learning_rate, total_steps
 from .preparation import Prepared, prepare
 from .step import train_step
 from .student import Student
-from .timing import StepTimer
-
-Item = TypeVar("Item")
+from .timing import DataWaits, StepTimer
 
 READ_EVERY = 10  # steps between readings of the losses, and between progress reports
 SAVE_EVERY = 600.0  # seconds between checkpoints within an epoch
@@ -97,6 +94,7 @@ class _Cohort:
     device: torch.device
     report: Report
     saving: _Saving = field(default_factory=_Saving)
+    waiting: Waiting = field(default_factory=Waiting)
 
     @property
     def active(self) -> list[Student]:
@@ -132,13 +130,14 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
     end = min(epoch_end, until or epoch_end)
     saved = counted = time.perf_counter()  # of the last checkpoint; up to which `wall_seconds` are counted
     pace = _Pace(step, saved)
-    for batch, waited in _timed(task.batches(epoch, cohort.device, skip=done)):
+    waits = DataWaits(cohort.device)
+    for batch in waits.timed(task.batches(epoch, cohort.device, skip=done)):
         step += 1
-        timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0, seconds={"data": waited})
+        timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0)
         train_step(cohort.students, batch, cohort.teacher, timer)
         stop = interruption.asked
         if step == end or step % READ_EVERY == 0 or stop:
-            _report_step(cohort, epoch, step, pace)
+            _report_step(cohort, epoch, step, pace, waits)
         if not cohort.active:
             return
         if step == end:
@@ -151,6 +150,7 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
             counted = _save(cohort, counted)
             saved = time.perf_counter()
             pace = _Pace(step, saved)
+            waits.restart()
     if step != end:
         raise RuntimeError(f"the data ended at step {step}, before the epoch did at step {epoch_end}")
     if end == epoch_end:
@@ -227,11 +227,14 @@ class _Pace:
         return steps / seconds
 
 
-def _report_step(cohort: _Cohort, epoch: int, step: int, pace: _Pace) -> None:
+def _report_step(cohort: _Cohort, epoch: int, step: int, pace: _Pace, waits: DataWaits) -> None:
     losses = {}
     for student in cohort.active:
         with isolate_failures(student):
             losses[student.run.id] = student.read_losses()
+    waited = waits.read()
+    for student in cohort.active:
+        student.record_waits(waited)
     event = StepEvent(
         epoch=epoch + 1,
         step=step,
@@ -239,16 +242,8 @@ def _report_step(cohort: _Cohort, epoch: int, step: int, pace: _Pace) -> None:
         losses=losses,
         lr=learning_rate(cohort.recipe, step - 1, cohort.task.steps_per_epoch),
         images_per_second=pace.steps_per_second(step) * cohort.task.batch_size,
+        data_wait=waited.share,
     )
     cohort.report(event)
-
-
-def _timed(items: Iterator[Item]) -> Iterator[tuple[Item, float]]:
-    """Each item, with the seconds of waiting for it."""
-    while True:
-        begin = time.perf_counter()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        yield item, time.perf_counter() - begin
+    if advice := cohort.waiting.advice(waited, cohort.task):
+        cohort.report(WarningEvent(text=advice))

@@ -155,7 +155,7 @@ def _metrics(history: list[Epoch], agreement: dict[str, float], task: Task) -> M
 
 def _cost(student: Student, task: Task, network: Network, cohort: int, device: torch.device) -> Cost:
     parts = {name: sum(medians) / len(medians) if medians else 0.0 for name, medians in student.seconds.items()}
-    step = sum(parts.values())
+    step = sum(parts[name] for name in ("data", "teacher", "student"))
     return Cost(
         params=sum(parameter.numel() for parameter in network.parameters()),
         flops=task.flops(network),
@@ -166,6 +166,7 @@ def _cost(student: Student, task: Task, network: Network, cohort: int, device: t
         student_seconds=parts["student"],
         prepare_seconds=student.prepare_seconds,
         images_per_second=task.batch_size / step if step else 0.0,
+        data_wait=student.data_wait,
         peak_memory=environment.peak_memory(device),
         wall_seconds=student.wall_seconds,
         cohort=cohort,

@@ -28,7 +28,7 @@ from . import online_teachers
 from .lr_schedule import learning_rate, total_steps
 from .optimizer import Optimizers, build_optimizer
 from .rng import RandomState
-from .timing import StepTimer
+from .timing import StepTimer, Waited
 
 
 @dataclass
@@ -39,6 +39,7 @@ class EpochStats:
         steps: whose losses are summed.
         losses: sum of each loss term over these steps.
         data: seconds that each step waited for its batch.
+        total: seconds of these steps, of the whole cohort.
         teacher: seconds of the frozen teacher's forward, at the steps that were timed.
         student: seconds of the student, its losses and its optimizer, at the steps that were timed.
     """
@@ -48,6 +49,7 @@ class EpochStats:
     data: list[float] = field(default_factory=list)
     teacher: list[float] = field(default_factory=list)
     student: list[float] = field(default_factory=list)
+    total: float = 0.0
 
 
 class Student:
@@ -73,7 +75,8 @@ class Student:
         epoch: finished epochs.
         steps: finished optimizer steps.
         history: of the finished epochs.
-        seconds: of a step by part ("data", "teacher", "student"), one value a finished epoch.
+        seconds: of a step by part ("data", "teacher", "student"), one value a finished epoch; "total" is that of the
+            cohort's step.
         prepared: the method's phases before the training are over.
         prepare_seconds: of these phases.
         wall_seconds: of training, evaluation and saving, the rest of the cohort included.
@@ -174,12 +177,16 @@ class Student:
         self.steps += 1
 
     def record_seconds(self, timer: StepTimer) -> None:
-        """Keep the seconds of a step; those of network parts only where the timer was exact."""
-        self.epoch_stats.data.append(timer.seconds.get("data", 0.0))
+        """Keep the seconds of a step's parts where the timer was exact."""
         if timer.exact:
             self.epoch_stats.student.append(timer.seconds["student"])
             if self.uses_frozen_teacher and "teacher" in timer.seconds:
                 self.epoch_stats.teacher.append(timer.seconds["teacher"])
+
+    def record_waits(self, waited: Waited) -> None:
+        """Keep the seconds that the last steps have waited for data."""
+        self.epoch_stats.data += waited.waits
+        self.epoch_stats.total += waited.total
 
     def read_losses(self) -> dict[str, float]:
         """Mean of every loss term over the steps since the last call; waits for the device.
@@ -211,10 +218,20 @@ class Student:
         self.epoch += 1
         self.history.append(Epoch(epoch=self.epoch, steps=self.steps, lr=rate, losses=losses, metrics=metrics))
         self.seconds["data"].append(statistics.mean(stats.data))
+        if stats.total:  # checkpoints of earlier versions have none, and no such list
+            self.seconds.setdefault("total", []).append(stats.total / len(stats.data))
         if stats.student:
             self.seconds["student"].append(statistics.median(stats.student))
         if stats.teacher:
             self.seconds["teacher"].append(statistics.median(stats.teacher))
+
+    @property
+    def data_wait(self) -> float | None:
+        """Share of the cohort's time in training steps in which the device waited for data; None where not measured."""
+        totals = self.seconds.get("total")
+        if not totals:
+            return None
+        return min(1.0, sum(self.seconds["data"][-len(totals) :]) / sum(totals))
 
     def check_finite(self) -> None:
         """Check all weights and buffers; after the last update there is no further loss that would show NaN.

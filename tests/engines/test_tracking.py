@@ -116,6 +116,7 @@ def test_every_run_of_a_cohort_has_its_own_tracker(tmp_path: Path, rows: list[Ro
     events = [step(10, *runs), evaluated, step(20, runs[0], runs[2], loss=0.5), done(runs[2])]
     assert follow(tmp_path, runs, *events) == []
     first = {"loss/task": 1.0, "loss/kd": 2.0, "loss/total": 3.0, "lr": 0.1, "images_per_second": 50.0}
+    first["data_wait"] = 0.0
     second = first | {"loss/kd": 0.5, "loss/total": 1.5}
     assert told["a"] == [("start", runs[0].id, None), ("step", 10, first), ("step", 20, second), ("close",)]
     assert told["b"] == [("start", runs[1].id, None), ("step", 10, first), ("epoch", 10, {"val/ap": 30.0}), ("close",)]
@@ -241,7 +242,10 @@ def test_a_small_cohort_shows_every_total_and_a_large_one_their_range(
 def test_a_single_run_shows_every_term(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
     run = rows[2].run
     JobDisplay(Display(1, 0), [run]).update(step(10, run))
-    assert "epoch 1  task 1 kd 2  50 images/s" in capsys.readouterr().out
+    assert "epoch 1  task 1 kd 2  50 images/s\n" in capsys.readouterr().out
+    waiting = step(10, run).model_copy(update={"data_wait": 0.123})
+    JobDisplay(Display(1, 0), [run]).update(waiting)
+    assert "50 images/s  12% waiting for data\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("resumed", "at"), [([10], 10), ([], None)])

@@ -60,7 +60,7 @@ PRINTED = {
     "time": "×1.50",
     "params M": "12.34",
     "GFLOPs": "5.67",
-    "images /s": "321",
+    "images /s": "321 [6]",
     "step ms": "110",
 }
 OTHERS = {
@@ -139,7 +139,7 @@ def changed(row: Row) -> Row:
     values: dict[str, float] = {"step_seconds": STEP_SECONDS[row.run.method], "prepare_seconds": 0.0}
     if row.run.method != "mag+fitnet":
         return row.model_copy(update={"cost": Cost(**(row.cost.model_dump() | values))})
-    values |= {"params": 12_340_000, "flops": 5.67e9, "images_per_second": 321.0}
+    values |= {"params": 12_340_000, "flops": 5.67e9, "images_per_second": 321.0, "data_wait": 0.23}
     values["prepare_seconds"] = 0.010 * row.history[-1].steps
     last = row.metrics.last | {"agreement": 88.1 + 0.3 * row.run.seed, "agreement5": 97.5}
     update = {
@@ -196,6 +196,7 @@ def test_header_headings_and_footer_count_what_the_rows_hold(table: Table, text:
         "[3] reported by other",
         "[4] read off",
         "[5] evidence: figure",
+        "[6] training waited for data in 23% of its time",
     ]
     footer = [line for line in lines if line.startswith("- ")]
     assert footer[0] == "- Of 3 cells with a reported number: 2 reproduced, 1 above."
@@ -270,6 +271,8 @@ def test_csv_holds_every_value_unrounded_in_its_column(view: TableView, rows: li
         "images_per_second": 321.0,
         "step_seconds": 0.110,
         "prepare_seconds": pytest.approx(0.010 * runs[0].history[-1].steps),
+        "data_wait": 0.23,
+        "precision": "ieee",
         "time_over_none": pytest.approx(1.5),
         "time_over_kd": pytest.approx(0.120 / 0.088),
         "machine": "2-core x86",
@@ -281,6 +284,12 @@ def test_csv_holds_every_value_unrounded_in_its_column(view: TableView, rows: li
     empty = {"reason", "notes"}
     assert {name for name, value in record.items() if pd.isna(value)} == empty
     assert {name: value for name, value in record.items() if name not in empty} == expected
+
+
+def test_a_line_whose_training_waited_for_data_says_so_in_a_footnote(view: TableView) -> None:
+    marked = [record["throughput"] for block in view.blocks for record in block.records if "[" in record["throughput"]]
+    note = view.footnotes.index("training waited for data in 23% of its time") + 1
+    assert marked == [f"321 [{note}]"]
 
 
 def test_paired_networks_of_mini_scale_are_those_of_the_csv(table: Table) -> None:

@@ -192,6 +192,7 @@ COLUMNS = (
     Column("gflops", "GFLOPs", "number", _cost("flops", 1e9), "of the student on one image", shown=False, digits=3),
     Column("throughput", "images/s", "number", _cost("images_per_second"), "in training", shown=False, digits=0),
     Column("step", "step, ms", "number", _cost("step_seconds", 1e-3), "of training", shown=False, digits=1),
+    Column("data_wait", "waiting for data, %", "number", _cost("data_wait", 1e-2), "of the time in steps", shown=False),
     *_inference_columns(),
 )
 

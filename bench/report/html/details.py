@@ -222,6 +222,8 @@ def _cost(cost: CellCost | None, rows: Sequence[Row]) -> Facts:
         ("step", f"{cost.step_seconds * 1e3:.1f} ms"),
         ("before training", f"{cost.prepare_seconds:.1f} s"),
         ("throughput", f"{cost.images_per_second:.1f} images/s"),
+        *([] if cost.data_wait is None else [("waiting for data", f"{cost.data_wait:.1%} of the time in steps")]),
+        ("precision", ", ".join(dict.fromkeys(row.run.recipe.precision for row in rows))),
         ("peak memory", f"{max(each.peak_memory for each in costs) / 2**20:.0f} MiB"),
         ("wall time of a cohort", ", ".join(f"{each.wall_seconds / 60:.1f} min" for each in costs)),
         ("students in a cohort", ", ".join(str(each.cohort) for each in costs)),
