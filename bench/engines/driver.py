@@ -36,7 +36,7 @@ POLL = 2.0
 """Seconds between looks at what other commands train."""
 
 ATTEMPTS = 3
-"""That a run has without getting any further."""
+"""That a run has without getting any further; the last one alone, for another of its cohort may be the reason."""
 
 GRACE = 60.0
 """Seconds that cancelled jobs have to save their runs, before they are stopped."""
@@ -251,7 +251,10 @@ class Driver:
             self.display.log(f"{end.status}: {end.reason}; {counted(len(again), 'run')} given to another job")
         if again:
             self.before |= {run.id: self.store.version(run.id) for run in again}
-            self.waiting.append(replace(running.job, runs=tuple(again)))
+            last = [run for run in again if self.attempts[run.id] == ATTEMPTS - 1]
+            together = tuple(run for run in again if run not in last)
+            parts = [*([together] if together else []), *((run,) for run in last)]
+            self.waiting += [replace(running.job, runs=part) for part in parts]
         if held := tuple(run for run in runs if run.id in running.held):
             self.elsewhere.append(replace(running.job, runs=held))
         self.tracking.stopped([run.id for run in runs])

@@ -150,7 +150,7 @@ def end_of(
     if code == LOST_LEASE:
         return End("failed", "another process has taken over one of its runs", retry=True)
     if failure:
-        return End(failure.status, failure.reason)
+        return End(failure.status, failure.reason, retry=bool(failure.node))
     if code in (EXIT_CODE, -signal.SIGTERM, -signal.SIGINT):
         return CANCELLED
     if code == -signal.SIGKILL:

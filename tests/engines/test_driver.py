@@ -164,6 +164,25 @@ def test_runs_that_others_hold_again_and_again_are_not_given_up_for_it(
     assert [row.status for row in execute(made, Plan((((none.run,),),), ()))] == ["done"]
 
 
+def test_the_last_attempt_of_a_run_is_alone(plan: Plan, rows: list[Row], tmp_path: Path) -> None:
+    """One of a cohort leaves its device unusable again and again; the others end well."""
+    bad, good = rows[1], another(rows[1])
+    engine = Scripted(lambda _: [])
+
+    def says(number: int) -> list[Event | End]:
+        if bad.id in engine.jobs[number]:
+            return [End("failed", "CUDA error: device-side assert triggered", retry=True)]
+        made.store.write(good)
+        return [row_event(good), End("failed", "left no row")]
+
+    engine.says = says
+    made = driver(tmp_path, engine)
+    found = execute(made, Plan((((bad.run, good.run),),), ()))
+    assert engine.jobs[:2] == [[bad.id, good.id]] * 2 and sorted(engine.jobs[2:]) == sorted([[bad.id], [good.id]])
+    assert {row.id: row.status for row in found} == {bad.id: "failed", good.id: "done"}
+    assert "3 times without getting further" in next(row.reason for row in found if row.id == bad.id)
+
+
 def test_a_row_that_was_reported_is_waited_for_though_an_earlier_one_is_still_seen(
     plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
