@@ -29,6 +29,7 @@ from ..train.job import Job, JobSettings
 from ..train.result import row_without_result
 from .base import End, Engine, Handle, PlannedJob, Resources
 from .job_files import JobFiles
+from .order import next_job
 from .progress import Display, JobDisplay
 from .tracking import Tracking
 
@@ -95,23 +96,29 @@ class Driver:
         self.holders: dict[str, Holder] = {}
         self.attempts: Counter[str] = Counter()  # of a run since it last got further
         self.reached: dict[str, int] = {}  # last step that a run has reported
+        self.ended: dict[str, tuple[Status, str, str]] = {}  # runs without a row that others hold: status, why, where
+        self.unseen: set[str] = set()  # runs whose row was waited for in vain
         self.unlinked = False
 
     def execute(self, jobs: Sequence[PlannedJob], runs: Sequence[Run]) -> list[Row]:
         """Run every job, those of teachers first; returns the rows of all `runs` of the plan that have one.
 
-        A run that another command trains is waited for.
+        A run that another command trains is waited for. Trackers log the end of finished runs whose command had ended
+        before it was logged.
 
         Raises:
             StoreError: the results folder cannot be written.
             EngineError: the engine does not take jobs.
         """
-        if jobs:
-            done = len(runs) - sum(len(job.runs) for job in jobs)
-            self.display = Display(len(runs), done, variants(runs))
+        planned = {run.id for job in jobs for run in job.runs}
+        behind = self.tracking.behind(run for run in runs if run.id not in planned)
+        if jobs or behind:
+            self.display = Display(len(runs), len(runs) - len(planned), variants(runs))
             with self.tracking.follow(runs, self.display.name, self.display.log):
+                self.tracking.catch_up(behind)
                 try:
-                    self._execute(jobs)
+                    if jobs:
+                        self._execute(jobs)
                 finally:
                     self._link(runs)
         rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
@@ -161,6 +168,8 @@ class Driver:
                 held.append(run)
             elif row := settled(run, self.before[run.id], self.store):
                 self.display.finished(run, row_event(row))
+            elif ended := self.ended.pop(run.id, None):
+                self._record(job, run, *ended)
             else:
                 mine.append(run)
         if held:
@@ -172,7 +181,7 @@ class Driver:
         missing = {run.id: reason for run in job.runs if (reason := self._teacher_missing(run))}
         for run in job.runs:
             if run.id in missing:
-                self._record(run, "skipped", missing[run.id], "cpu")
+                self._record(job, run, "skipped", missing[run.id], "cpu")
         return replace(job, runs=tuple(run for run in job.runs if run.id not in missing))
 
     def _teacher_missing(self, run: Run) -> str:
@@ -183,12 +192,17 @@ class Driver:
         if row is not None and row.status == "done":
             return ""
         how = f"ended as {row.status}: {row.reason}" if row else "has no result"
+        if advice := self.store.irreplaceable(run.teacher.id):
+            how = f"has no result: {advice}"
         return f"its teacher {run.teacher.student} {how}"
 
     def _visible_row(self, run_id: str, before: Version = None) -> Row | None:
         """The row that a run should have since `before`; on a network file system it may take a while to be seen."""
-        until = time.monotonic() + self.engine.patience
-        while self.store.version(run_id) == before and time.monotonic() < until:
+        until = time.monotonic() + (0.0 if run_id in self.unseen else self.engine.patience)
+        while self.store.version(run_id) == before and not self.store.irreplaceable(run_id):
+            if time.monotonic() >= until:
+                self.unseen.add(run_id)
+                break
             time.sleep(0.5)
         return self.store.row(run_id)
 
@@ -244,7 +258,7 @@ class Driver:
                 again.append(run)
             else:
                 tries = f", {self.attempts[run.id]} times without getting further" if end.retry else ""
-                self._record(run, end.status, end.reason + tries, running.device)
+                self._record(running.job, run, end.status, end.reason + tries, running.device)
         if end.broken and (self.free or self.running):
             again += self._unfinished_rows([run for run in runs if run not in again and run.id not in running.held])
         elif again:
@@ -288,14 +302,26 @@ class Driver:
             self.display.again(len(found))
         return found
 
-    def _record(self, run: Run, status: Status, reason: str, device: str) -> None:
+    def _record(self, job: PlannedJob, run: Run, status: Status, reason: str, device: str) -> None:
+        """Write the row of a run without a result, unless others have left one; first they give up its lease."""
         event = RowEvent(run=run.id, status=status, reason=reason, metrics={})
         try:
-            if notice := set_aside(run, self.store):
-                self.display.log(notice)
-            self.store.write(row_without_result(run, status, reason, device))
+            if holder := self.leases.take(run.id):  # who has taken over, or the lost machine of the job itself
+                ended = f"{self.display.name(run)}: {status}: {reason}"
+                self.display.log(f"{ended}; {holder} holds its lease: recorded when that has ended without a result")
+                self.holders[run.id], self.ended[run.id] = holder, (status, reason, device)
+                self.elsewhere.append(replace(job, runs=(run,)))
+                return
+            if row := settled(run, self.before[run.id], self.store):
+                event = row_event(row)
+            else:
+                if notice := set_aside(run, self.store):
+                    self.display.log(notice)
+                self.store.write(row_without_result(run, status, reason, device))
         except StoreError as error:
             event = event.model_copy(update={"reason": f"{reason}; and {error}"})
+        finally:
+            self.leases.release([run.id])
         self.display.finished(run, event)
         self.tracking.update(event)
 
@@ -314,8 +340,9 @@ class Driver:
         """No device is left: what waits ends as failed, but for what others train or have finished."""
         errors = "; ".join(f"{device}: {error}" for device, error in self.broken.items())
         while self.waiting:
-            for run in self._without_others(self.waiting.pop(0)).runs:
-                self._record(run, "failed", f"no device is left ({errors})", "cpu")
+            job = self.waiting.pop(0)
+            for run in self._without_others(job).runs:
+                self._record(job, run, "failed", f"no device is left ({errors})", "cpu")
 
     def _cancel_all(self) -> None:
         """Stop every job; their runs have no result and are resumed. They have `GRACE` to save, or until a signal."""
@@ -370,24 +397,3 @@ class Driver:
                     self.leases.delete_stale(row.run.id)
                     if (folder / CHECKPOINT).exists():
                         delete_checkpoints(folder)
-
-
-def next_job(
-    waiting: Sequence[PlannedJob],
-    running: Sequence[PlannedJob],
-    elsewhere: Sequence[PlannedJob],
-    slots: Sequence[str],
-) -> PlannedJob | None:
-    """The next job: of those whose teachers have ended, the one that most runs wait for or belong to.
-
-    On a CPU no two jobs of one cohort run at a time: each has all of the cohort's threads.
-    """
-    unfinished = {run.id for job in (*waiting, *running, *elsewhere) for run in job.runs}
-    students = Counter(run.teacher.id for job in waiting for run in job.runs if run.teacher)
-    busy = {job.cohort for job in running} if "cpu" in slots else set()
-    ready = [
-        job
-        for job in waiting
-        if job.cohort not in busy and not any(run.teacher and run.teacher.id in unfinished for run in job.runs)
-    ]
-    return max(ready, key=lambda job: sum(1 + students[run.id] for run in job.runs), default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Collection
 from contextlib import suppress
@@ -9,7 +10,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..records.store import Store, write_atomically
+from ..records.atomic import write_atomically, writing
+from ..records.leases import UNKNOWN, Holder, has_ended, read_holder, this_process
+from ..records.store import Store
 from ..spec.schema import digest
 from ..train.events import Event, from_line
 from ..train.job import Job
@@ -27,8 +30,8 @@ class JobFiles:
 
     def __init__(self, results: Path, name: str) -> None:
         self.name = name
-        self.spec, self.events, self.log, self.queue = (
-            results / FOLDER / f"{name}.{suffix}" for suffix in ("json", "jsonl", "log", "queue")
+        self.spec, self.events, self.log, self.queue, self.followers = (
+            results / FOLDER / f"{name}.{suffix}" for suffix in ("json", "jsonl", "log", "queue", "followers")
         )
         self._place = 0
 
@@ -87,6 +90,35 @@ class JobFiles:
         except FileNotFoundError:
             return ""
 
+    def follow(self) -> None:
+        """Note that this process follows the job, as several commands may that find it in a queue.
+
+        Raises:
+            StoreError: the results folder cannot be written.
+        """
+        with writing(self.followers), self.followers.open("a") as file:
+            file.write(f"{json.dumps(vars(this_process()))}\n")
+
+    def followed_by(self) -> list[Holder]:
+        """The processes that follow the job, without those that are known to have ended."""
+        scope = this_process().scope
+        try:
+            lines = self.followers.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        holders = [holder for line in lines if (holder := read_holder(line)) != UNKNOWN]
+        return [holder for holder in dict.fromkeys(holders) if not has_ended(holder, scope)]
+
+    def unfollow(self) -> list[Holder]:
+        """Note that this process follows the job no longer; the other processes that do.
+
+        Raises:
+            StoreError: the results folder cannot be written.
+        """
+        others = [holder for holder in self.followed_by() if holder != this_process()]
+        write_atomically(self.followers, "".join(f"{json.dumps(vars(holder))}\n" for holder in others).encode())
+        return others
+
     def new_events(self) -> list[Event]:
         """The events since the last call, in lines that are whole; other lines are left out.
 
@@ -107,6 +139,6 @@ class JobFiles:
 
         In a folder that cannot be written any more all of them stay.
         """
-        for file in (self.events, self.queue, *((self.spec, self.log) if with_log else ())):
+        for file in (self.events, self.queue, self.followers, *((self.spec, self.log) if with_log else ())):
             with suppress(OSError):
                 file.unlink(missing_ok=True)

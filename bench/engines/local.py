@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO
 
+from ..errors import EngineError
 from ..train.claim import FINISHED
 from ..train.events import ErrorEvent, Event, HeldEvent, RowEvent
 from ..train.interruption import EXIT_CODE, LOST_LEASE
@@ -66,16 +67,26 @@ class LocalEngine(Engine):
         self._news: SimpleQueue[tuple[Handle, Event | End]] = SimpleQueue()
 
     def submit(self, job: Job, resources: Resources) -> Handle:
-        """Start the job's process. A job on a GPU sees that one alone."""
+        """Start the job's process. A job on a GPU sees that one alone.
+
+        Raises:
+            StoreError: the results folder cannot be written.
+            EngineError: this machine starts no process.
+        """
         device, environment = visible_alone(resources.device)
         files = JobFiles.create(job.model_copy(update={"device": device}))
         threads = THREADS | {"OMP_NUM_THREADS": str(resources.threads)}
         log = files.log.open("wb")
         command = [sys.executable, "-m", "kdbench.train.job", str(files.spec), str(files.events), WITH_PARENT]
         before = memory_kills()
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=threads | dict(os.environ) | environment
-        )
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=threads | dict(os.environ) | environment
+            )
+        except OSError as error:
+            log.close()
+            files.delete(with_log=True)
+            raise EngineError(f"no process can be started: {error.strerror}; {RESUMED}, with fewer --jobs") from error
         started = _Process(job, resources.device, process, files, log, before)
         self._processes[files.name] = started
         threading.Thread(target=self._watch, args=(started,), daemon=True).start()
@@ -100,12 +111,17 @@ class LocalEngine(Engine):
             started.process.send_signal(signal.SIGTERM if started.cancelled == 1 else signal.SIGKILL)
 
     def _watch(self, started: _Process) -> None:
-        """Pass on what a job reports until its process has ended, and then how."""
-        expired = watch(started.process, self.timeout, lambda: self._read(started))
+        """Pass on what a job reports until its process has ended, and then how, whatever goes wrong meanwhile."""
+        try:
+            expired = watch(started.process, self.timeout, lambda: self._read(started))
+            end = self._end(started, expired)
+        except Exception as error:  # noqa: BLE001 - the command would wait for the end for ever
+            end = End("failed", f"its process could not be followed: {type(error).__name__}: {error}")
+            started.process.kill()
+            started.process.wait()
         started.log.close()
         assert started.process.stdin is not None
         started.process.stdin.close()
-        end = self._end(started, expired)
         started.files.delete(with_log=started.process.returncode in (0, EXIT_CODE))
         self._news.put((started.files.name, end))
 
@@ -126,7 +142,10 @@ class LocalEngine(Engine):
         bad = any(started.statuses.get(run.id) not in (*FINISHED, "skipped", "held") for run in started.job.runs)
         if started.device == "cpu" or started.cancelled or expired or not bad:
             return end
-        return replace(end, broken=probe_now(started.device).error)
+        try:
+            return replace(end, broken=probe_now(started.device).error)
+        except OSError:  # no process could be started, which says nothing of the device
+            return end
 
 
 def end_of(

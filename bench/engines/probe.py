@@ -34,11 +34,18 @@ class Probed(NamedTuple):
 @cache
 def probe(device: str) -> Probed:
     """A GPU, as it was when it was first asked for."""
-    return probe_now(device)
+    try:
+        return probe_now(device)
+    except OSError as error:
+        return Probed(f"it cannot be tried, for no process can be started: {error.strerror}")
 
 
 def probe_now(device: str) -> Probed:
-    """A GPU as it is now; this process does not use it."""
+    """A GPU as it is now; this process does not use it.
+
+    Raises:
+        OSError: no process can be started to try it.
+    """
     device, visible = visible_alone(device)
     command, environment = [sys.executable, "-m", "kdbench.engines.probe", device], os.environ | visible
     quiet = subprocess.DEVNULL

@@ -23,6 +23,7 @@ from ..train.events import ErrorEvent, Event, FinishedEvent, InterruptedEvent, S
 from ..train.job import Job
 from .base import End, Engine, Handle, Resources
 from .job_files import FOLDER, JobFiles
+from .slurm_commands import ALIVE, GONE, call, is_pending, is_unreachable, states, words
 
 LOOK = 10.0
 """Seconds between two calls of `squeue`."""
@@ -38,16 +39,6 @@ RESTARTS = 3
 
 USUAL = {"None", "Priority", "Resources", "BeginTime"}
 """Why jobs wait that will start; any other reason is told, for some never do."""
-
-FORGOTTEN = "Invalid job id"
-"""In what squeue says where Slurm knows none of the jobs any more; anything else is no answer."""
-
-UNREACHABLE = ("Unable to contact", "timed out", "Connection refused", "Zero Bytes were transmitted")
-"""In what Slurm's commands say where its controller does not answer; it is asked again."""
-
-ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
-ALIVE |= {"RESIZING", "SIGNALING", "SPECIAL_EXIT", "STAGE_OUT", "STOPPED", "RESV_DEL_HOLD"}
-
 
 CANCELLED = End("cancelled", "it was cancelled; the same command resumes it from its checkpoint")
 
@@ -67,6 +58,8 @@ class _Element:
         interrupted: asked to stop, as it says.
         well: it has told its end.
         held: that Slurm holds it was said.
+        refused: Slurm did not take the call that cancels it.
+        left: to other commands, which follow it, too.
     """
 
     files: JobFiles
@@ -81,6 +74,8 @@ class _Element:
     interrupted: bool = False
     well: bool = False
     held: bool = False
+    refused: bool = False
+    left: bool = False
 
 
 class SlurmEngine(Engine):
@@ -106,7 +101,7 @@ class SlurmEngine(Engine):
     def submit(self, job: Job, resources: Resources) -> Handle:
         """Take a job, to be submitted with others at one of the next polls. One that is still queued is followed."""
         files = JobFiles.create(job)
-        queued = next((each for each in files.earlier() if _is_pending(each.queue_name())), None)
+        queued = next((each for each in files.earlier() if is_pending(each.queue_name())), None)
         if queued is not None:
             files.delete(with_log=True)
             files = queued
@@ -114,6 +109,7 @@ class SlurmEngine(Engine):
                 f"Slurm job {files.queue_name()} of an earlier command is in the queue, with that one's options, and "
             )
             self._news.append((files.name, WarningEvent(text=f"{text}is followed; scancel it to submit it anew")))
+            files.follow()
         self._elements[files.name] = _Element(files, resources, queued.queue_name() if queued else "")
         return files.name
 
@@ -133,15 +129,32 @@ class SlurmEngine(Engine):
         return news
 
     def cancel(self, handle: Handle) -> None:
-        """Cancel a job, whether it waits or runs; Slurm gives it some seconds to save (KillWait, 30 by default)."""
+        """Cancel a job, whether it waits or runs; Slurm gives it some seconds to save (KillWait, 30 by default).
+
+        One that another command follows, too, is left to that.
+        """
         element = self._elements.get(handle)
         if element is None:
             return
         element.cancelled = True
+        others = element.files.unfollow() if element.id else []
+        if others:
+            element.left, element.finished = True, CANCELLED
+            text = f"Slurm job {element.id} goes on, because {others[0]} follows it, too: scancel {element.id}"
+            self._news.append((handle, WarningEvent(text=f"{text} ends it for both")))
+        else:
+            self._news += self._cancel(handle, element)
+
+    def _cancel(self, handle: Handle, element: _Element) -> list[tuple[Handle, Event | End]]:
+        """Cancel a job, again at the next look where Slurm refuses; returns a warning then."""
+        said = ""
         if element.id:
-            _call("scancel", element.id)
-        if element.state == "PENDING":
+            done = call("scancel", element.id)
+            said = words(done) if done.returncode and not any(each in done.stderr for each in GONE) else ""
+        element.refused = bool(said)
+        if element.state == "PENDING" and not said:
             element.finished = CANCELLED
+        return self._answered(handle, "scancel", said)
 
     def script(self, names: Sequence[str], threads: int) -> str:
         """The batch script of an array of jobs."""
@@ -190,9 +203,9 @@ class SlurmEngine(Engine):
             EngineError: it would not, or is not there; says what sbatch says.
         """
         command = [*self.command(resources, 1), "--test-only"]
-        done = _call(*command, given=self.script(["test"], resources.threads))
-        if done.returncode and not _is_unreachable(done):
-            raise EngineError(f"Slurm does not take such jobs: {_words(done)}; change --slurm")
+        done = call(*command, given=self.script(["test"], resources.threads))
+        if done.returncode and not is_unreachable(done):
+            raise EngineError(f"Slurm does not take such jobs: {words(done)}; change --slurm")
 
     def _submit_new(self) -> list[tuple[Handle, Event | End]]:
         """Submit what was not yet, jobs that need the same as one array; returns the reason of those that wait.
@@ -208,7 +221,7 @@ class SlurmEngine(Engine):
         for resources, elements in groups.items():
             for first in range(0, len(elements), MOST):
                 done = self._submit_array(elements[first : first + MOST], resources)
-                news += self._answered(elements[first].files.name, done)
+                news += self._answered(elements[first].files.name, "sbatch", words(done) if done.returncode else "")
         return news
 
     def _submit_array(self, elements: Sequence[_Element], resources: Resources) -> subprocess.CompletedProcess[str]:
@@ -217,20 +230,21 @@ class SlurmEngine(Engine):
         Returns the call of sbatch: where it was refused, the next poll tries again.
         """
         script = self.script([element.files.name for element in elements], resources.threads)
-        done = _call(*self.command(resources, len(elements)), given=script)
-        if _is_unreachable(done):
+        done = call(*self.command(resources, len(elements)), given=script)
+        if is_unreachable(done):
             return done
         if done.returncode and len(elements) > 1:
             return self._submit_array(elements[: len(elements) // 2], resources)
         if done.returncode and any(each.id for each in self._elements.values()):
             return done
         if done.returncode:
-            raise EngineError(f"sbatch: {_words(done)}; change --slurm")
+            raise EngineError(f"sbatch: {words(done)}; change --slurm")
         number = done.stdout.strip().split(";")[0]
         for index, element in enumerate(elements):
             element.id = f"{number}_{index}"
             with writing(element.files.queue):
                 element.files.queue.write_text(f"{element.id}\n")
+            element.files.follow()
         return done
 
     def _read(self) -> list[tuple[Handle, Event | End]]:
@@ -265,18 +279,22 @@ class SlurmEngine(Engine):
         followed = {each.id: handle for handle, each in self._elements.items() if each.id and each.finished is None}
         if not followed:
             return []
-        states = _states({number.split("_")[0] for number in followed})
-        if not isinstance(states, dict):
-            return self._answered(next(iter(followed.values())), states)
-        self._refused.pop("squeue", None)
         news: list[tuple[Handle, Event | End]] = []
+        for handle in followed.values():
+            if self._elements[handle].refused:
+                news += self._cancel(handle, self._elements[handle])
+        known = states(followed)
+        if not isinstance(known, dict):
+            return news + self._answered(next(iter(followed.values())), "squeue", words(known))
+        self._refused.pop("squeue", None)
         for number, handle in followed.items():
-            element, (state, reason) = self._elements[handle], states.get(number, ("", ""))
+            element, (state, reason) = self._elements[handle], known.get(number, ("", ""))
             if state == "PENDING" and element.state not in ("PENDING", ""):
                 element.restarts += 1
                 news.append((handle, WarningEvent(text=f"Slurm has put job {number} back into its queue ({reason})")))
-                if element.restarts >= RESTARTS:
-                    _call("scancel", number)
+            if element.restarts >= RESTARTS and not element.cancelled:
+                news += self._cancel(handle, element)
+                if not element.refused:
                     reason = f"Slurm has started it {counted(RESTARTS, 'time')} without a new step"
                     news.append((handle, End("node-failure", reason)))
                     continue
@@ -301,14 +319,13 @@ class SlurmEngine(Engine):
         self._told.add(reason)
         return f"Slurm job {element.id} waits, and maybe for ever: {reason}; `squeue --me` shows which others do"
 
-    def _answered(self, handle: Handle, done: subprocess.CompletedProcess[str]) -> list[tuple[Handle, Event | End]]:
-        """A warning where a command was refused, once for each reason; it is called again."""
-        command, words = done.args[0], _words(done) if done.returncode else ""
-        if self._refused.get(command, "") == words:
+    def _answered(self, handle: Handle, command: str, said: str) -> list[tuple[Handle, Event | End]]:
+        """A warning where a command was refused and says why, once for each reason; it is called again."""
+        if self._refused.get(command, "") == said:
             return []
-        self._refused[command] = words
-        text = f"{command}: {words}; jobs in Slurm's hands go on, and it is asked again"
-        return [(handle, WarningEvent(text=text))] if words else []
+        self._refused[command] = said
+        text = f"{command}: {said}; jobs in Slurm's hands go on, and it is asked again"
+        return [(handle, WarningEvent(text=text))] if said else []
 
     def _end(self, element: _Element, state: str) -> End:
         """The end of a job that has not told it, by its last state; empty where Slurm does not know it any more."""
@@ -335,6 +352,8 @@ class SlurmEngine(Engine):
 
     def _close(self, handle: Handle) -> None:
         element = self._elements.pop(handle)
+        if element.left:
+            return
         element.files.delete(with_log=element.well)
         if element.well:
             self._log(element).unlink(missing_ok=True)
@@ -342,38 +361,3 @@ class SlurmEngine(Engine):
     def _log(self, element: _Element) -> Path:
         """What Slurm itself says of a job."""
         return self.results / FOLDER / f"slurm-{element.id}.log"
-
-
-def _states(arrays: set[str]) -> dict[str, tuple[str, str]] | subprocess.CompletedProcess[str]:
-    """State and reason of each element of arrays that Slurm knows; the call where it was not answered."""
-    names = ",".join(sorted(arrays))
-    done = _call("squeue", "--noheader", "--array", "--states=all", "--format=%F_%K|%T|%r", f"--jobs={names}")
-    if done.returncode:
-        return {} if FORGOTTEN in done.stderr else done
-    listed = (line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2)
-    return {number.strip(): (state, reason) for number, state, reason in listed}
-
-
-def _is_pending(number: str) -> bool:
-    states = _states({number.split("_")[0]}) if number else {}
-    return isinstance(states, dict) and states.get(number, ("", ""))[0] in ALIVE
-
-
-def _call(*command: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Call one of Slurm's commands.
-
-    Raises:
-        EngineError: it is not installed.
-    """
-    try:
-        return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise EngineError(f"no {command[0]} on this machine; use --engine slurm where Slurm's commands are") from error
-
-
-def _is_unreachable(done: subprocess.CompletedProcess[str]) -> bool:
-    return done.returncode != 0 and any(words in done.stderr for words in UNREACHABLE)
-
-
-def _words(done: subprocess.CompletedProcess[str]) -> str:
-    return " ".join(done.stderr.replace("sbatch: error: ", "").split()) or f"exit code {done.returncode}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from ..spec.run import Run, variants
 from ..text import counted, printable
 from ..train.events import ErrorEvent, Event, StepEvent
 from .job_files import JobFiles
+from .slurm_commands import ELEMENT, PENDING, queue_states
 
 WIDTH = 140
 """Characters of a line where the output is no terminal."""
@@ -40,6 +41,7 @@ class JobStatus:
         silent: seconds since that process last showed that it lives; 0 where it does not train.
         last: its last step; None before the first.
         failure: what has ended it, as it says.
+        queue: what Slurm says of it where it is in its queue, or its name where nothing is known; empty without one.
     """
 
     files: JobFiles
@@ -49,6 +51,7 @@ class JobStatus:
     silent: float
     last: StepEvent | None
     failure: ErrorEvent | None
+    queue: str
 
     @property
     def state(self) -> str:
@@ -56,8 +59,7 @@ class JobStatus:
         if self.failure:
             return self.failure.status
         if self.holder is None:
-            queue = self.files.queue_name()
-            return f"queued: {queue}" if queue else "stopped"
+            return self.queue or "stopped"
         if self.silent > STALE:
             return f"silent for {self.silent / 60:.0f} min"
         return "training" if self.last else "starting"
@@ -73,8 +75,9 @@ class JobStatus:
 
 def job_statuses(results: Path) -> list[JobStatus]:
     """Every job of a results folder whose runs have no rows yet; of several with the same runs, the newest."""
-    leases = Leases(results)
-    found = [status for files in JobFiles.all(results) if (status := _status(files, results, leases))]
+    leases, jobs = Leases(results), JobFiles.all(results)
+    queues = _queues(jobs)
+    found = [status for files in jobs if (status := _status(files, results, leases, queues[files.name]))]
     return list({frozenset(run.id for run in status.runs): status for status in found}.values())
 
 
@@ -103,7 +106,24 @@ def _name(runs: tuple[Run, ...], suffixes: dict[str, str]) -> str:
     return first if len(runs) == 1 else f"{first} and {len(runs) - 1} more"
 
 
-def _status(files: JobFiles, results: Path, leases: Leases) -> JobStatus | None:
+def _queues(jobs: Sequence[JobFiles]) -> dict[str, str]:
+    """By job, what is known of it in its queue; empty where it is in none."""
+    names = {files.name: files.queue_name() for files in jobs}
+    known = queue_states(names.values())
+    return {files.name: _in_queue(files, names[files.name], known) for files in jobs}
+
+
+def _in_queue(files: JobFiles, name: str, known: Mapping[str, str] | None) -> str:
+    if not ELEMENT.fullmatch(name):
+        lost = files.followers.exists() and not files.followed_by()  # it ends with the command that follows it
+        return f"queued: {name}" if name and not lost else ""
+    if known is None:  # Slurm cannot be asked from here
+        return f"submitted: {name}"
+    state = known.get(name, "")
+    return f"{'queued' if state == PENDING else state.lower()}: {name}" if state else ""
+
+
+def _status(files: JobFiles, results: Path, leases: Leases, queue: str) -> JobStatus | None:
     job = files.job()
     if job is None:
         return None
@@ -113,7 +133,8 @@ def _status(files: JobFiles, results: Path, leases: Leases) -> JobStatus | None:
     silent = min((time.time() - beat for run, _ in holders if (beat := leases.last_beat(run))), default=0.0)
     events = files.new_events()
     holder = holders[0][1] if holders else None
-    return JobStatus(files, job.runs, job.device, holder, silent, _last(events, StepEvent), _last(events, ErrorEvent))
+    last, failure = _last(events, StepEvent), _last(events, ErrorEvent)
+    return JobStatus(files, job.runs, job.device, holder, silent, last, failure, queue)
 
 
 def _last(events: Iterable[Event], kind: type[E]) -> E | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,15 +10,22 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
+from ..errors import StoreError
+from ..records.atomic import write_atomically
+from ..records.row import Row
 from ..records.store import Store
 from ..spec.run import Run
 from ..text import counted
 from ..trackers.base import Settings, Tracker
+from ..train.claim import FINISHED, row_event
 from ..train.events import EpochEvent, Event, ResumedEvent, RowEvent, StepEvent
-from ..train.journal import kept_events
+from ..train.journal import JOURNAL, kept_events
 
 PATIENCE = 120.0
 """Seconds that the end of a command waits for trackers to log what they were given."""
+
+LOGGED = "logged.json"
+"""File in a run's folder: by tracker, the time of the row that it has logged to its end."""
 
 
 class Tracking:
@@ -40,7 +48,7 @@ class Tracking:
         self.last: dict[str, int] = {}  # step
         self.active: dict[str, list[Tracker]] = {}
         self.failed: Counter[type[Tracker]] = Counter()
-        self.queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.queue: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 
     @contextmanager
     def follow(self, runs: Iterable[Run], name: Callable[[Run], str], warn: Callable[[str], None]) -> Iterator[None]:
@@ -66,10 +74,21 @@ class Tracking:
         self.queue.put(None)
         thread.join(PATIENCE)
         if thread.is_alive():
-            self.warn(f"WARNING: trackers have not finished after {PATIENCE:.0f} s; what they have not logged is lost")
+            self.warn(f"WARNING: trackers have not finished after {PATIENCE:.0f} s; the same command logs what is left")
         for tracker, count in self.failed.items():
             if count > 1:
                 self.warn(f"WARNING: {tracker.__name__} has failed for {counted(count, 'run')}; their results are kept")
+
+    def behind(self, runs: Iterable[Run]) -> list[Row]:
+        """The rows of finished runs that a command followed which ended before its trackers had logged them."""
+        kept = (run for run in runs if self.classes and (self.store.folder(run.id) / JOURNAL).exists())
+        rows = (self.store.row(run.id) for run in kept)
+        return [row for row in rows if row is not None and row.status in FINISHED and self._behind(row)]
+
+    def catch_up(self, rows: Iterable[Row]) -> None:
+        """Log what finished runs have come to, with all their points."""
+        for row in rows:
+            self.queue.put(lambda row=row: self._catch_up(row))  # type: ignore[misc]
 
     def update(self, event: Event) -> None:
         """Pass on an event of a job."""
@@ -109,14 +128,36 @@ class Tracking:
                 metrics, step = _named("val", row.metrics.last), row.steps
                 self._each(event.run, lambda tracker: tracker.epoch(step, metrics))
             self._each(event.run, lambda tracker: tracker.finish(row))
-        self._stop([event.run])
+        closed = self._stop([event.run])
+        if row is not None and row.status in FINISHED and (self.store.folder(row.id) / JOURNAL).exists():
+            self._note(row, closed)
 
-    def _stop(self, runs: Iterable[str]) -> None:
+    def _stop(self, runs: Iterable[str]) -> list[Tracker]:
+        """Close the trackers of runs; returns those that are closed well."""
+        closed = []
         for run_id in runs:
-            for tracker in self.active.pop(run_id, []):
-                self._call(run_id, tracker, tracker.close)
+            closed += [each for each in self.active.pop(run_id, []) if self._call(run_id, each, each.close)]
             self.resumed.pop(run_id, None)
             self.last.pop(run_id, None)
+        return closed
+
+    def _behind(self, row: Row) -> list[type[Tracker]]:
+        """The trackers that have not logged a row to its end."""
+        logged = _logged(self.store.folder(row.id))
+        return [kind for kind in self.classes if logged.get(kind.__name__) != row.finished]
+
+    def _catch_up(self, row: Row) -> None:
+        self.resumed[row.id] = row.steps
+        self.active[row.id] = [made for kind in self._behind(row) if (made := self._start(row.id, kind))]
+        self._finish(row_event(row))
+
+    def _note(self, row: Row, closed: Iterable[Tracker]) -> None:
+        folder = self.store.folder(row.id)
+        logged = _logged(folder) | {type(tracker).__name__: row.finished for tracker in closed}
+        try:
+            write_atomically(folder / LOGGED, json.dumps(logged).encode())
+        except StoreError as error:
+            self.warn(f"WARNING: {error}; the same command logs the run again")
 
     def _each(self, run_id: str, action: Callable[[Tracker], None]) -> None:
         """Do something with every tracker of a run; those that fail follow it no longer."""
@@ -152,6 +193,14 @@ class Tracking:
                 self.warn(f"WARNING: {kind.__name__} has failed and follows {name} no longer: {what}")
             return False
         return True
+
+
+def _logged(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / LOGGED).read_bytes())
+    except (FileNotFoundError, ValueError):  # the run is logged again
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _log(tracker: Tracker, run_id: str, event: StepEvent | EpochEvent) -> None:

@@ -39,7 +39,7 @@ def merge(source: Path, target: Path, log: Log) -> bool:
         StoreError: the target cannot be written.
     """
     files = _row_files(source, target)
-    store, leases = Store(target), Leases(target)
+    store = Store(target)
     added: list[Row] = []
     reasons: list[str] = []
     same = 0
@@ -53,9 +53,7 @@ def merge(source: Path, target: Path, log: Log) -> bool:
                 log(difference)
         elif row.status != "done":
             reasons.append(f"{row.run.display_name}: {row.status} there")
-        elif (target / row.id).is_dir() and leases.holder(row.id):
-            reasons.append(f"{row.run.display_name}: is being trained here")
-        elif problem := _copy(row, source, target):
+        elif problem := _add(row, source, store):
             reasons.append(problem)
         else:
             added.append(row)
@@ -96,6 +94,20 @@ def _difference(theirs: Row, store: Store) -> str:
         if name in theirs.metrics.last
     )
     return f"finished in both, and kept as it is here: {theirs.run.display_name}: {scores}"
+
+
+def _add(row: Row, source: Path, store: Store) -> str:
+    """Copy a run's files, with its lease; why it cannot be, empty if it is.
+
+    Raises:
+        StoreError: the target cannot be written.
+    """
+    with Leases(store.root) as leases:
+        if leases.take(row.id):
+            return f"{row.run.display_name}: is being trained here"
+        if _is_done(store, row.id):
+            return f"{row.run.display_name}: was finished here meanwhile"
+        return store.irreplaceable(row.id) or _copy(row, source, store.root)
 
 
 def _copy(row: Row, source: Path, target: Path) -> str:

@@ -149,7 +149,7 @@ def _finished(plan: Plan, store: Store) -> tuple[dict[str, Row], tuple[InvalidRo
     for run in plan.runs:
         row = store.read(run.id)
         if isinstance(row, InvalidRow) and not row.damaged:
-            raise StoreError(f"{row.path} is no result row ({row.reason}); move it away and its run is done again")
+            raise StoreError(row.advice)
         if isinstance(row, InvalidRow):
             damaged.append(row)
         elif row is not None and row.status in FINISHED:

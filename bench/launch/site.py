@@ -102,7 +102,8 @@ def _slurm_site(request: RunRequest) -> Site:
     )
     engine = site.engine(site.devices)
     assert isinstance(engine, SlurmEngine)
-    engine.check(Resources(site.devices[0], site.cores or 1))
+    workers = site.workers(request.scale or "full")
+    engine.check(Resources(site.devices[0], site.cores or 1, workers))
     return site
 
 

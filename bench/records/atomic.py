@@ -27,8 +27,9 @@ def write_stream(
 ) -> None:
     """Let `write` write a temporary file in the same folder, call `before` and give the file its name.
 
-    Temporary files of other processes stay: these may be writing. Where not `sync`, the file is whole for other
-    processes, but not sure to be on the disk if the machine fails.
+    Whether the file may be written is asked as late as possible (see `guarded`). Temporary files of other processes
+    stay: these may be writing. Where not `sync`, the file is whole for other processes, but not sure to be on the disk
+    if the machine fails.
 
     Raises:
         StoreError: the folder cannot be written or the disk is full; an earlier file is untouched.
@@ -44,6 +45,7 @@ def write_stream(
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
+            check(path)
             before()
             os.replace(temporary, path)
         except BaseException:
@@ -51,6 +53,34 @@ def write_stream(
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
             raise
+
+
+_guards: list[Callable[[Path], None]] = []
+"""Of this process."""
+
+
+@contextlib.contextmanager
+def guarded(guard: Callable[[Path], None]) -> Iterator[None]:
+    """In this block `guard` is called with each file that this process is about to write.
+
+    Args:
+        guard: raises StoreError for a file that it may not write.
+    """
+    _guards.append(guard)
+    try:
+        yield
+    finally:
+        _guards.remove(guard)
+
+
+def check(path: Path) -> None:
+    """Ask the guards about a file.
+
+    Raises:
+        StoreError: it may not be written.
+    """
+    for guard in _guards:
+        guard(path)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ def link_name(name: str, run_id: str) -> str:
 def link_runs(results: Path, names: Mapping[str, str]) -> None:
     """Link the folders of runs that are there and have no link yet; links to folders that are gone are removed.
 
-    Several processes may do so at once.
+    Several processes may do so at once. Without runs nothing is created.
 
     Args:
         results: folder of runs.
@@ -35,6 +35,8 @@ def link_runs(results: Path, names: Mapping[str, str]) -> None:
         OSError: the folder cannot be written, or its file system has no links.
     """
     folder = results / FOLDER
+    if not names and not folder.is_dir():
+        return
     folder.mkdir(exist_ok=True)
     linked = {link.rpartition("-")[2] for link in os.listdir(folder) if not _remove_broken(folder / link)}
     for run_id, name in names.items():

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import StoreError
 from ..spec.schema import digest
-from .atomic import writing
+from .atomic import guarded, writing
 
 HEARTBEAT = 10.0  # seconds
 STALE = 60.0  # seconds without a change
@@ -58,14 +59,18 @@ class _Held:
     path: Path
     beat: int
     changed: float  # on this process' clock
+    lost: bool = False
 
 
 class Leases:
     """The leases of this process in one results folder; as a context manager it keeps them alive, and releases them.
 
+    In its context this process writes no file of a run whose lease it has lost.
+
     Args:
         root: folder of runs.
-        lost: is called, in another thread, with each run that another process has taken over.
+        lost: is called with each run that another process has taken over, in another thread or where this one is about
+            to write a file of the run.
         stale: by run, the content of a lease that another process has found to be stale, as `stale_lease` returns it.
     """
 
@@ -73,21 +78,24 @@ class Leases:
         self, root: Path, lost: Callable[[str], None] = lambda _: None, stale: Mapping[str, str] | None = None
     ) -> None:
         self.root, self.lost, self._known = root, lost, dict(stale or {})
-        self.me = Holder(platform.node(), os.getpid(), _scope(), _started(os.getpid()))
+        self.me = this_process()
         self._nonce = uuid.uuid4().hex
         self._held: dict[str, _Held] = {}
         self._seen: dict[Path, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, daemon=True)
+        self._context = contextlib.ExitStack()
 
     def __enter__(self) -> Leases:
+        self._context.enter_context(guarded(self._confirm))
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
         self._thread.join()
+        self._context.close()
         self.release([*self._held])
 
     def take(self, run_id: str) -> Holder | None:
@@ -102,12 +110,12 @@ class Leases:
             number, path = _latest(folder)
             before = _content(path)
             if path is not None and not self._is_stale(path, before):
-                return _holder(before)
+                return read_holder(before)
             taken = folder / f"lease.{number + 1}"
             try:
                 descriptor = os.open(taken, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
             except FileExistsError:
-                return _holder(_content(taken))
+                return read_holder(_content(taken))
             with os.fdopen(descriptor, "wb") as file:
                 file.write(self._text(0))
             # Meanwhile another process may have taken over, ended, and a third may have begun.
@@ -129,7 +137,7 @@ class Leases:
             return None
         path = _latest(folder)[1]
         content = _content(path)
-        return None if path is None or self._is_stale(path, content) else _holder(content)
+        return None if path is None or self._is_stale(path, content) else read_holder(content)
 
     def stale_lease(self, run_id: str) -> str:
         """The content of a run's lease that is stale, for a process that has not watched it; empty without one."""
@@ -168,8 +176,8 @@ class Leases:
             return False  # released just now; the next try takes it
         if self._known.get(path.parent.name) == content.decode(errors="replace"):
             return True
-        holder, now = _holder(content), time.monotonic()
-        if holder.scope == self.me.scope and holder.process and not _is_alive(holder):
+        holder, now = read_holder(content), time.monotonic()
+        if has_ended(holder, self.me.scope):
             return True
         if self._seen.get(path, (None, 0.0))[0] != content:
             self._seen[path] = content, now
@@ -178,12 +186,29 @@ class Leases:
     def _keep_alive(self) -> None:
         while not self._end.wait(HEARTBEAT):
             with self._lock:
-                held = dict(self._held)
-            for run_id, each in held.items():
-                if not self._beat(each):
-                    with self._lock:
-                        self._held.pop(run_id, None)
+                held = [run_id for run_id, each in self._held.items() if not each.lost]
+            for run_id in held:
+                if not self._holds(run_id):
                     self.lost(run_id)
+
+    def _confirm(self, path: Path) -> None:
+        """Keep this process from writing a file of a run that another one has taken over, as while it was stopped.
+
+        Raises:
+            StoreError: another one has.
+        """
+        run_id = path.parent.name
+        if path.parent.parent == self.root and not self._holds(run_id):
+            self.lost(run_id)
+            raise StoreError(f"cannot write {path}: another process has taken over the run; it trains it now")
+
+    def _holds(self, run_id: str) -> bool:
+        """Whether the lease of a run is not lost, which others then see; so it is for runs that were never held."""
+        with self._lock:
+            held = self._held.get(run_id)
+            if held is not None and not held.lost:
+                held.lost = not self._beat(held)
+            return held is None or not held.lost
 
     def _beat(self, held: _Held) -> bool:
         """Change a lease; False where another process has taken over, or where it could not be changed for too long."""
@@ -222,12 +247,23 @@ def _content(path: Path | None) -> bytes | None:
         return None
 
 
-def _holder(content: bytes | None) -> Holder:
+def read_holder(content: bytes | None) -> Holder:
+    """The process in a line of JSON, such as a lease's; `UNKNOWN` where it is not whole."""
     try:
         fields = json.loads(content or b"")
         return Holder(str(fields["host"]), int(fields["process"]), str(fields["scope"]), str(fields["started"]))
     except (ValueError, KeyError, TypeError):
         return UNKNOWN
+
+
+def this_process() -> Holder:
+    """This process, as the holder of leases."""
+    return Holder(platform.node(), os.getpid(), _scope(), _started(os.getpid()))
+
+
+def has_ended(holder: Holder, scope: str) -> bool:
+    """Whether a process has ended, as far as is known in the scope of another one."""
+    return holder.scope == scope and holder.process > 0 and not _is_alive(holder)
 
 
 def _scope() -> str:

@@ -55,12 +55,19 @@ class Store:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
 
+    def irreplaceable(self, run_id: str) -> str:
+        """What to do about a file in place of a run's row that is of another version or cannot be read; else empty."""
+        found = self.read(run_id)
+        return found.advice if isinstance(found, InvalidRow) and not found.damaged else ""
+
     def write(self, row: Row) -> Path:
         """Write a row atomically; returns its file.
 
         Raises:
-            StoreError: the folder cannot be written or the disk is full.
+            StoreError: the folder cannot be written, the disk is full, or the run has a row of another version.
         """
+        if advice := self.irreplaceable(row.id):
+            raise StoreError(advice)
         path = self.row_file(row.id)
         write_atomically(path, encode(row))
         return path

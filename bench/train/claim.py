@@ -37,7 +37,8 @@ def claim(
         before: version of each run's row when the job was made.
         store: of the rows.
         leases: of this process.
-        report: receives a `HeldEvent` for each run that another process trains, a `RowEvent` for one that is finished.
+        report: receives a `HeldEvent` for each run that another process trains, a `RowEvent` for one that is finished
+            or whose row is of another version, which stays.
         patience: seconds to wait for leases: the process that held one may have ended with its machine.
 
     Raises:
@@ -51,6 +52,9 @@ def claim(
         elif row := settled(run, before.get(run.id), store):
             leases.release([run.id])
             report(row_event(row))
+        elif advice := store.irreplaceable(run.id):
+            leases.release([run.id])
+            report(RowEvent(run=run.id, status="failed", reason=advice, metrics={}))
         else:
             if notice := set_aside(run, store):
                 report(NoticeEvent(run=run.id, text=notice))
@@ -75,7 +79,7 @@ def row_event(row: Row) -> RowEvent:
 def set_aside(run: Run, store: Store) -> str:
     """Keep a damaged row under another name, for its run is done again; returns words, empty where none is damaged."""
     found = store.read(run.id)
-    if not isinstance(found, InvalidRow):
+    if not isinstance(found, InvalidRow) or not found.damaged:
         return ""
     with writing(found.path):
         found.path.replace(found.path.with_name(DAMAGED_ROW))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,16 @@ import torch
 
 from kdbench.methods.base import MethodError
 
-from ..errors import USER_ERRORS, DivergedError
+from ..errors import USER_ERRORS, DivergedError, LoaderError
 from ..records.row import Status
+from .interruption import Interrupted, interruption
 
 if TYPE_CHECKING:
     from .student import Student
+
+
+SIGNAL_SECONDS = 1.0
+"""After the end of a job's loader processes, until a signal that has ended them has come here, too."""
 
 
 @contextmanager
@@ -26,6 +32,19 @@ def isolate_failures(student: Student) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - it becomes the run's status and is recorded in its row
         student.status, student.reason = status_of(error)
+
+
+def recorded_status(error: Exception) -> tuple[Status, str]:
+    """`status_of`, for a row.
+
+    Raises:
+        Interrupted: a signal has asked the job to stop, and the error may come from that: it has no row.
+    """
+    if isinstance(error, LoaderError) and not interruption.asked:
+        time.sleep(SIGNAL_SECONDS)
+    if interruption.asked:
+        raise Interrupted from error
+    return status_of(error)
 
 
 def status_of(error: Exception) -> tuple[Status, str]:

@@ -26,7 +26,8 @@ class Interruption:
     """Whether the job was asked to stop.
 
     Attributes:
-        asked: whether a signal has come.
+        asked: whether a signal has come. The first one stops the job; what is saved and released on its way out is not
+            stopped by others.
     """
 
     def __init__(self) -> None:
@@ -40,16 +41,26 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """A block that asks itself, with `asked`, and raises `Interrupted` once it has saved."""
+        """A block that asks itself, with `asked`, and raises `Interrupted` once it has saved; else its end does."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
+        self.check()
+
+    def check(self) -> None:
+        """Stop the job where a signal has asked it to.
+
+        Raises:
+            Interrupted: one has.
+        """
+        if self.asked:
+            raise Interrupted
 
     def _receive(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        if not self._deferred:
+        first, self.asked = not self.asked, True
+        if first and not self._deferred:
             raise Interrupted
 
 

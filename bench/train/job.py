@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -49,7 +50,7 @@ from .events import (
     WarningEvent,
     to_line,
 )
-from .failures import status_of
+from .failures import recorded_status, status_of
 from .frozen_teacher import MeasuredTeacher, load_teacher, measure_teacher
 from .interruption import EXIT_CODE, LOST_LEASE, Interrupted, interruption
 from .journal import Journal
@@ -59,6 +60,9 @@ from .student import Student
 
 WITH_PARENT = "--with-parent"
 """Option of a job that ends with the process that started it."""
+
+ORPHAN_SECONDS = 30.0
+"""That such a job has to save its runs."""
 
 
 class JobSettings(BaseModel):
@@ -162,7 +166,7 @@ def execute(job: Job, report: Report) -> list[Row]:
             train(students, task, teacher, device, report)
         except Exception as error:  # noqa: BLE001 - data or teacher failed under all of them
             for student in filter(lambda s: s.active, students):
-                student.status, student.reason = status_of(error)
+                student.status, student.reason = recorded_status(error)
     rows = [finish(student, task, store, measured, len(students), device, report) for student in students]
     report(FinishedEvent(seconds=time.perf_counter() - begin))
     return failed + rows
@@ -225,7 +229,7 @@ def _wait_for_teacher(runs: Sequence[Run], job: Job, store: Store) -> None:
 
 
 def _failure(run: Run, error: Exception, store: Store, device: torch.device, report: Report) -> Row:
-    return keep(store, row_without_result(run, *status_of(error), device), report)
+    return keep(store, row_without_result(run, *recorded_status(error), device), report)
 
 
 def open_task(job: Job, run: Run) -> Task:
@@ -241,13 +245,16 @@ def open_task(job: Job, run: Run) -> Task:
     return task(data, run.recipe, run.data_seed, job.workers)
 
 
-def _end_with_parent() -> None:
-    """End this process with the one that started it, which holds the other end of standard input."""
+def end_with_parent(save: bool) -> None:
+    """End this process with the one that started it, which holds the other end of standard input; `save` runs first."""
 
     def watch() -> None:
         # Not through sys.stdin: loader processes that are forked meanwhile would wait for its lock for ever.
         while os.read(0, 4096):
             pass
+        if save:
+            os.kill(os.getpid(), signal.SIGTERM)  # until it has ended, its leases keep others from training its runs
+            time.sleep(ORPHAN_SECONDS)
         os._exit(1)  # each run is resumed from where it was saved
 
     threading.Thread(target=watch, daemon=True).start()
@@ -268,7 +275,7 @@ def _check_device(name: str) -> None:
 
 def main() -> None:
     if WITH_PARENT in sys.argv[3:]:
-        _end_with_parent()
+        end_with_parent(save=True)
     interruption.listen()
     job = Job.model_validate_json(Path(sys.argv[1]).read_bytes())
     with Path(sys.argv[2]).open("ab", buffering=0) as lines:

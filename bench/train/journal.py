@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..records.atomic import write_atomically, writing
+from ..records.atomic import check, write_atomically, writing
 from ..records.store import Store
 from .events import EpochEvent, Event, Report, ResumedEvent, StepEvent, from_line, to_line
 
@@ -47,6 +47,7 @@ class Journal:
     def _append(self, run: str, event: Event) -> None:
         file = self.store.folder(run) / JOURNAL
         with writing(file):
+            check(file)
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("ab" if run in self.begun else "wb") as stream:
                 stream.write(_line(event))

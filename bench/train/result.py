@@ -20,8 +20,9 @@ from ..tasks.measurement import ByClass
 from . import checkpointing
 from .checkpointing import STUDENT, TEACHER
 from .events import Report, RowEvent
-from .failures import status_of
+from .failures import recorded_status
 from .frozen_teacher import MeasuredTeacher
+from .interruption import interruption
 from .student import Student
 
 
@@ -34,24 +35,33 @@ def finish(
     device: torch.device,
     report: Report,
 ) -> Row:
-    """Save the student, evaluate that file, write the row."""
+    """Save the student, evaluate that file, write the row.
+
+    Raises:
+        Interrupted: a signal has asked the job to stop.
+        StoreError: the row cannot be written.
+    """
+    interruption.check()
     run = student.run
     row = None
+    if advice := store.irreplaceable(run.id):  # the files beside it stay, too
+        student.status, student.reason = "failed", advice
     if student.active:
         try:
             row, scores = _result(student, task, teacher if run.teacher else None, cohort, device)
         except Exception as error:  # noqa: BLE001 - it becomes the run's status
-            student.status, student.reason = status_of(error)
-    if row is not None:
-        write_class_scores(student.folder, scores)  # before the row, which says that the run is done
-    else:
+            student.status, student.reason = recorded_status(error)
+    if row is None:
         assert student.status is not None
         row = row_without_result(run, student.status, student.reason, device)
         known = teacher.record if teacher is not None and run.teacher else None
         row = row.model_copy(update={"history": tuple(student.history), "teacher": known})
-    keep(store, row, report)
-    if row.status == "done":
-        checkpointing.delete(student.folder)
+    with interruption.deferred():  # a run that has its row is reported, too, and has no checkpoint
+        if row.status == "done":
+            write_class_scores(student.folder, scores)  # before the row, which says that the run is done
+        row = keep(store, row, report)
+        if row.status == "done":
+            checkpointing.delete(student.folder)
     return row
 
 
@@ -76,8 +86,11 @@ def row_without_result(run: Run, status: Status, reason: str, device: torch.devi
 
 
 def keep(store: Store, row: Row, report: Report) -> Row:
-    """Write a row and report it."""
-    store.write(row)
+    """Write a row and report it; one of another version that is in its place stays, and is reported as a failure."""
+    if advice := store.irreplaceable(row.id):
+        row = row.model_copy(update={"status": "failed", "reason": advice, "metrics": None})
+    else:
+        store.write(row)
     metrics = row.metrics.last if row.metrics else {}
     report(RowEvent(run=row.id, status=row.status, reason=row.reason, metrics=metrics))
     return row

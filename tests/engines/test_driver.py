@@ -206,3 +206,101 @@ def test_a_row_that_was_reported_is_waited_for_though_an_earlier_one_is_still_se
 
     monkeypatch.setattr(module.time, "sleep", sleep)
     assert [row.status for row in execute(made, plan)] == ["done", "done", "done"]
+
+
+def finishes(leases: Leases, made: Driver, row: Row, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some looks at leases, another process leaves a row and its lease."""
+    holder, looked = Leases.holder, []
+
+    def look(self: Leases, run_id: str) -> Holder | None:
+        looked.append(run_id)
+        if len(looked) == looks:
+            made.store.write(row)
+            leases.release([row.id])
+        return holder(self, run_id)
+
+    monkeypatch.setattr(Leases, "holder", look)
+
+
+def test_a_run_that_others_have_taken_over_from_a_lost_job_is_not_recorded_as_failed(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    none = rows[1]
+    other = Leases(tmp_path / "runs")
+
+    def says(_: int) -> list[Event | End]:
+        assert other.take(none.id) is None
+        return [End("node-failure", "its node has failed")]
+
+    made = driver(tmp_path, Scripted(says))
+    finishes(other, made, none, 4, monkeypatch)
+    assert [row.status for row in execute(made, Plan((((none.run,),),), ()))] == ["done"]
+    printed = capsys.readouterr().out
+    assert "its node has failed; process" in printed and printed.count("[1/1]") == 1
+
+
+def test_a_failure_is_recorded_once_the_lease_of_its_machine_is_stale(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = rows[1]
+    lost = Leases(tmp_path / "runs")
+
+    def says(_: int) -> list[Event | End]:
+        assert lost.take(none.id) is None
+        return [End("node-failure", "its node has failed")]
+
+    engine = Scripted(says)
+    made = driver(tmp_path, engine)
+    monkeypatch.setattr(module, "POLL", 0.01)
+    looks = iter([False] * 5 + [True] * 99)
+    monkeypatch.setattr(Leases, "_is_stale", lambda *_: next(looks))
+    (row,) = execute(made, Plan((((none.run,),),), ()))
+    assert (row.status, row.reason) == ("node-failure", "its node has failed") and len(engine.jobs) == 1
+    assert not list((tmp_path / "runs").glob("*/lease.*"))
+
+
+def test_a_row_that_others_write_just_before_a_failure_is_recorded_stays(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = rows[1]
+    made, take = driver(tmp_path, Scripted(lambda _: [End("failed", "code 7")])), Leases.take
+
+    def written_before(self: Leases, run_id: str) -> Holder | None:
+        made.store.write(none)
+        return take(self, run_id)
+
+    monkeypatch.setattr(Leases, "take", written_before)
+    assert [row.status for row in execute(made, Plan((((none.run,),),), ()))] == ["done"]
+
+
+def test_a_teacher_without_any_row_is_waited_for_once(
+    plan: Plan, rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dist = rows[2]
+    students = [dist.run.model_copy(update={"seed": seed}) for seed in (1, 2, 3)]
+    engine = Scripted(lambda _: [])
+    engine.patience = 2.0
+    made, now = driver(tmp_path, engine), [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+    found = execute(made, Plan((tuple((run,) for run in students),), ()))
+    assert [row.status for row in found] == ["skipped"] * 3 and "has no result" in found[0].reason
+    assert now == [2.0] and not engine.jobs
+
+
+def test_a_row_of_another_version_that_comes_meanwhile_stays_and_is_named(
+    plan: Plan, rows: list[Row], tmp_path: Path, capsys: Any
+) -> None:
+    teacher = rows[0]
+
+    def says(_: int) -> list[Event | End]:
+        made.store.row_file(teacher.id).parent.mkdir(parents=True)
+        made.store.row_file(teacher.id).write_text('{"schema_version": 99}')
+        return [End("failed", "code 7")]
+
+    made = driver(tmp_path, Scripted(says, ["cuda:0"]))
+    found = execute(made, Plan((((teacher.run,),), ((plan.runs[2],),)), ()))
+    assert [row.status for row in found] == ["skipped"] and "schema_version: 99" in found[0].reason
+    assert "code 7; and" in capsys.readouterr().out
+    assert made.store.row_file(teacher.id).read_text() == '{"schema_version": 99}'
+    assert not list((tmp_path / "runs").glob("*/row.damaged.json"))

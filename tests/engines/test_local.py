@@ -14,9 +14,11 @@ import pytest
 from kdbench.engines import local as module
 from kdbench.engines import memory_kills
 from kdbench.engines.base import End, Engine, Handle, PlannedJob, Resources
-from kdbench.engines.driver import Driver, next_job
+from kdbench.engines.driver import Driver
+from kdbench.engines.job_files import JobFiles
 from kdbench.engines.local import LocalEngine
-from kdbench.errors import StoreError
+from kdbench.engines.order import next_job
+from kdbench.errors import EngineError, StoreError
 from kdbench.grid.plan import Plan
 from kdbench.launch import schedule
 from kdbench.launch.devices import cores
@@ -347,3 +349,34 @@ def test_a_stopped_engine_stops_every_job_and_records_nothing(
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
     assert [engine.store.row(run.id) for run in (teacher, none)] == [None, None]
+
+
+@pytest.mark.parametrize("where", ["fork", "files"])
+def test_what_goes_wrong_while_a_job_is_followed_is_its_end(
+    where: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is not blamed for a machine that starts no process to try it."""
+
+    def fails(*_: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    interpreter(tmp_path, monkeypatch, "exit 7")
+    if where == "fork":
+        monkeypatch.setattr(module, "probe_now", fails)
+    else:
+        monkeypatch.setattr(JobFiles, "new_events", fails)
+    (row,) = execute(local(tmp_path / "runs", ["cuda:0"]), Plan((((plan.runs[0],),),), ()))
+    assert row.status == "failed"
+    assert ("code 7" if where == "fork" else "Resource temporarily unavailable") in row.reason
+
+
+def test_a_machine_that_starts_no_process_is_one_error(
+    plan: Plan, engine: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(module.subprocess, "Popen", fails)
+    with pytest.raises(EngineError, match="Resource temporarily unavailable.*--jobs"):
+        execute(engine, plan)
+    assert not list(engine.settings.results.glob("jobs/*"))

@@ -203,12 +203,27 @@ def test_a_gpu_that_is_not_there_is_refused_with_its_reason_in_a_process_of_its_
         usable(("gpu",))
 
 
-def test_a_job_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [30.0, 0.3])
+def test_a_job_saves_and_ends_with_the_command_that_started_it(seconds: float, tmp_path: Path) -> None:
+    """Also where saving takes too long."""
+    job = (
+        "import pathlib, time\n"
+        "from kdbench.train import job\n"
+        "from kdbench.train.interruption import Interrupted, interruption\n"
+        f"job.ORPHAN_SECONDS = {seconds}\n"
+        "job.end_with_parent(save=True)\n"
+        "interruption.listen()\n"
+        "print(1, flush=True)\n"
+        "try:\n"
+        "    time.sleep(99)\n"
+        "except Interrupted:\n"
+        f"    pathlib.Path({str(tmp_path)!r}, 'saves').touch()\n"
+        f"    time.sleep({0 if seconds > 1 else 99})\n"
+    )
     script = (
         "import subprocess, sys, time\n"
-        "job = 'import time; from kdbench.train import job as j; j._end_with_parent(); print(1, flush=True); '\n"
-        "job += 'time.sleep(99)'\n"
-        "child = subprocess.Popen([sys.executable, '-c', job], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
+        f"command = [sys.executable, '-c', {job!r}]\n"
+        "child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n"
         "child.stdout.readline(); print(child.pid, flush=True); time.sleep(99)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -220,6 +235,7 @@ def test_a_job_ends_with_the_command_that_started_it(tmp_path: Path) -> None:
     while _runs(child):
         assert time.monotonic() < end
         time.sleep(0.05)
+    assert (tmp_path / "saves").exists()
     parent.stdout.close()
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kdbench.engines import slurm as module
 from kdbench.engines.base import End, Resources
+from kdbench.engines.job_files import JobFiles
 from kdbench.engines.slurm import SlurmEngine
 from kdbench.errors import SpecError
 from kdbench.grid.plan import Plan
+from kdbench.launch.site import site_of
+from kdbench.records.leases import this_process
 from kdbench.spec.engine_options import parse_slurm
+from kdbench.spec.request import RunRequest
 from kdbench.train.events import HeldEvent, InterruptedEvent, WarningEvent, to_line
 from kdbench.train.job import Job
 
@@ -160,3 +166,72 @@ def test_a_queued_job_of_an_earlier_command_is_followed_and_that_is_said(
     submitted(other, plan, tmp_path)
     (warning,) = news(other)
     assert isinstance(warning, WarningEvent) and "17_0 of an earlier command" in warning.text
+
+
+def test_a_job_that_slurm_does_not_cancel_is_cancelled_again(
+    slurm: SlurmEngine, bin_folder: Path, plan: Plan, tmp_path: Path
+) -> None:
+    handle = submitted(slurm, plan, tmp_path)
+    command(bin_folder, "squeue", running("PENDING"))
+    news(slurm)
+    command(bin_folder, "scancel", "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1")
+    slurm.cancel(handle)
+    (warning,) = news(slurm)
+    assert isinstance(warning, WarningEvent) and "scancel: " in warning.text and "Unable to contact" in warning.text
+    command(bin_folder, "scancel", f"echo $1 >> {tmp_path}/cancelled")
+    assert [end.status for end in ends(slurm)] == ["cancelled"]
+    assert (tmp_path / "cancelled").read_text() == "17_0\n"
+
+
+def test_a_job_that_has_ended_cannot_be_cancelled_and_that_is_no_refusal(
+    slurm: SlurmEngine, bin_folder: Path, plan: Plan, tmp_path: Path
+) -> None:
+    handle = submitted(slurm, plan, tmp_path)
+    news(slurm)
+    words = "scancel: error: Kill job error on job id 17_0: Invalid job id specified"
+    command(bin_folder, "scancel", f"echo '{words}' >&2; exit 1")
+    slurm.cancel(handle)
+    assert news(slurm) == []
+
+
+def test_a_job_that_another_command_follows_too_is_left_to_it(
+    slurm: SlurmEngine, bin_folder: Path, plan: Plan, tmp_path: Path
+) -> None:
+    command(bin_folder, "scancel", f"echo $1 >> {tmp_path}/cancelled")
+    handle = submitted(slurm, plan, tmp_path)
+    command(bin_folder, "squeue", running("PENDING"))
+    news(slurm)
+    (files,) = JobFiles.all(slurm.results)
+    ended = replace(this_process(), process=2**22 + 1)  # no process has so high a number
+    for other in (ended, replace(this_process(), host="login2", scope="another")):
+        with files.followers.open("a") as file:
+            file.write(f"{json.dumps(vars(other))}\n")
+    slurm.cancel(handle)
+    warning, end = news(slurm)
+    assert isinstance(warning, WarningEvent) and "on login2 follows it, too: scancel 17_0" in warning.text
+    assert isinstance(end, End) and end.status == "cancelled" and not (tmp_path / "cancelled").exists()
+    assert files.queue_name() == "17_0" and [holder.host for holder in files.followed_by()] == ["login2"]
+
+
+def test_a_job_whose_other_commands_have_ended_is_cancelled(
+    slurm: SlurmEngine, bin_folder: Path, plan: Plan, tmp_path: Path
+) -> None:
+    """As by somebody who gives the same command again after a lost connection."""
+    command(bin_folder, "scancel", f"echo $1 >> {tmp_path}/cancelled")
+    submitted(slurm, plan, tmp_path)
+    command(bin_folder, "squeue", running("PENDING"))
+    news(slurm)
+    (files,) = JobFiles.all(slurm.results)
+    files.followers.write_text(json.dumps(vars(replace(this_process(), process=2**22 + 1))) + "\n")
+    again = SlurmEngine(slurm.results, {}, ["cpu"])
+    handle = submitted(again, plan, tmp_path)
+    again.cancel(handle)
+    assert [end.status for end in ends(again)] == ["cancelled"]
+    assert (tmp_path / "cancelled").read_text() == "17_0\n" and not files.followers.exists()
+
+
+def test_loader_processes_are_asked_for_before_any_job_is_submitted(bin_folder: Path, tmp_path: Path) -> None:
+    """sbatch refuses here what no node has, and not when students are submitted after hours of their teacher."""
+    command(bin_folder, "sbatch", f'cat > /dev/null; echo "$@" > {tmp_path}/options')
+    site_of(RunRequest(engine="slurm", slurm={"gres": "gpu:1"}, workers=60, results=tmp_path / "runs"), print)
+    assert "--cpus-per-task=61" in (tmp_path / "options").read_text()

@@ -180,6 +180,40 @@ def test_a_resumed_run_gets_the_points_that_a_killed_command_may_not_have_logged
     assert [event.step for event in kept_events(tmp_path / other.id, 99)] == [30]
 
 
+def test_the_end_of_a_run_is_logged_by_the_next_command_where_the_first_one_died(
+    plan: Plan, rows: list[Row], tmp_path: Path, told: Any
+) -> None:
+    """Its job has left points and row, and the command was killed before its tracker had them all."""
+    results, run = tmp_path / "runs", rows[1].run
+    for row in rows:
+        Store(results).write(row)
+    Journal(Store(results), lambda _: None)(step(10, run))
+    last = {f"val/{name}": value for name, value in rows[1].metrics.last.items()}  # type: ignore[union-attr]
+    finish = [("epoch", rows[1].steps, last), ("finish", run.id, "done"), ("close",)]
+    for _ in range(2):  # a third command has nothing left to do
+        execute(local(results, trackers=(Recording,)), plan)
+        (calls,) = told.values()
+        assert [call[:2] for call in calls[:2]] == [("start", run.id), ("step", 10)] and calls[2:] == finish
+    told.clear()
+    assert [row.id for row in Tracking((Recording, Failing), Store(results), None).behind(plan.runs)] == [run.id]
+    execute(local(results), plan)
+    assert not told
+
+
+def test_a_run_that_its_command_has_logged_to_its_end_is_not_logged_again(
+    rows: list[Row], tmp_path: Path, told: Any
+) -> None:
+    run = rows[1].run
+    Journal(Store(tmp_path), lambda _: None)(step(10, run))
+    Store(tmp_path).write(rows[1])
+    tracking = Tracking((Recording,), Store(tmp_path), None)
+    assert tracking.behind([run]) == [rows[1]]
+    follow(tmp_path, [run], step(10, run), done(run))
+    assert tracking.behind([run]) == []
+    Store(tmp_path).write(rows[1].model_copy(update={"finished": "2030-01-01T00:00:00+00:00"}))  # trained again
+    assert len(tracking.behind([run])) == 1
+
+
 def test_a_run_that_failed_before_its_first_step_is_not_tracked(tmp_path: Path, rows: list[Row], told: Any) -> None:
     follow(tmp_path, [rows[0].run], RowEvent(run=rows[0].id, status="skipped", reason="no teacher", metrics={}))
     assert told == {}

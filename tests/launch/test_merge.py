@@ -92,6 +92,15 @@ def test_a_run_that_is_being_trained_here_is_left_alone(tmp_path: Path) -> None:
     assert not (ours / row().id / "row.json").exists()
 
 
+def test_a_row_of_another_version_here_is_not_replaced(tmp_path: Path) -> None:
+    theirs, file = keep(tmp_path / "theirs", row()), Store(tmp_path / "ours").row_file(row().id)
+    file.parent.mkdir(parents=True)
+    file.write_text('{"schema_version": 99}')
+    good, lines = merged(theirs, tmp_path / "ours")
+    assert not good and "99 is not" in lines[1] and "move it away" in lines[1]
+    assert file.read_text() == '{"schema_version": 99}' and len(list(file.parent.iterdir())) == 1
+
+
 def test_methods_that_were_added_to_tables_are_merged(tmp_path: Path) -> None:
     theirs, ours = keep(tmp_path / "theirs", row()), tmp_path / "ours"
     entries = [MethodEntry(method="kd", label=name, added=True) for name in ("a", "b")]

@@ -89,3 +89,9 @@ def test_a_file_system_without_links_is_logged_once(
         driver._link([row.run])
     told = capsys.readouterr().out
     assert told.count("no links by name (Operation not permitted); `kdbench runs` lists the runs") == 1
+
+
+def test_without_any_run_nothing_is_linked_nor_created(tmp_path: Path) -> None:
+    link_runs(tmp_path / "missing", {})
+    link_runs(tmp_path, {})
+    assert not list(tmp_path.iterdir())

@@ -14,6 +14,7 @@ import pytest
 
 from kdbench.errors import StoreError
 from kdbench.records import leases as module
+from kdbench.records.atomic import write_atomically
 from kdbench.records.leases import Holder, Leases
 
 
@@ -204,3 +205,28 @@ def test_a_holder_that_slept_does_not_take_a_later_lease_of_the_same_number_for_
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert lost == ["a"] and (tmp_path / "a" / "lease.1").read_bytes() == before
+
+
+def test_a_holder_that_was_stopped_writes_nothing_of_a_run_that_others_have_taken_over(tmp_path: Path) -> None:
+    """As of a process that is continued after minutes: it is about to write before its next heartbeat."""
+    lost: list[str] = []
+    mine, theirs = tmp_path / "a" / "row.json", tmp_path / "b" / "row.json"
+    with Leases(tmp_path, lost.append) as sleeper:
+        assert sleeper.take("a") is None and sleeper.take("b") is None
+        write_atomically(mine, b"mine")
+        (tmp_path / "b" / "lease.2").write_bytes(b"of another process")
+        write_atomically(tmp_path / "c" / "row.json", b"of a run that was never held")
+        with pytest.raises(StoreError, match="another process has taken over"):
+            write_atomically(theirs, b"mine")
+        write_atomically(mine, b"mine, again")
+    assert lost == ["b"] and not theirs.exists() and mine.read_bytes() == b"mine, again"
+    write_atomically(theirs, b"of another process")
+
+
+def test_what_is_written_shows_that_the_holder_is_alive(tmp_path: Path) -> None:
+    """Nobody takes over while a row is written, however long its holder was stopped before."""
+    with Leases(tmp_path) as leases:
+        leases.take("a")
+        before = (tmp_path / "a" / "lease.1").read_bytes()
+        write_atomically(tmp_path / "a" / "row.json", b"")
+        assert (tmp_path / "a" / "lease.1").read_bytes() != before

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.errors import StoreError
 from kdbench.records.leases import Leases
 from kdbench.records.row import Row
 from kdbench.records.store import Store
@@ -75,3 +76,18 @@ def test_a_lease_that_is_given_up_in_time_is_waited_for(
     thread.start()
     assert claimed(rows[:1], tmp_path, patience=60.0) == ([rows[0].id], [])
     thread.join()
+
+
+def test_a_row_of_another_version_stays_and_its_run_is_not_trained(rows: list[Row], tmp_path: Path) -> None:
+    file = Store(tmp_path).row_file(rows[0].id)
+    file.parent.mkdir()
+    file.write_text('{"schema_version": 99}')
+    mine, events = claimed(rows[:2], tmp_path)
+    assert mine == [rows[1].id] and Leases(tmp_path).holder(rows[0].id) is None
+    (event,) = events
+    assert isinstance(event, RowEvent) and event.status == "failed" and "99" in event.reason
+    assert event.reason.endswith("move it away and its run is done again")
+    assert [path.name for path in file.parent.iterdir()] == ["row.json"]
+    with pytest.raises(StoreError, match="move it away"):
+        Store(tmp_path).write(rows[0])
+    assert file.read_text() == '{"schema_version": 99}'

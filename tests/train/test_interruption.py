@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kdbench.errors import LoaderError
 from kdbench.records import checkpoint as checkpoints
+from kdbench.records.row import Row
+from kdbench.records.store import Store
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.train import loop as training
 from kdbench.train.events import Event
@@ -114,3 +118,66 @@ def test_the_end_of_the_loaders_processes_is_no_failure_of_the_run(
 def test_outside_of_training_a_job_ends_at_once(pictures: Pictures, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         execute(pictures.job(tmp_path, pictures.run("kd")), lambda event: ask(signal.SIGTERM))
+
+
+def test_a_signal_at_the_very_end_of_training_stops_the_job_before_its_evaluation(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_epochs = training._train_epochs
+
+    def then_ask(cohort: Any) -> None:
+        train_epochs(cohort)
+        ask(signal.SIGTERM)
+
+    monkeypatch.setattr(training, "_train_epochs", then_ask)
+    run = pictures.run()
+    with pytest.raises(Interrupted):
+        execute(pictures.job(tmp_path, run), lambda _: None)
+    assert steps_of(tmp_path, run) == [3] and not (tmp_path / run.id / "row.json").exists()
+
+
+@pytest.mark.parametrize("delay", [None, 0.2])
+def test_an_evaluation_whose_loader_a_signal_has_ended_is_no_failure_of_the_run(
+    delay: float | None, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is noticed instead of the signal, or a moment before."""
+
+    def dies(*_: Any, **__: Any) -> Any:
+        try:
+            if delay is None:
+                ask(signal.SIGTERM)
+            else:
+                threading.Timer(delay, ask, [signal.SIGTERM]).start()
+        finally:
+            raise LoaderError("DataLoader worker (pid 7) is killed by signal: Terminated")
+
+    monkeypatch.setattr(ClassificationTask, "measure", dies)
+    run = pictures.run()
+    with pytest.raises(Interrupted):
+        execute(pictures.job(tmp_path, run), lambda _: None)
+    assert steps_of(tmp_path, run) == [3] and not (tmp_path / run.id / "row.json").exists()
+
+
+def test_a_run_whose_row_is_being_written_is_finished_and_the_next_one_is_not_begun(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.write
+
+    def asked(self: Store, row: Row) -> Path:
+        ask(signal.SIGTERM)
+        return write(self, row)
+
+    monkeypatch.setattr(Store, "write", asked)
+    first, second = pictures.run(), pictures.run(student="resnet14")
+    events: list[Event] = []
+    with pytest.raises(Interrupted):
+        execute(pictures.job(tmp_path, first, second), events.append)
+    assert [event.status for event in events if event.event == "row"] == ["done"]
+    assert not (tmp_path / first.id / "checkpoint.pt").exists() and steps_of(tmp_path, second) == [3]
+
+
+def test_what_a_job_releases_on_its_way_out_is_not_stopped_by_further_signals() -> None:
+    with pytest.raises(Interrupted):
+        ask(signal.SIGTERM)
+    ask(signal.SIGTERM)
+    ask(signal.SIGINT)

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from kdbench.engines.job_files import JobFiles
+from kdbench.tasks.classification import ClassificationTask
 from kdbench.train import job as module
 from kdbench.train.events import Event, HeldEvent, InterruptedEvent, PhaseEvent
 from kdbench.train.interruption import LOST_LEASE
 from kdbench.train.job import Job
+from tests.helpers.pictures import Pictures
 from tests.helpers.rows import make_row
 from tests.helpers.tables import fixed_table
 
@@ -67,3 +69,27 @@ def test_a_line_that_an_earlier_start_left_half_written_hides_no_event(
     monkeypatch.setattr(module, "_execute_claimed", lambda _, report: report(PhaseEvent(text="measuring")))
     module.main()
     assert files.new_events() == [PhaseEvent(text="measuring")]
+
+
+def test_a_job_that_was_stopped_for_minutes_leaves_the_row_to_who_trains_the_run_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on within its evaluation, long before its next heartbeat, and writes nothing any more."""
+    pictures = Pictures(tmp_path / "data")
+    job = pictures.job(tmp_path / "runs", pictures.run())
+    folder, measure = job.results / job.runs[0].id, ClassificationTask.measure
+
+    def meanwhile_taken_over(*given: Any, **named: Any) -> Any:
+        (folder / "lease.2").write_bytes(b"of another process")
+        return measure(*given, **named)
+
+    def exit_with(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(ClassificationTask, "measure", meanwhile_taken_over)
+    monkeypatch.setattr(module.os, "_exit", exit_with)
+    events: list[Event] = []
+    with pytest.raises(SystemExit) as end:
+        module._execute_claimed(job, events.append)
+    assert end.value.code == LOST_LEASE and [event.event for event in events[-2:]] == ["held", "interrupted"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.pt", "lease.2", "student.pt"]
