@@ -1,6 +1,7 @@
 """The Ray engine: each job is a task of a Ray cluster that runs the job's process, followed by its files.
 
-Ray's retries are off: what becomes of a job is decided by the driver, as on any engine.
+Ray's retries are off: what becomes of a job is decided by the driver, as on any engine. Where a node does not see the
+results folder, a relay on this machine writes into it what the job writes there (`ray_relay`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import ray
 from ray import exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ..errors import EngineError, StoreError
 from ..text import counted
-from ..train.events import ErrorEvent, Event, FinishedEvent, InterruptedEvent
+from ..train.events import ErrorEvent, Event, FinishedEvent, InterruptedEvent, WarningEvent
 from ..train.interruption import EXIT_CODE
 from ..train.job import Job
-from . import ray_cluster, ray_task
+from . import ray_cluster, ray_relay, ray_task
 from .base import End, Engine, Handle, Resources
 from .job_files import JobFiles
 from .local import CANCELLED, end_of
@@ -37,6 +41,7 @@ class _Task:
     """A job in Ray's hands.
 
     Attributes:
+        options: of its task.
         reference: of what its task returns.
         cancelled: whether by this command.
         failure: what has ended it, as it says.
@@ -45,7 +50,9 @@ class _Task:
     """
 
     files: JobFiles
-    reference: ray.ObjectRef[ray_task.Exit]
+    order: ray_task.Order
+    options: dict[str, Any]
+    reference: ray.ObjectRef[ray_task.Exit | ray_task.Unseen]
     cancelled: bool = False
     failure: ErrorEvent | None = None
     told: bool = False
@@ -53,7 +60,7 @@ class _Task:
 
 
 class RayEngine(Engine):
-    """Gives jobs to a Ray cluster, with a results folder that all of its machines see.
+    """Gives jobs to a Ray cluster.
 
     Args:
         address: of the cluster, as `ray_cluster.find` returns it; None starts one on this machine.
@@ -70,10 +77,20 @@ class RayEngine(Engine):
         self._tasks: dict[Handle, _Task] = {}
         self.excluded: dict[str, str] = {}  # nodes whose devices fail, and why
         self._train = ray.remote(ray_task.train)
+        self._relay: Any = None
+        self._news: list[tuple[Handle, Event | End]] = []
 
     def __enter__(self) -> RayEngine:
         ray_cluster.connect(self.address)
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the relay."""
+        if self._relay is not None:
+            ray.kill(self._relay)
+            self._relay = None
 
     def submit(self, job: Job, resources: Resources) -> Handle:
         """Give a job to Ray, which starts it when it has the resources."""
@@ -88,18 +105,21 @@ class RayEngine(Engine):
             timeout=self.timeout,
             patience=self.patience,
         )
-        options: dict[str, Any] = self.needs(resources)
+        options = {"name": f"kdbench {job.runs[0].display_name}", "max_retries": 0, **self.needs(resources)}
+        self._tasks[files.name] = _Task(files, order, options, self._start(order, options))
+        return files.name
+
+    def _start(self, order: ray_task.Order, options: dict[str, Any]) -> ray.ObjectRef[ray_task.Exit | ray_task.Unseen]:
+        """Give a task to Ray."""
         if self.excluded:
-            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(self.excluded)})"}
-        name = f"kdbench {job.runs[0].display_name}"
-        reference = self._train.options(name=name, max_retries=0, **options).remote(order)
+            options = options | {"label_selector": {"ray.io/node-id": f"!in({','.join(self.excluded)})"}}
+        reference = self._train.options(**options).remote(replace(order, relay=self._relay))
         # A task ends with the command, which is therefore named.
         with suppress(OSError):
-            files.queue.write_text(
+            order.spec.with_suffix(".queue").write_text(
                 f"Ray task {reference.task_id().hex()[:16]} of process {os.getpid()} on {platform.node()}\n"
             )
-        self._tasks[files.name] = _Task(files, reference)
-        return files.name
+        return reference
 
     def poll(self, seconds: float) -> list[tuple[Handle, Event | End]]:
         """What jobs have written, and what Ray says of their tasks."""
@@ -109,8 +129,10 @@ class RayEngine(Engine):
         for handle, task in list(self._tasks.items()):
             news += [(handle, event) for event in _read(task)]
             if task.reference in ready and (end := self._end(task)):
+                self._close(handle)
                 news.append((handle, end))
                 del self._tasks[handle]
+        news, self._news = self._news + news, []
         if not news:
             time.sleep(min(seconds, LOOK))
         return news
@@ -137,13 +159,19 @@ class RayEngine(Engine):
         return lines
 
     def _end(self, task: _Task) -> End | None:
-        """How a job has ended whose task has; None while what it has written last may not be seen yet."""
+        """How a job has ended whose task has; None where it is started again, or its last words may not be seen yet."""
         task.ended = task.ended or time.monotonic()
         try:
             done = ray.get(task.reference)
         except exceptions.RayError as error:
             task.files.delete(with_log=task.cancelled)
             return CANCELLED if task.cancelled else _lost(error, task.files.log)
+        if isinstance(done, ray_task.Unseen):
+            if task.cancelled:
+                task.files.delete(with_log=True)
+                return CANCELLED
+            self._use_relay(task, done.host)
+            return None
         if not task.told and time.monotonic() - task.ended < self.patience / 4:
             return None
         task.files.delete(with_log=done.code in (0, EXIT_CODE))
@@ -151,9 +179,32 @@ class RayEngine(Engine):
         if task.failure and task.failure.node:
             self.excluded[done.node] = task.failure.reason
             return replace(end, reason=f"{end.reason} ({done.host})", retry=True)
+        if task.failure:
+            return replace(end, reason=f"{end.reason} ({done.host})")
         if done.code == EXIT_CODE and not task.cancelled and not done.expired:
             return End("preempted", f"the process was asked to stop on {done.host}", retry=True)
         return replace(end, retry=True) if end.status == "killed" else end
+
+    def _use_relay(self, task: _Task, host: str) -> None:
+        """Start a task again, with the relay."""
+        if self._relay is None:
+            # On this machine, for the results folder is there.
+            here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+            actor = ray.remote(ray_relay.Relay)
+            options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": ray_relay.THREADS, "scheduling_strategy": here}
+            results = task.order.spec.parent.parent
+            self._relay = actor.options(**options).remote(results)
+            text = f"{host} does not see {results}: jobs there train in a temporary folder, and their files are sent"
+            self._news.append((task.files.name, WarningEvent(text=text)))
+        task.ended, task.reference = None, self._start(task.order, task.options)
+
+    def _close(self, handle: Handle) -> None:
+        """Let the relay release the runs of a job that has ended; one that was killed is replaced when it is needed."""
+        if self._relay is not None:
+            try:
+                ray.get(self._relay.close.remote(handle))
+            except exceptions.RayActorError:
+                self._relay = None
 
 
 def _read(task: _Task) -> Iterator[Event]:
@@ -177,14 +228,16 @@ def _lost(error: exceptions.RayError, log: Path) -> End:
     if isinstance(error, exceptions.WorkerCrashedError | exceptions.ObjectLostError):
         return End("killed", "its Ray worker was killed", retry=True)
     if isinstance(error, exceptions.RayTaskError):
-        cause = error.cause
-        if isinstance(cause, ray_task.NotSharedError):
-            return End(
-                "failed", f"{cause}; all machines of the cluster need the results folder: name one with --results"
-            )
+        cause: BaseException = error
+        while isinstance(cause, exceptions.RayTaskError):  # of the relay, within the task's
+            cause = cause.cause
+        if isinstance(cause, exceptions.RayActorError):
+            return End("killed", "the process that writes for other machines was killed", retry=True)
+        if isinstance(cause, StoreError | EngineError):
+            return End("failed", str(cause))
         if isinstance(cause, ImportError):
             return End("failed", f"{cause} on a node; all machines of the cluster need the same Python environment")
-        return End("failed", f"its Ray task has failed: {type(cause).__name__}: {cause}; see {log}")
+        return End("failed", f"its Ray task on {error.ip} has failed: {type(cause).__name__}: {cause}; see {log}")
     return End("failed", f"its Ray task has failed: {first}")
 
 

@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import StoreError
@@ -39,15 +39,19 @@ class Holder:
         process: its number there.
         scope: of that number: equal for processes that can see each other.
         started: when the process started, to tell it from a later one of that number; empty where it is not known.
+        node: machine that trains for it; empty where that is its own.
     """
 
     host: str
     process: int
     scope: str
     started: str
+    node: str = ""
 
     def __str__(self) -> str:
-        return f"process {self.process} on {self.host}" if self.process else "another process"
+        if not self.process:
+            return "another process"
+        return f"{f'{self.node} for ' if self.node else ''}process {self.process} on {self.host}"
 
 
 UNKNOWN = Holder("", 0, "", "")
@@ -72,13 +76,18 @@ class Leases:
         lost: is called with each run that another process has taken over, in another thread or where this one is about
             to write a file of the run.
         stale: by run, the content of a lease that another process has found to be stale, as `stale_lease` returns it.
+        node: machine that trains for this process; empty where that is its own.
     """
 
     def __init__(
-        self, root: Path, lost: Callable[[str], None] = lambda _: None, stale: Mapping[str, str] | None = None
+        self,
+        root: Path,
+        lost: Callable[[str], None] = lambda _: None,
+        stale: Mapping[str, str] | None = None,
+        node: str = "",
     ) -> None:
         self.root, self.lost, self._known = root, lost, dict(stale or {})
-        self.me = this_process()
+        self.me = replace(this_process(), node=node)
         self._nonce = uuid.uuid4().hex
         self._held: dict[str, _Held] = {}
         self._seen: dict[Path, tuple[bytes, float]] = {}
@@ -251,7 +260,8 @@ def read_holder(content: bytes | None) -> Holder:
     """The process in a line of JSON, such as a lease's; `UNKNOWN` where it is not whole."""
     try:
         fields = json.loads(content or b"")
-        return Holder(str(fields["host"]), int(fields["process"]), str(fields["scope"]), str(fields["started"]))
+        known = str(fields["host"]), int(fields["process"]), str(fields["scope"]), str(fields["started"])
+        return Holder(*known, str(fields.get("node", "")))
     except (ValueError, KeyError, TypeError):
         return UNKNOWN
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 from kdbench import engines  # noqa: E402
-from kdbench.engines import driver as driver_module  # noqa: E402
-from kdbench.engines import ray_cluster, ray_task  # noqa: E402
+from kdbench.engines import ray_cluster  # noqa: E402
 from kdbench.engines.base import Resources  # noqa: E402
-from kdbench.engines.driver import Driver  # noqa: E402
-from kdbench.engines.job_files import JobFiles  # noqa: E402
 from kdbench.engines.ray import RayEngine  # noqa: E402
 from kdbench.engines.status import job_statuses  # noqa: E402
 from kdbench.errors import EngineError, SpecError  # noqa: E402
@@ -36,85 +28,21 @@ from kdbench.records.leases import Leases  # noqa: E402
 from kdbench.records.row import Row  # noqa: E402
 from kdbench.records.store import read_rows  # noqa: E402
 from kdbench.spec.request import RunRequest  # noqa: E402
-from kdbench.spec.run import Run  # noqa: E402
-from kdbench.train.events import StepEvent  # noqa: E402
-from kdbench.train.job import execute as train  # noqa: E402
 from tests.helpers.engines import Command  # noqa: E402
+from tests.helpers.memory_limit import limit_memory  # noqa: E402
 from tests.helpers.pictures import Pictures, done, numbers, short  # noqa: E402
+from tests.helpers.ray_jobs import driver, long, trains  # noqa: E402
 from tests.helpers.slurm import wait_for  # noqa: E402
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Its address. Sockets need a short path."""
-    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
-        ray.init(
-            address="local",
-            num_cpus=2,
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _temp_dir=folder,
-        )
-        yield str(ray.get_runtime_context().gcs_address)
-        ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
-    return Pictures(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver_module, "POLL", 0.2)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-def driver(pictures: Pictures, results: Path, *runs: Run, timeout: float | None = None) -> Driver:
-    return Driver(RayEngine(None, ["cpu"] * 4, timeout=timeout), pictures.job(results, *runs).settings)
-
-
-def long(pictures: Pictures, **more: Any) -> Run:
-    """A run of some seconds."""
-    return pictures.run(recipe=short(epochs=30), **more)
-
-
-def trains(results: Path, run: Run) -> int:
-    """The process of a run, once that has trained some steps."""
-
-    def number() -> int:
-        for files in JobFiles.all(results):
-            job = files.job()
-            steps = [event for event in files.new_events() if isinstance(event, StepEvent) and event.step > 8]
-            if (
-                job
-                and run.id in [each.id for each in job.runs]
-                and steps
-                and (holder := Leases(results).holder(run.id))
-            ):
-                return holder.process
-        return 0
-
-    return wait_for(number)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.usefixtures("quick"),
+]
 
 
 def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-@pytest.fixture(scope="module")
-def undisturbed(pictures: Pictures) -> Row:
-    """The row of `long`, trained in this process with one thread, which rounding depends on."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    (row,) = done(train(pictures.job(pictures.root / "undisturbed", long(pictures)), lambda _: None))
-    torch.set_num_threads(threads)
-    return row
 
 
 def test_teachers_come_before_their_students(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
@@ -141,6 +69,16 @@ def test_a_run_whose_worker_or_process_is_killed_goes_on(
     os.kill(parent(process) if whose == "worker" else process, signal.SIGKILL)
     (row,) = done(command.finish())
     assert numbers(row) == numbers(undisturbed)
+
+
+def test_a_job_that_the_kernel_kills_for_memory_ends_as_out_of_memory(
+    cluster: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    run = pictures.run(recipe=short(epochs=4000))
+    command = Command(driver(pictures, tmp_path, run), ((run,),), threads=1)
+    with limit_memory(trains(tmp_path, run)):
+        (row,) = command.finish()
+    assert (row.status, row.reason[:38]) == ("out-of-memory", "the kernel killed the process for memory")
 
 
 def test_a_job_that_waits_for_cores_is_shown_as_queued(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
@@ -174,27 +112,15 @@ def test_a_job_whose_time_is_over_ends_as_timeout(cluster: str, pictures: Pictur
     assert row.status == "timeout" and "stopped after 8 s" in row.reason
 
 
-class Elsewhere:
-    """Tasks on a machine whose folder of that name is another one."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def options(self, **options: Any) -> Elsewhere:
-        return Elsewhere(self.function.options(**options))
-
-    def remote(self, order: ray_task.Order) -> Any:
-        return self.function.remote(replace(order, content=b"of another command"))
-
-
-def test_a_node_that_does_not_see_the_results_folder_says_so(
-    cluster: str, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_that_a_node_lacks_is_an_error_that_names_the_node(
+    cluster: str, pictures: Pictures, tmp_path: Path
 ) -> None:
     run = pictures.run()
     made = driver(pictures, tmp_path, run)
-    monkeypatch.setattr(made.engine, "_train", Elsewhere(ray.remote(ray_task.train)))
+    made.settings = made.settings.model_copy(update={"data_path": tmp_path / "missing"})
     (row,) = Command(made, ((run,),), threads=1).finish()
-    assert row.status == "failed" and f"does not see {tmp_path}" in row.reason and "--results" in row.reason
+    assert row.status == "failed" and str(tmp_path / "missing") in row.reason
+    assert row.reason.endswith(f"({os.uname().nodename})")
 
 
 def test_a_cluster_that_does_not_answer_is_an_error_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,6 @@
 """A Slurm cluster inside one machine: a controller and two nodes.
 
-Each daemon runs in process, mount and host-name namespaces of its own. A node thus has its own host name and process
-IDs, and killing the namespace's first process kills all of its processes, as if the machine lost power. Nothing
-outlives the tests, even if pytest is killed. Needs the programs of Debian's slurm-wlm and permission to create
-namespaces, which root has, and other users where the kernel allows user namespaces.
+Each daemon runs as on a machine of its own (`namespaces`). Needs the programs of Debian's slurm-wlm.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ import pwd
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -22,11 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from tests.helpers import namespaces
+
 T = TypeVar("T")
 
 PROGRAMS = (
     *("munged", "slurmctld", "slurmd", "sinfo", "sbatch", "srun", "squeue", "scontrol", "scancel"),
-    *("setpriv", "unshare"),
+    *namespaces.PROGRAMS,
 )
 PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))  # of daemons
 SECONDS = 120  # to wait at most; a few are enough on an idle machine
@@ -250,19 +248,9 @@ class Cluster:
         wait_for(lambda: self._alive() and self._socket.exists())
 
     def _start(self, name: str, host: str, *daemon: str) -> None:
-        """Start a daemon in new namespaces with a host name; the first process is a shell, which reaps orphans."""
         assert name not in self._processes, f"{name} runs already"
-        user = [] if os.geteuid() == 0 else ["--user", "--map-current-user", "--keep-caps"]
-        shell = 'hostname "$0" && { "$@" & wait $!; }'
-        command = [
-            *("setpriv", "--pdeathsig", "KILL"),
-            *("unshare", *user, "--pid", "--mount-proc", "--uts", "--fork", "--kill-child"),
-            *("sh", "-c", shell, host, *daemon),
-        ]  # fmt: skip
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self._processes[name] = subprocess.Popen(
-                command, env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )  # fmt: skip
+        log = self.folder / f"{name}.log"
+        self._processes[name] = namespaces.start(host, daemon, self.environment, self.folder, log)
 
     def _alive(self) -> bool:
         """True; raises UnavailableError if a daemon has ended."""
@@ -272,13 +260,7 @@ class Cluster:
         return True
 
     def _kill(self, name: str) -> None:
-        process = self._processes.pop(name)
-        # `unshare` ends after the namespace's first process, and that one after all others of the namespace.
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for child in children.read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-        process.wait(SECONDS)
+        namespaces.kill(self._processes.pop(name))
 
 
 def _free_ports(count: int) -> Sequence[int]:
