@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,14 +20,12 @@ from ..records.store import Store, Version
 from ..spec.run import Run, variants
 from ..text import counted
 from ..trackers.base import Tracker
-from ..train.checkpointing import CHECKPOINT
-from ..train.checkpointing import delete as delete_checkpoints
 from ..train.claim import FINISHED, row_event, set_aside, settled
 from ..train.events import Event, HeldEvent, RowEvent, StepEvent
 from ..train.job import Job, JobSettings
 from ..train.result import row_without_result
 from .base import End, Engine, Handle, PlannedJob, Resources
-from .job_files import JobFiles
+from .leftovers import delete_leftovers
 from .order import next_job
 from .progress import Display, JobDisplay
 from .tracking import Tracking
@@ -122,7 +119,7 @@ class Driver:
                 finally:
                     self._link(runs)
         rows = [row for run in runs if (row := self.store.row(run.id)) is not None]
-        self._delete_leftovers(rows)
+        delete_leftovers(self.store, self.leases, rows)
         return rows
 
     def _execute(self, jobs: Sequence[PlannedJob]) -> None:
@@ -353,6 +350,8 @@ class Driver:
             raise
         if self.running:
             self._cancel(5.0)
+        for each in self.running.values():
+            self.display.log(f"{each.display.name}: its job has not ended; `kdbench status` shows whether it goes on")
 
     def _cancel(self, grace: float) -> None:
         self._hear_out()
@@ -383,17 +382,3 @@ class Driver:
                     f"{self.store.root / BY_NAME}: no links by name ({error.strerror}); `kdbench runs` lists the runs"
                 )
             self.unlinked = True
-
-    def _delete_leftovers(self, rows: Sequence[Row]) -> None:
-        """Delete what finished runs do not need, whose job or command was killed before it did so."""
-        for files in JobFiles.all(self.store.root):
-            if files.is_settled({"done"}):
-                with suppress(OSError):  # in a folder that cannot be written they can stay
-                    files.delete(with_log=True)
-        for row in rows:
-            folder = self.store.folder(row.run.id)
-            if row.status == "done" and self.leases.holder(row.run.id) is None:
-                with suppress(OSError):
-                    self.leases.delete_stale(row.run.id)
-                    if (folder / CHECKPOINT).exists():
-                        delete_checkpoints(folder)
