@@ -79,7 +79,7 @@ def check(path: Path) -> None:
     Raises:
         StoreError: it may not be written.
     """
-    for guard in _guards:
+    for guard in tuple(_guards):  # threads of a process may come and go with theirs
         guard(path)
 
 
