@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -85,8 +85,10 @@ class Tracking:
         rows = (self.store.row(run.id) for run in kept)
         return [row for row in rows if row is not None and row.status in FINISHED and self._behind(row)]
 
-    def catch_up(self, rows: Iterable[Row]) -> None:
+    def catch_up(self, rows: Collection[Row]) -> None:
         """Log what finished runs have come to, with all their points."""
+        if rows:
+            self.warn(f"{counted(len(rows), 'finished run')} logged now, whose command ended before")
         for row in rows:
             self.queue.put(lambda row=row: self._catch_up(row))  # type: ignore[misc]
 
