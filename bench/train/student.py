@@ -10,7 +10,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdbench import methods
 from kdbench.methods.base import Method, NetworkInfo, Setting
@@ -20,7 +19,6 @@ from ..errors import DivergedError
 from ..networks.base import Network
 from ..records.code import code_of
 from ..records.row import Epoch, Status
-from ..spec.recipe import Recipe
 from ..spec.run import Run
 from ..spec.schema import digest
 from ..tasks.base import Task
@@ -28,6 +26,7 @@ from . import online_teachers
 from .lr_schedule import learning_rate, total_steps
 from .optimizer import Optimizers, build_optimizer
 from .rng import RandomState
+from .running_mean import RunningMean
 from .timing import StepTimer, Waited
 
 
@@ -98,7 +97,7 @@ class Student:
             if run.recipe.channels_last:
                 module.to(memory_format=torch.channels_last)
         self.method.to(device)
-        self.averaged = _averaged(self.network, run.recipe)
+        self.averaged = None if run.recipe.ema is None else RunningMean(self.network, run.recipe.ema)
         self.random_state = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
         self.status: Status | None = None
         self.reason = ""
@@ -244,12 +243,3 @@ class Student:
             for name, value in module.state_dict().items() if module is not None else ():
                 if not value.isfinite().all():
                     raise DivergedError(f"{name} of the {part} is not finite after the last step")
-
-
-def _averaged(network: Network, recipe: Recipe) -> AveragedModel | None:
-    """The running mean of weights and buffers, if the recipe asks for it; it begins at the initial ones."""
-    if recipe.ema is None:
-        return None
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
-    averaged.n_averaged.fill_(1)  # else the first update would replace the initial weights
-    return averaged
