@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..errors import StoreError
 from ..records.atomic import write_atomically, writing
 from ..records.leases import UNKNOWN, Holder, has_ended, read_holder, this_process
 from ..records.store import Store
@@ -110,13 +111,10 @@ class JobFiles:
         return [holder for holder in dict.fromkeys(holders) if not has_ended(holder, scope)]
 
     def unfollow(self) -> list[Holder]:
-        """Note that this process follows the job no longer; the other processes that do.
-
-        Raises:
-            StoreError: the results folder cannot be written.
-        """
+        """Note that this process follows the job no longer; the other processes that do."""
         others = [holder for holder in self.followed_by() if holder != this_process()]
-        write_atomically(self.followers, "".join(f"{json.dumps(vars(holder))}\n" for holder in others).encode())
+        with suppress(StoreError):  # in a folder that cannot be written any more
+            write_atomically(self.followers, "".join(f"{json.dumps(vars(holder))}\n" for holder in others).encode())
         return others
 
     def new_events(self) -> list[Event]:
