@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ._ranks import gathered
 from .base import IGNORE_INDEX, Batch, Method, MethodError, Outputs, Setting
 from .functional import head_pair, labels_at
 
@@ -158,14 +159,15 @@ class CIRKD(Method):
         members = labels[:, None] == classes[:, None]  # [N, K, P]
         count = members.sum(dim=2, keepdim=True)
         means = members.float() @ pixels / count.clamp_min(1)
-        _enqueue(self.regions, self.regions_next, F.normalize(means, dim=2)[:, :, None], count > 0)
+        regions = F.normalize(means, dim=2)[:, :, None]
+        _enqueue(self.regions, self.regions_next, gathered(regions), gathered(count > 0))
         if not self.class_pixels:
             members = torch.arange(labels.shape[1], device=labels.device) < count
         # Members get random keys and all other pixels -1, so the largest keys are a draw without replacement.
         keys = torch.where(members, torch.rand(members.shape, device=labels.device), -1.0)
         largest = keys.topk(min(PIXELS_A_REGION, labels.shape[1], self.pixels.shape[1]), dim=2)
         chosen = pixels[torch.arange(len(pixels), device=labels.device)[:, None, None], largest.indices]
-        _enqueue(self.pixels, self.pixels_next, chosen, largest.values >= 0)
+        _enqueue(self.pixels, self.pixels_next, gathered(chosen), gathered(largest.values >= 0))
 
 
 def relation(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._ranks import gathered
 from .base import Batch, Method, MethodError, Outputs, Setting
 from .functional import pooled_pair
 
@@ -23,7 +24,8 @@ class CRD(Method):
                     c = negatives / num_samples; i0 is the entry of sample i; 1e-7 is added to both denominators
         loss = weight * (L(s over the teacher's bank) + L(t over the student's bank))
 
-    Afterwards entry i of each bank becomes the normalized momentum * old + (1 - momentum) * new. Banks and both Z are
+    Afterwards entry i of each bank becomes the normalized momentum * old + (1 - momentum) * new, on several GPUs with
+    the samples of all. Banks and both Z are
     buffers without gradient, so a resumed run continues with them. Negatives are drawn with replacement (our choice;
     the released loader draws them without replacement, in a loop), which does not change the expected loss.
 
@@ -146,7 +148,8 @@ class CRD(Method):
         # pass needs the copy, because the bank is updated before.
         scores = (anchors @ bank.clone().T).gather(1, entries).div(self.tau).exp()
         # `torch.where` instead of `if`: no synchronization with the device.
-        z = torch.where(self.z[direction] > 0, self.z[direction], len(bank) * scores.detach().mean())
+        mean = gathered(scores.detach().mean()[None]).mean()
+        z = torch.where(self.z[direction] > 0, self.z[direction], len(bank) * mean)
         if self.training:
             self.z[direction] = z
         scores = scores / z
@@ -158,4 +161,5 @@ class CRD(Method):
 
     def _update(self, bank: Tensor, new: Tensor, index: Tensor) -> None:
         with torch.no_grad():
+            index, new = gathered(index), gathered(new)
             bank[index] = F.normalize(self.momentum * bank[index] + (1 - self.momentum) * new, dim=1)

@@ -41,9 +41,10 @@ class Resources:
     """What a job needs.
 
     Attributes:
-        device: "cpu" or "cuda:<n>".
-        threads: of the process, on a CPU.
-        workers: loader processes beside it.
+        device: "cpu", "cuda:<n>", or "cuda:<n>,<m>" for a job on several GPUs.
+        threads: of all its processes, on a CPU.
+        workers: loader processes beside them.
+        world_size: processes that share its batches, one for each GPU.
         memory: bytes of the device that it is estimated to need; None where that is not known. Jobs that differ in
             this and in the next alone need the same.
         seconds: that it is estimated to take, likewise.
@@ -52,13 +53,14 @@ class Resources:
     device: str
     threads: int
     workers: int = 0
+    world_size: int = 1
     memory: int | None = field(default=None, compare=False)
     seconds: float | None = field(default=None, compare=False)
 
     @property
     def cores(self) -> int:
-        """Processor cores: all of a job on a CPU, one and the loader's beside a GPU."""
-        return self.threads if self.device == "cpu" else 1 + self.workers
+        """Processor cores: all of a job on a CPU, one beside each GPU and the loader's."""
+        return self.threads if self.device == "cpu" else self.world_size + self.workers
 
 
 @dataclass(frozen=True)

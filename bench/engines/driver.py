@@ -214,7 +214,10 @@ class Driver:
             before=before,
             patience=self.engine.patience,
         )
-        resources = Resources(device, job.threads, self.settings.workers, job.memory, job.seconds)
+        settings = self.settings
+        resources = Resources(
+            device, job.threads, settings.workers, settings.world_size, memory=job.memory, seconds=job.seconds
+        )
         handle = self.engine.submit(content, resources)
         self.running[handle] = _Running(job, device, before, self.display.job(job.runs), {}, set())
 

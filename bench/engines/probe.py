@@ -1,6 +1,6 @@
 """Devices are tried in a process of their own, so that a GPU that fails takes nothing with it.
 
-`python -m kdbench.engines.probe cuda:0 cuda:1` prints what each is, as one line of JSON.
+`python -m kdbench.engines.probe` prints what the GPUs that it sees are, as one line of JSON.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ def probe_now(device: str) -> Probed:
     Raises:
         OSError: no process can be started to try it.
     """
-    device, visible = visible_alone(device)
-    command, environment = [sys.executable, "-m", "kdbench.engines.probe", device], os.environ | visible
+    command, environment = [sys.executable, "-m", "kdbench.engines.probe"], os.environ | visible_alone(device)[1]
     quiet = subprocess.DEVNULL
     try:
         done = subprocess.run(
@@ -62,7 +61,7 @@ def probe_now(device: str) -> Probed:
 
 
 def visible_alone(device: str) -> tuple[str, dict[str, str]]:
-    """A device as the only one that a process sees: its name there, and the environment of the process.
+    """A device, or several ("cuda:0,1"), as all that a process sees: the first's name, and the environment for it.
 
     A process creates a context on the first GPU that it sees, which would take memory of one that is not its own, and
     is refused where that is in exclusive mode.
@@ -71,20 +70,27 @@ def visible_alone(device: str) -> tuple[str, dict[str, str]]:
     if kind != "cuda":
         return device, {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    number = int(index or 0)
-    names = visible.split(",") if visible else [str(each) for each in range(number + 1)]
-    return "cuda:0", {"CUDA_VISIBLE_DEVICES": names[number].strip() if number < len(names) else str(number)}
+    names = visible.split(",") if visible else []
+    numbers = map(int, (index or "0").split(","))
+    chosen = [names[number].strip() if number < len(names) else str(number) for number in numbers]
+    return "cuda:0", {"CUDA_VISIBLE_DEVICES": ",".join(chosen)}
 
 
-def _probed(device: str) -> Probed:
+def _probed() -> Probed:
+    """All devices that this process sees: what is true of each."""
     from ..records.environment import describe
 
+    device = "cuda:0"
     try:
-        torch.zeros(1, device=device).add_(1).cpu()
-        return Probed("", describe(torch.device(device)).machine, int(torch.cuda.mem_get_info(device)[0]))
+        free = []
+        for number in range(max(1, torch.cuda.device_count())):
+            device = f"cuda:{number}"
+            torch.zeros(1, device=device).add_(1).cpu()
+            free.append(int(torch.cuda.mem_get_info(device)[0]))
+        return Probed("", describe(torch.device(device)).machine, min(free))
     except Exception as error:  # noqa: BLE001 - whatever a driver raises is why the device cannot be used
         return Probed((str(error).splitlines() or [type(error).__name__])[0])
 
 
 if __name__ == "__main__":
-    print(json.dumps(_probed(sys.argv[1])))
+    print(json.dumps(_probed()))

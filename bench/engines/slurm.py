@@ -173,7 +173,7 @@ class SlurmEngine(Engine):
         """The call of sbatch for an array of jobs."""
         options = {"signal": SAVE, "cpus-per-task": str(resources.cores)}
         if resources.device != "cpu" and not any(name.startswith(("gres", "gpus")) for name in self.options):
-            options["gres"] = "gpu:1"
+            options["gres"] = f"gpu:{resources.world_size}"
         options |= self.options
         if self._excluded:
             given = [options["exclude"]] if "exclude" in options else []

@@ -52,7 +52,7 @@ def calibrate(
     Raises:
         StoreError: the results folder cannot be written, or has a calibration that cannot be read.
     """
-    machine = machine_of(device)
+    machine = environment.shared_machine(machine_of(device), settings.world_size)
     kinds: dict[str, PlannedJob] = {}
     for job in jobs:
         if max(map(steps_of, job.runs)) > 0:
@@ -76,7 +76,8 @@ def _time(
     log: Log,
 ) -> int:
     """Time one job of each kind; returns how many could be timed."""
-    machine, described = machine_of(device), environment.describe(device)
+    machine = environment.shared_machine(machine_of(device), settings.world_size)
+    described = environment.describe(device)
     name, visible = visible_alone(device)
     timings = [
         Timing(

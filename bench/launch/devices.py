@@ -49,6 +49,22 @@ def usable(names: tuple[str, ...] | None, log: Callable[[str], None] = lambda _:
     return good
 
 
+def grouped(devices: tuple[str, ...], gpus: int, log: Callable[[str], None]) -> tuple[str, ...]:
+    """What each job gets where it needs several GPUs: "cuda:0,1" for the first two of them.
+
+    Raises:
+        SpecError: there are not so many.
+    """
+    if gpus == 1 or devices == ("cpu",):
+        return devices
+    numbers = [device.partition(":")[2] or "0" for device in devices]
+    if "cpu" in devices or len(set(numbers)) < gpus:
+        raise SpecError(f"--gpus {gpus}: {', '.join(devices)} can be used here; give as many, or fewer with --gpus")
+    if rest := len(numbers) % gpus:
+        log(f"--gpus {gpus}: {', '.join(devices[-rest:])} stay idle")
+    return tuple(f"cuda:{','.join(numbers[i : i + gpus])}" for i in range(0, len(numbers) - rest, gpus))
+
+
 def machine(device: str) -> str:
     """The name of a device's machine, as rows have it."""
     return environment.describe(torch.device("cpu")).machine if device == "cpu" else probe(device).machine

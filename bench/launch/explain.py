@@ -198,8 +198,11 @@ def _equal_cost(final: FinalPlan, rows: Sequence[Row]) -> str:
 
 def _log_engine(final: FinalPlan, log: Log) -> None:
     """What an engine would be given."""
-    device, workers = final.slots[0], final.settings.workers
-    needs = [Resources(device, job.threads, workers, job.memory, job.seconds) for job in final.schedule.jobs]
+    device, common = final.slots[0], final.settings
+    needs = [
+        Resources(device, job.threads, common.workers, common.world_size, job.memory, job.seconds)
+        for job in final.schedule.jobs
+    ]
     for line in final.site.engine(final.slots).explain(needs) if needs else ():
         log(f"  {line}")
 

@@ -6,7 +6,7 @@ from kdbench import methods
 
 from .. import networks, tasks
 from ..grid.plan import Plan
-from ..spec.recipe import UnfitRecipeError
+from ..spec.recipe import Recipe, ResizedCrop, UnfitRecipeError
 from ..spec.request import RunRequest
 from ..spec.run import Run
 from ..tasks.base import OpenedData
@@ -23,15 +23,36 @@ def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
         SpecError, MethodError, DataError: names what does not fit.
     """
     _check_networks(plan)
+    teachers = {run.teacher.id for run in plan.runs if run.teacher}
+    for run in plan.runs:
+        check_divisible(run.recipe, request.gpus, "teacher." if run.id in teachers else "")
     variants: dict[str, list[Run]] = {}
     for run in plan.runs:
         online_teachers.check(run)
         variants.setdefault(run.data.model_dump_json(), []).append(run)
-    teachers = {run.teacher.id for run in plan.runs if run.teacher}
     for runs in variants.values():
         on_disk = not isinstance(data, PublishedData)
         variant = _checked_variant(runs, teachers, request, data) if on_disk else data
         _check_methods(runs, len(variant.train))
+
+
+def check_divisible(recipe: Recipe, gpus: int, owner: str = "") -> None:
+    """Refuse batches that several GPUs cannot share equally.
+
+    Raises:
+        UnfitRecipeError: says with which batch they can.
+    """
+    image = recipe.image
+    pairs = 2 if isinstance(image, ResizedCrop) and (image.mixup or image.cutmix) else 1  # images are mixed in pairs
+    unit = recipe.accumulate * gpus * pairs
+    if gpus > 1 and recipe.batch_size % unit:
+        raise UnfitRecipeError(
+            recipe,
+            f"--gpus {gpus} cannot share micro-batches of {recipe.micro_batch_size} images equally"
+            f"{', of which pairs are mixed' if pairs > 1 else ''}; give another number of GPUs, or",
+            {"batch_size": max(unit, recipe.batch_size - recipe.batch_size % unit)},
+            (owner,),
+        )
 
 
 def _check_networks(plan: Plan) -> None:

@@ -28,6 +28,7 @@ from ..grid.cohorts import divided
 from ..spec.recipe import Recipe
 from ..spec.run import Run
 from ..tasks.base import Shapes
+from ..tasks.shard import Shard
 from ..train import online_teachers as online
 from .tracing import FLOAT, Loss, Traced, UntracedError, loss_of, traced
 
@@ -48,11 +49,18 @@ class Split:
     needed: tuple[int, ...] = ()
 
 
-def shapes_of(run: Run, stored: tuple[int, int]) -> Shapes:
-    """A run's largest micro-batches, of images that are stored in one size, if any: height and width in pixels."""
+def shapes_of(run: Run, stored: tuple[int, int], world_size: int = 1) -> Shapes:
+    """A run's largest micro-batches on each of several GPUs.
+
+    Args:
+        run: any.
+        stored: height and width in pixels of images that are stored in one size, if any.
+        world_size: number of GPUs that share every batch.
+    """
     height, width = tasks.get(run.task).input_size(run.recipe, stored)
     data, recipe = run.data, run.recipe
-    return Shapes(run.task, data.classes, data.train_images, recipe.micro_batch_size, height, width, recipe.precision)
+    images = Shard(world_size=world_size).size(recipe.micro_batch_size)
+    return Shapes(run.task, data.classes, data.train_images, images, height, width, recipe.precision)
 
 
 class Memory:
@@ -63,10 +71,13 @@ class Memory:
         room: bytes for each job.
         stored: height and width of images that are held as arrays; ignored for image files.
         workers: loader processes a job.
+        world_size: GPUs of a job, each of which has as much.
     """
 
-    def __init__(self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0) -> None:
-        self.kind, self.room, self.stored, self.workers = kind, room, stored, workers
+    def __init__(
+        self, kind: str, room: float, stored: tuple[int, int] = (0, 0), workers: int = 0, world_size: int = 1
+    ) -> None:
+        self.kind, self.room, self.stored, self.workers, self.world_size = kind, room, stored, workers, world_size
 
     def split(self, runs: Sequence[Run], exact: bool = False) -> Split:
         """The fewest parts of a cohort that fit, nearly equal in number.
@@ -102,7 +113,7 @@ class Memory:
     def bound(self, runs: Sequence[Run]) -> float:
         """An upper bound of `needed`, from the shapes of batches and weights alone."""
         shapes = self.shapes(runs[0])
-        largest = max(runs[0].recipe.accumulate, _evaluated(runs[0], shapes))  # a method may prepare by whole batches
+        largest = max(self._whole(runs[0]), _evaluated(runs[0], shapes))  # a method may prepare by whole batches
         pixels = shapes.height * shapes.width * shapes.batch * largest
         names = [run.teacher.student for run in runs if run.teacher]
         for run in runs:
@@ -130,17 +141,22 @@ class Memory:
             for student, loss, teachers in zip(students, losses, online_teachers, strict=True)
         ]
         forward = max(net.forward for net in [*students, *frozen, *itertools.chain(*online_teachers)])
-        prepared = runs[0].recipe.accumulate if any(loss.prepares for loss in losses) else 1
+        prepared = self._whole(runs[0]) if any(loss.prepares for loss in losses) else 1
         peak = max(*steps, forward * _evaluated(runs[0], shapes), *(prepared * teacher.forward for teacher in frozen))
         return MARGIN * (states + peak + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def shapes(self, run: Run) -> Shapes:
         """A run's largest micro-batches."""
-        return shapes_of(run, self.stored)
+        return shapes_of(run, self.stored, self.world_size)
+
+    def _whole(self, run: Run) -> int:
+        """The size of a batch, in micro-batches of one GPU."""
+        return run.recipe.accumulate * self.world_size
 
     def _data(self, run: Run, shapes: Shapes) -> int:
         """The batch, those that are prefetched, and a data set of arrays."""
-        batch = 3 * FLOAT * run.recipe.batch_size * shapes.height * shapes.width
+        images = Shard(world_size=self.world_size).size(run.recipe.batch_size)
+        batch = 3 * FLOAT * images * shapes.height * shapes.width
         size = (3 + 2 * self.workers * (self.kind == "cpu")) * batch
         return size + tasks.get(run.task).stored_bytes(run.recipe, run.data, self.stored, self.kind)
 

@@ -19,11 +19,12 @@ from ..grid.plan import Plan, make_plan
 from ..grid.validate import check_request
 from ..records.calibration import read_calibration
 from ..records.checkpoint import sha256
+from ..records.environment import shared_machine
 from ..records.store import Store, check_folder
 from ..spec import network_name
 from ..spec.recipe import load_recipe
 from ..spec.request import RunRequest
-from ..spec.run import Data
+from ..spec.run import Data, Run
 from ..spec.scale import Scale
 from ..spec.table import Table
 from ..tasks.base import OpenedData
@@ -194,7 +195,11 @@ def _final_plan(tables: Sequence[Table], scale: Scale, request: RunRequest, site
     for notice in given.notices:
         log(notice)
     hashes = {network: sha256(file) for network, file in given.files.items()}
-    plan = make_plan(given.tables, scale, data, request, hashes, lambda run: misfit(run, shapes_of(run, stored)))
+
+    def misfit_of(run: Run) -> str:
+        return misfit(run, shapes_of(run, stored, request.gpus))
+
+    plan = make_plan(given.tables, scale, data, request, hashes, misfit_of)
     check_inputs(plan, request, opened)
     workers, taken = (
         (_workers_elsewhere(scale, request), _slots_elsewhere(request))
@@ -210,7 +215,7 @@ def _final_plan(tables: Sequence[Table], scale: Scale, request: RunRequest, site
     threads = threads_of(plan, taken, site.cores)
     exact = request.only_explain or not site.here
     schedule = make_schedule(plan, Store(request.results), memory, threads, exact, request.keep_stale)
-    machine = machine_of(taken[0]) if site.here and not request.on else ""
+    machine = shared_machine(machine_of(taken[0]), request.gpus) if site.here and not request.on else ""
     target = target_of(request, taken[0], machine)
     shared = data, plan, schedule, memory, settings, site, taken, target
     return FinalPlan(tuple(given.tables), request, scale, *shared, on_disk=not isinstance(opened, PublishedData))
@@ -266,6 +271,7 @@ def _settings(request: RunRequest, teacher_files: dict[str, Path], files: set[Pa
         results=request.results,
         teacher_files=teacher_files,
         workers=workers,
+        world_size=request.gpus,
         method_files=tuple(sorted({choice.file.resolve() for choice in request.choices if choice.file is not None})),
         network_files=tuple(sorted(files)),
     )
@@ -273,15 +279,16 @@ def _settings(request: RunRequest, teacher_files: dict[str, Path], files: set[Pa
 
 def _memory(plan: Plan, stored: tuple[int, int], settings: JobSettings, slots: Sequence[str], site: Site) -> Memory:
     """What each job has: the share of the device that has least, of what is given or of what is free now."""
-    limit = site.request.memory
-    if site.request.on:
-        limit = limit or device_named(site.request.on).memory
-    if not site.here or site.request.on:
-        share = site.request.jobs or 1 if site.request.engine == "ray" else 1  # of a device that jobs have together
-        return Memory(slots[0].split(":")[0], GIB * limit / share if limit else math.inf, stored, settings.workers)
+    request, limit = site.request, site.request.memory
+    if request.on:
+        limit = limit or device_named(request.on).memory
+    if not site.here or request.on:
+        share = request.jobs or 1 if request.engine == "ray" else 1  # of a device that jobs have together
+        room = GIB * limit / share if limit else math.inf
+        return Memory(slots[0].split(":")[0], room, stored, settings.workers, request.gpus)
     parallel = max((len(stage) for stage in plan.stages), default=1)  # a teacher never runs beside its students
     free = min(
         (GIB * limit if limit else available(device)) / (min(count, parallel) if device == "cpu" else count)
         for device, count in Counter(slots).items()
     )
-    return Memory(slots[0].split(":")[0], free, stored, settings.workers)
+    return Memory(slots[0].split(":")[0], free, stored, settings.workers, request.gpus)

@@ -15,7 +15,7 @@ from ..errors import SpecError
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
 from ..text import counted
-from .devices import cores, slots, usable
+from .devices import cores, grouped, slots, usable
 
 QUEUED = 100
 """Jobs in a batch system's queue at a time."""
@@ -91,7 +91,7 @@ def site_of(request: RunRequest, log: Callable[[str], None]) -> Site:
         return _ray_site(request, log)
     if request.engine == "slurm":
         return _slurm_site(request)
-    return Site(request, usable(request.devices, log))
+    return Site(request, grouped(usable(request.devices, log), request.gpus, log))
 
 
 def _slurm_site(request: RunRequest) -> Site:
@@ -103,7 +103,7 @@ def _slurm_site(request: RunRequest) -> Site:
     engine = site.engine(site.devices)
     assert isinstance(engine, SlurmEngine)
     workers = site.workers(request.scale or "full")
-    engine.check(Resources(site.devices[0], site.cores or 1, workers))
+    engine.check(Resources(site.devices[0], site.cores or 1, workers, world_size=request.gpus))
     return site
 
 

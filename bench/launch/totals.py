@@ -38,18 +38,19 @@ def totals(final: FinalPlan) -> Iterator[str]:
         return
     total = sum(each.seconds for each in known)
     unknown = f"; not known of {counted(len(jobs) - len(known), 'job')}" if len(known) < len(jobs) else ""
-    of = "jobs" if _on_cpu(final) else "one GPU"
+    of = "jobs" if _on_cpu(final) else "one GPU" if final.request.gpus == 1 else counted(final.request.gpus, "GPU")
     yield f"time: about {hours(total)} of {of}, {_range(known)}{unknown}"
     if not exact:
         yield f"done in: about {duration(wall_clock(jobs, len(final.slots)))} {_slots(final, len(final.slots))}"
         return
-    numbers = {min(len(final.slots), len(jobs)), *(() if _on_cpu(final) else DEVICES)}
+    several = () if _on_cpu(final) else {max(1, count // final.request.gpus) for count in DEVICES}
+    numbers = {min(len(final.slots), len(jobs)), *several}
     yield "done in: " + ", ".join(f"{duration(wall_clock(jobs, n))} {_slots(final, n)}" for n in sorted(numbers))
     yield from _by_table(final)
     yield from _sources(final, known)
     yield _disk(final)
     if final.request.price is not None:
-        yield _money(final.request.price, total, known)
+        yield _money(final.request.price, final.request.gpus, total, known)
 
 
 def hours(seconds: float) -> str:
@@ -94,7 +95,7 @@ def _on_cpu(final: FinalPlan) -> bool:
 def _slots(final: FinalPlan, count: int) -> str:
     if _on_cpu(final):
         return f"with {counted(count, 'job')} at a time"
-    return f"on {counted(count, 'GPU')}"
+    return f"on {counted(count * final.request.gpus, 'GPU')}"
 
 
 def _range(known: Sequence[Estimate]) -> str:
@@ -162,8 +163,8 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _money(price: float, total: float, known: Sequence[Estimate]) -> str:
-    amounts = [price * seconds / 3600 for seconds in (total, *bounds(known))]
+def _money(price: float, gpus: int, total: float, known: Sequence[Estimate]) -> str:
+    amounts = [price * gpus * seconds / 3600 for seconds in (total, *bounds(known))]
     about, low, high = map(_rounded, amounts)
     return f"money: about {about}, between {low} and {high}, at {price:g} an hour"
 

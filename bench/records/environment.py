@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from .row import Environment
 
@@ -29,15 +30,22 @@ def describe(device: torch.device | str) -> Environment:
     else:
         name = device_name(torch.device(device))
         machine = f"{name} x{os.cpu_count() if cpu else torch.cuda.device_count()}"
+    world_size = distributed.get_world_size() if distributed.is_initialized() else 1
     return Environment(
         commit=commit(),
         python=platform.python_version(),
         libraries=dict(_installed(LIBRARIES)) | optional_libraries(),
         device=name,
-        machine=machine,
+        machine=shared_machine(machine, world_size),
         threads=torch.get_num_threads(),
         deterministic=cpu or torch.are_deterministic_algorithms_enabled(),
+        world_size=world_size,
     )
+
+
+def shared_machine(machine: str, world_size: int) -> str:
+    """A machine's name in rows of runs that several of its GPUs share: their times are compared with such alone."""
+    return machine if world_size == 1 else f"{machine}, {world_size} a run"
 
 
 def _installed(names: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -128,6 +128,7 @@ class Environment(Record):
     machine: str = Field(description="Hardware; throughput is compared within one machine only.")
     threads: Count
     deterministic: bool
+    world_size: int = Field(default=1, ge=1, description="Processes, one for each GPU, that shared every batch.")
 
 
 class Result(Record):

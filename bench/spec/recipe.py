@@ -71,6 +71,8 @@ class ResizedCrop(Spec):
     random_erasing: Share = 0.0  # probability; pixel-wise noise
     mixup: Annotated[float, Field(ge=0)] = 0.0  # alpha; 0 for none
     cutmix: Annotated[float, Field(ge=0)] = 0.0
+    # of JPEGs; torchvision's is faster, with the same crops and pixels that differ by rounding in resizing
+    decoder: Literal["pillow", "torchvision"] = _added("pillow")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -152,6 +154,8 @@ class Recipe(Spec):
     precision: Precision = "ieee"
     cudnn_benchmark: bool = _added(False)  # time cuDNN's algorithms for each shape; results may differ from run to run
     channels_last: bool = False
+    # BatchNorm counts a batch's images on all GPUs; without effect on one
+    sync_batchnorm: bool = _added(False)
     # imagenet: a detector's backbone, its stem and first stage frozen, BatchNorm fixed; published: the whole network
     init: Literal["imagenet", "published", "random"] = "random"
     image: Annotated[Resize | PaddedCrop | ResizedCrop | ScaledCrop, Field(discriminator="kind")]
@@ -215,7 +219,7 @@ class UnfitRecipeError(SpecError):
 
 def evaluated_alike(first: Recipe, second: Recipe) -> bool:
     """Whether two recipes prepare validation images alike."""
-    names = {"resize": ("shorter", "longer"), "resized_crop": ("size", "val_resize", "interpolation")}
+    names = {"resize": ("shorter", "longer"), "resized_crop": ("size", "val_resize", "interpolation", "decoder")}
     images = first.image, second.image
     read = names.get(first.image.kind, ())  # whole images as they are stored, in other kinds
     return images[0].kind == images[1].kind and all(getattr(images[0], n) == getattr(images[1], n) for n in read)

@@ -259,6 +259,12 @@ class RunRequest:
         text=str | None,
         parse=lambda text: parse_names(text) or None,
     )
+    gpus: int = option(
+        "GPUs of each job, which share its batches; with --device cpu, processes. Default: 1.",
+        default=1,
+        min=1,
+        max=64,
+    )
     engine: str = option(
         "Where jobs run: local, slurm, or ray.", default="local", text=str | None, parse=parse_engine, metavar="ENGINE"
     )

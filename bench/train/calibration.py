@@ -29,6 +29,7 @@ from ..spec import network_name
 from ..spec.run import Run
 from ..tasks import precision
 from ..tasks.base import Shapes, Task
+from ..tasks.shard import WHOLE, Shard
 from .failures import status_of
 from .job import Job, open_task
 from .step import train_step
@@ -85,7 +86,7 @@ def time_steps(timing: Timing) -> tuple[float, int]:
         students[-1].prepared = True
     windows: list[float] = []
     size = 1 if device.type == "cpu" else 10  # steps between which the device is waited for
-    batches = task.endless(device, "train")
+    batches = task.endless(device, "train", Shard(world_size=timing.job.world_size))
     begin = _run(students, batches, teacher, WARM_UP if device.type == "cuda" else 2)
     first = begin
     while not _enough(len(windows) * size, begin - first):
@@ -159,12 +160,15 @@ class _Synthetic:
             run.task, data.classes, data.train_images, recipe.batch_size, *self.image_size, recipe.precision
         )
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         """The same batch for every step: its values do not change the time."""
-        index = torch.arange(self.batch_size) % self.num_samples
-        images = torch.rand(self.batch_size, 3, *self.image_size)
+        images = len(shard.of(range(self.batch_size)))
+        index = torch.arange(images) % self.num_samples
+        inputs = torch.rand(images, 3, *self.image_size)
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
-        inputs = images.to(device).contiguous(memory_format=layout)
+        inputs = inputs.to(device).contiguous(memory_format=layout)
         batch = Batch(inputs, _on(device, self._targets(index)), index.to(device))
         for _ in range(self.steps_per_epoch - skip):
             yield replace(batch)
@@ -173,6 +177,7 @@ class _Synthetic:
         targets = tasks.get(self.shapes.task).example_targets(self.shapes)
         if self.train_targets is not None:
             return self.train_targets[index]
+        targets = targets[: len(index)]
         return torch.randint_like(targets, self.shapes.classes) if isinstance(targets, Tensor) else targets
 
 

@@ -12,6 +12,8 @@ from ..networks.base import Network
 from ..records import checkpoint as checkpoints
 from ..records.checksum import is_intact
 from ..records.row import Epoch
+from ..text import counted
+from . import ranks
 from .student import EpochStats, Student
 
 CHECKPOINT = "checkpoint.pt"
@@ -25,7 +27,16 @@ FORMAT = 2
 
 
 def save(student: Student) -> None:
-    """Write the complete state of a run to its checkpoint; the losses of all steps must have been read."""
+    """Write the complete state of a run to its checkpoint; the losses of all steps must have been read.
+
+    Where several processes train together, each calls it and the first one writes.
+    """
+    random = ranks.of_all(student.random_state.state_dict())
+    if ranks.rank() == 0:
+        _write(student, random)
+
+
+def _write(student: Student, random: list[dict[str, Any]]) -> None:
     modules = {name: module.state_dict() if module is not None else {} for name, module in _modules(student).items()}
     content = modules | {
         "format": FORMAT,
@@ -33,7 +44,7 @@ def save(student: Student) -> None:
         "code": student.code,
         "teacher_sha256": student.teacher_sha256,
         "optimizer": student.optimizer.state_dict(),
-        "random": student.random_state.state_dict(),
+        "random": random[0] if len(random) == 1 else random,
         "epoch": student.epoch,
         "steps": student.steps,
         "history": [epoch.model_dump(mode="json") for epoch in student.history],
@@ -104,13 +115,23 @@ def _restore(student: Student, content: dict[str, Any], path: Path) -> None:
             checkpoints.load_strictly(module, content[name], path)
     if content["run"] != student.run.id:
         raise CheckpointError(f"{path} is the checkpoint of the run {content['run']}; move it to that run's folder")
+    if (count := len(_random_states(content))) != ranks.world_size():
+        raise CheckpointError(
+            f"{path} was written by a training on {counted(count, 'GPU')}, and on {ranks.world_size()} the rest would "
+            f"see other batches; give --gpus {count}, or delete the file to train the run anew"
+        )
     student.optimizer.load_state_dict(content["optimizer"])
-    student.random_state.load_state_dict(content["random"])
+    student.random_state.load_state_dict(_random_states(content)[ranks.rank()])
     student.epoch, student.steps = content["epoch"], content["steps"]
     student.history = [Epoch(**epoch) for epoch in content["history"]]
     student.seconds, student.epoch_stats = content["seconds"], EpochStats(**content["epoch_stats"])
     student.prepared, student.prepare_seconds = content["prepared"], content["prepare_seconds"]
     student.wall_seconds = content["wall_seconds"]
+
+
+def _random_states(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of each process that wrote a checkpoint."""
+    return content["random"] if isinstance(content["random"], list) else [content["random"]]
 
 
 def delete(folder: Path) -> None:

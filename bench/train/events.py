@@ -142,12 +142,14 @@ class ErrorEvent(_Event):
         status: of all its runs that have no row.
         reason: why.
         node: machine whose device is the reason; empty where it is not.
+        runs: that it ends, by one of several processes of a job; empty for all.
     """
 
     event: Literal["error"] = "error"
     status: Status
     reason: str
     node: str = ""
+    runs: tuple[str, ...] = ()
 
 
 Event = (

@@ -21,6 +21,7 @@ from ..records.store import Store
 from ..spec.run import Run
 from ..tasks.base import Task
 from ..tasks.measurement import ByClass
+from . import ranks
 from .checkpointing import STUDENT
 
 TOLERANCE = 0.5  # points; a re-measured teacher further from its record than this is another teacher
@@ -85,7 +86,7 @@ def measure_teacher(
         TeacherError: its outputs are not finite, or its score is off its record.
     """
     with finite_logits(f"teacher {spec.student}", file, network):
-        found = teacher_task.measure(network, device, full=True)
+        found = teacher_task.measure(network, device, full=True, shard=ranks.shard())
     measured, predictions = found.metrics[task.headline], found.predictions
     if recorded is not None and abs(measured - recorded) > TOLERANCE:
         raise TeacherError(
@@ -93,7 +94,7 @@ def measure_teacher(
             f"a library or the machine changed under it; move {file.parent} away and the teacher is trained again"
         )
     if teacher_task is not task and predictions is not None:
-        predictions = task.measure(network, device, full=True).predictions
+        predictions = task.measure(network, device, full=True, shard=ranks.shard()).predictions
     sha256 = checkpoint.sha256(file)
     record = TeacherRecord(network=spec.student, sha256=sha256, recorded=recorded, measured=measured)
     warning = task.guesses(f"the teacher {spec.student}", measured, spec.data)

@@ -34,7 +34,7 @@ from ..spec.recipe import evaluated_alike
 from ..spec.run import Run
 from ..tasks import precision
 from ..tasks.base import Task
-from . import checkpointing
+from . import checkpointing, processes, ranks
 from .checkpointing import STUDENT
 from .claim import claim
 from .events import (
@@ -50,11 +50,12 @@ from .events import (
     WarningEvent,
     to_line,
 )
-from .failures import recorded_status, status_of
+from .failures import DeviceLostError, blame, recorded_status, status_of
 from .frozen_teacher import MeasuredTeacher, load_teacher, measure_teacher
 from .interruption import EXIT_CODE, LOST_LEASE, Interrupted, interruption
 from .journal import Journal
 from .loop import train
+from .processes import ProcessesFailedError
 from .result import finish, keep, row_without_result
 from .student import Student
 
@@ -66,7 +67,7 @@ ORPHAN_SECONDS = 30.0
 
 
 class JobSettings(BaseModel):
-    """What the jobs of a plan have in common. Nothing in it changes a result.
+    """What the jobs of a plan have in common. Nothing in it but `world_size` changes a result.
 
     Attributes:
         data_root: folder that holds data sets.
@@ -75,6 +76,7 @@ class JobSettings(BaseModel):
         results: folder of runs.
         teacher_files: by teacher network, a checkpoint used in place of the teacher's run.
         workers: loader processes.
+        world_size: processes that share every batch, one for each GPU.
         method_files: files of methods that do not come with kdbench.
         network_files: files of networks, likewise.
     """
@@ -87,6 +89,7 @@ class JobSettings(BaseModel):
     results: Path
     teacher_files: dict[str, Path] = {}
     workers: int = 0
+    world_size: Annotated[int, Field(ge=1)] = 1
     method_files: tuple[Path, ...] = ()
     network_files: tuple[Path, ...] = ()
 
@@ -96,7 +99,7 @@ class Job(JobSettings):
 
     Attributes:
         runs: that are trained together.
-        device: of torch.
+        device: of torch; the first of several.
         journal: whether the points of each run are kept in its folder, for trackers.
         stale: by run, a lease of an earlier process that has ended, as `Leases` takes it.
         before: version of each run's row when the job was made; with a later one, its run is done.
@@ -139,7 +142,7 @@ def execute(job: Job, report: Report) -> list[Row]:
         StoreError: a row could not be written. Its checkpoint is kept, so the next call only evaluates again.
     """
     device, store = torch.device(job.device), Store(job.results)
-    if job.journal:
+    if job.journal and ranks.rank() == 0:
         report = Journal(store, report)
     for file in job.method_files:
         methods.register(file)
@@ -152,6 +155,7 @@ def execute(job: Job, report: Report) -> list[Row]:
     try:
         teacher, measured = _teacher(job, task, store, device, report)
     except Exception as error:  # noqa: BLE001 - the status of the runs that need it; the others train
+        blame([run.id for run in runs if run.teacher], error)
         failed = [_failure(run, error, store, device, report) for run in runs if run.teacher]
         runs = [run for run in runs if not run.teacher]
     begin = time.perf_counter()
@@ -160,11 +164,13 @@ def execute(job: Job, report: Report) -> list[Row]:
         try:
             students.append(_student(run, task, teacher, measured, store, device, report))
         except Exception as error:  # noqa: BLE001 - it becomes the run's status
+            blame([run.id], error)
             failed.append(_failure(run, error, store, device, report))
     if students:
         try:
             train(students, task, teacher, device, report)
         except Exception as error:  # noqa: BLE001 - data or teacher failed under all of them
+            blame([student.run.id for student in students if student.active], error)
             for student in filter(lambda s: s.active, students):
                 student.status, student.reason = recorded_status(error)
     rows = [finish(student, task, store, measured, len(students), device, report) for student in students]
@@ -186,7 +192,15 @@ def _student(
     student = Student(run, task, info, store.folder(run.id), device)
     if measured is not None and run.teacher is not None:
         student.teacher_sha256 = measured.record.sha256
-    if checkpointing.resume(student, lambda text: report(NoticeEvent(run=run.id, text=text))):
+
+
+    def resume() -> bool:
+        return checkpointing.resume(student, lambda text: report(NoticeEvent(run=run.id, text=text)))
+
+    resumed = ranks.of_first(resume)  # sets a damaged file aside before the others look
+    if ranks.rank() > 0:
+        resume()
+    if resumed:
         report(ResumedEvent(run=run.id, epoch=student.epoch, step=student.steps))
     return student
 
@@ -242,7 +256,7 @@ def open_task(job: Job, run: Run) -> Task:
     data = task.open(run.data.name, job.data_root, job.data_path, run.data.options | job.data_options)
     if data.fingerprint != run.data.fingerprint:
         raise DataError(f"{data.path} changed since the runs were planned; give the same command again")
-    return task(data, run.recipe, run.data_seed, job.workers)
+    return task(data, run.recipe, run.data_seed, -(-job.workers // job.world_size))
 
 
 def end_with_parent(save: bool) -> None:
@@ -260,7 +274,7 @@ def end_with_parent(save: bool) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     """Try a device before any run is blamed.
 
     Raises:
@@ -286,16 +300,29 @@ def main() -> None:
             lines.write(to_line(event).encode() + b"\n")
 
         try:
-            _check_device(job.device)
+            if job.world_size == 1:
+                check_device(job.device)
             _execute_claimed(job, report)
         except Interrupted:
             report(InterruptedEvent())
             sys.exit(EXIT_CODE)
-        except Exception as error:
-            status, reason = status_of(error)
-            node = os.environ.get("SLURMD_NODENAME", platform.node()) if isinstance(error, DeviceError) else ""
-            report(ErrorEvent(status=status, reason=reason, node=node))
+        except (Exception, DeviceLostError) as error:
+            report(error_event(error))
             raise
+
+
+def error_event(error: Exception | DeviceLostError) -> ErrorEvent:
+    """What a job reports that ends by an error."""
+    if isinstance(error, ProcessesFailedError):
+        return error.event
+    node = os.environ.get("SLURMD_NODENAME", platform.node())
+    if isinstance(error, DeviceLostError):
+        return ErrorEvent(status="failed", reason=str(error), node=node)
+    try:
+        status, reason = status_of(error)
+    except DeviceLostError as lost:
+        return error_event(lost)
+    return ErrorEvent(status=status, reason=reason, node=node if isinstance(error, DeviceError) else "")
 
 
 def _execute_claimed(job: Job, report: Report) -> None:
@@ -314,7 +341,8 @@ def _execute_claimed(job: Job, report: Report) -> None:
         mine = claim(job.runs, job.before, store, leases, report, job.patience)
         if mine:
             _wait_for_teacher(mine, job, store)
-            execute(job.model_copy(update={"runs": tuple(mine)}), report)
+            train = execute if job.world_size == 1 else processes.execute
+            train(job.model_copy(update={"runs": tuple(mine)}), report)
         else:
             report(FinishedEvent(seconds=0.0))
 

@@ -15,7 +15,7 @@ import torch
 from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..tasks.base import Task
-from . import checkpointing
+from . import checkpointing, ranks
 from .data_wait import Waiting
 from .events import EpochEvent, PhaseEvent, Report, StepEvent, WarningEvent
 from .failures import isolate_failures
@@ -34,6 +34,8 @@ SAVE_SHARE = 0.05
 
 def train(students: list[Student], task: Task, teacher: Network | None, device: torch.device, report: Report) -> None:
     """Train all students to their last epoch; a student's `status` is None afterwards, or says how it ended early.
+
+    Several processes may train together (`ranks`): each calls this, and they stop and save at the same steps.
 
     Every student is saved after the phases of its method, at the end of every epoch that takes long enough (see
     `SAVE_SHARE`), after the last epoch, within a long epoch every `SAVE_EVERY` seconds, and where a signal asks the job
@@ -67,7 +69,7 @@ def _train_epochs(cohort: _Cohort) -> None:
         later = [student.steps for student in behind if student.steps > first]
         current = [student for student in behind if student.steps == first]
         _train_epoch(replace(cohort, students=current), min(later, default=None))
-        if interruption.asked:
+        if ranks.any_of(interruption.asked):
             raise Interrupted
 
 
@@ -116,6 +118,8 @@ def _prepare(cohort: _Cohort) -> None:
         if cohort.teacher is not None and student.uses_frozen_teacher:
             with isolate_failures(student):
                 prepare(student, cohort.teacher, cache)
+        with isolate_failures(student):
+            student.synchronize_batchnorm()
 
 
 def _train_epoch(cohort: _Cohort, until: int | None) -> None:
@@ -131,11 +135,11 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
     saved = counted = time.perf_counter()  # of the last checkpoint; up to which `wall_seconds` are counted
     pace = _Pace(step, saved)
     waits = DataWaits(cohort.device)
-    for batch in waits.timed(task.batches(epoch, cohort.device, skip=done)):
+    for batch in waits.timed(task.batches(epoch, cohort.device, skip=done, shard=ranks.shard())):
         step += 1
         timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0)
         train_step(cohort.students, batch, cohort.teacher, timer)
-        stop = interruption.asked
+        stop = _is_asked_to_stop(step)
         if step == end or step % READ_EVERY == 0 or stop:
             _report_step(cohort, epoch, step, pace, waits)
         if not cohort.active:
@@ -146,7 +150,7 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
             _save(cohort, counted)
             return
         # Losses must have been read, and a resumed run must have steps left in the epoch to be timed.
-        if step % READ_EVERY == 0 and end - step >= READ_EVERY and time.perf_counter() - saved >= SAVE_EVERY:
+        if step % READ_EVERY == 0 and end - step >= READ_EVERY and _is_over(SAVE_EVERY, saved):
             counted = _save(cohort, counted)
             saved = time.perf_counter()
             pace = _Pace(step, saved)
@@ -159,17 +163,28 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
         _save(cohort, counted)
 
 
+def _is_asked_to_stop(step: int) -> bool:
+    """Whether the job has to stop after a step; several processes ask each other less often."""
+    if ranks.world_size() > 1 and step % READ_EVERY:
+        return False
+    return ranks.any_of(interruption.asked)
+
+
+def _is_over(seconds: float, since: float) -> bool:
+    return ranks.first_says(time.perf_counter() - since >= seconds)
+
+
 def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
     """Evaluate the students if it is due, and save them; `wall_seconds` include the time from `counted` on."""
     recipe = cohort.recipe
     last = cohort.students[0].steps == cohort.total_steps
-    save = last or cohort.saving.is_due
+    save = last or ranks.first_says(cohort.saving.is_due)
     took = 0.0
     for student in cohort.active:
         with isolate_failures(student):
             # After the last epoch the saved file is evaluated, by the reference evaluator.
             due = (epoch + 1) % recipe.eval_every == 0 and not last
-            metrics = cohort.task.evaluate(student.evaluated_network, cohort.device, reference=False) if due else {}
+            metrics = _evaluate(cohort, student) if due else {}
             student.finish_epoch(metrics)
             if last:
                 student.epoch = recipe.epochs
@@ -181,8 +196,13 @@ def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
     if save:
         cohort.saving.took, cohort.saving.ended = took, time.perf_counter()
     counted = _count_rest(cohort)
-    if interruption.asked and not save:
+    if not save and ranks.any_of(interruption.asked):
         _save(cohort, counted)
+
+
+def _evaluate(cohort: _Cohort, student: Student) -> dict[str, float]:
+    network = student.evaluated_network
+    return cohort.task.evaluate(network, cohort.device, reference=False, shard=ranks.shard())
 
 
 def _save(cohort: _Cohort, counted: float) -> float:

@@ -82,6 +82,11 @@ def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Metho
     return Optimizers(_optimizer(recipe, groups), named_optimizers)
 
 
+def trained_parameters(optimizer: Optimizers) -> list[nn.Parameter]:
+    """All parameters that are trained, in the order of the groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def set_learning_rate(optimizer: Optimizers, rate: float) -> None:
     """Set the schedule's learning rate in every group but those with a constant one."""
     for group in optimizer.param_groups:

@@ -15,9 +15,10 @@ from ..errors import DivergedError
 from ..networks.base import Network
 from ..spec.schema import digest
 from ..tasks.base import autocast
-from . import checkpointing
+from . import checkpointing, ranks
 from .micro_batches import micro_batches
-from .optimizer import build_optimizer
+from .optimizer import build_optimizer, trained_parameters
+from .ranks import GradientMean
 from .rng import RandomState
 from .step import backward, teacher_forward
 from .student import Student
@@ -40,6 +41,7 @@ def prepare(student: Student, teacher: Network, cache: Prepared) -> None:
     for module in student.method.modules():
         if isinstance(module, Method) and type(module).prepare is not Method.prepare:
             _prepare_method(module, student, teacher, cache)
+    student.synchronize_batchnorm()
     if student.method.initial_epochs:
         begin = time.perf_counter()
         student.network.train()
@@ -56,13 +58,18 @@ def _prepare_method(method: Method, student: Student, teacher: Network, cache: P
     seed = int(digest([student.run.init_seed, "prepare", method.preparation_key]), 16) % 2**63
     if seed not in cache:
         begin = time.perf_counter()
-        with RandomState(seed, student.device).current():
-            method.prepare(teacher, _teacher_batches(student))  # type: ignore[arg-type]
-        state = {n: v.clone() for n, v in method.state_dict().items() if n.startswith(method.prepared_prefixes)}
+        state = ranks.of_first(lambda: _prepared(method, student, teacher, seed))
         cache[seed] = state, time.perf_counter() - begin
     state, seconds = cache[seed]
     method.load_state_dict(method.state_dict() | state)
     student.prepare_seconds += seconds
+
+
+def _prepared(method: Method, student: Student, teacher: Network, seed: int) -> dict[str, Tensor]:
+    """The state of a method after its preparation, on whole batches."""
+    with RandomState(seed, student.device).current():
+        method.prepare(teacher, _teacher_batches(student))  # type: ignore[arg-type]
+    return {n: v.clone() for n, v in method.state_dict().items() if n.startswith(method.prepared_prefixes)}
 
 
 def _teacher_batches(student: Student) -> Iterator[Batch]:
@@ -90,16 +97,18 @@ def _initial_phase(student: Student, teacher: Network) -> None:
     """
     recipe, task, method = student.run.recipe, student.task, student.method
     optimizer = build_optimizer(recipe, [student.network], method)
-    steps = min(method.initial_epochs * task.steps_per_epoch, recipe.max_steps or 2**62)
-    for step, batch in zip(range(steps), task.endless(student.device, "initial"), strict=False):
+    mean = GradientMean(trained_parameters(optimizer), [student.network, method])
+    steps, shard = min(method.initial_epochs * task.steps_per_epoch, recipe.max_steps or 2**62), ranks.shard()
+    for step, batch in zip(range(steps), task.endless(student.device, "initial", shard), strict=False):
         optimizer.zero_grad()
-        for part, share in micro_batches(batch, recipe.micro_batch_size):
+        for part, share in micro_batches(batch, shard.size(recipe.micro_batch_size)):
             with student.random_state.current(), autocast(recipe, student.device):
                 teacher_outputs = teacher_forward(teacher, part, recipe)
                 outputs = task.outputs(student.network, part)
                 losses = method(part, outputs, teacher_outputs, initial=True)
             backward(losses, share)
             for name, value in losses.items():
-                if (step + 1) % task.steps_per_epoch == 0 and not value.isfinite():
+                if (step + 1) % task.steps_per_epoch == 0 and not (value := ranks.mean(value.detach())).isfinite():
                     raise DivergedError(f"loss term {name} is {value.item()} in the method's initial phase")
+        mean.reduce()
         optimizer.step()

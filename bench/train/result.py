@@ -17,10 +17,10 @@ from ..records.store import Store
 from ..spec.run import Run
 from ..tasks.base import Task
 from ..tasks.measurement import ByClass
-from . import checkpointing
+from . import checkpointing, ranks
 from .checkpointing import STUDENT, TEACHER
 from .events import Report, RowEvent
-from .failures import recorded_status
+from .failures import blame, recorded_status
 from .frozen_teacher import MeasuredTeacher
 from .interruption import interruption
 from .student import Student
@@ -50,12 +50,15 @@ def finish(
         try:
             row, scores = _result(student, task, teacher if run.teacher else None, cohort, device)
         except Exception as error:  # noqa: BLE001 - it becomes the run's status
+            blame([run.id], error)
             student.status, student.reason = recorded_status(error)
     if row is None:
         assert student.status is not None
         row = row_without_result(run, student.status, student.reason, device)
         known = teacher.record if teacher is not None and run.teacher else None
         row = row.model_copy(update={"history": tuple(student.history), "teacher": known})
+    if ranks.rank() > 0:
+        return row
     with interruption.deferred():  # a run that has its row is reported, too, and has no checkpoint
         if row.status == "done":
             write_class_scores(student.folder, scores)  # before the row, which says that the run is done
@@ -102,11 +105,12 @@ def _result(
     student.check_finite()
     student.update_progress()  # for what the method computes in `learned`
     begin = time.perf_counter()
-    sha256 = checkpointing.save_student(student)
+    sha256 = ranks.of_first(lambda: checkpointing.save_student(student))
     if student.run.online_teacher is not None:
         teacher = _online_record(student, student.run.online_teacher, task, device)
     saved = load_network(student.folder / STUDENT, student.run.student, task.classes, device)
-    measured = task.measure(saved, device, teacher=teacher.predictions if teacher else None)
+    predictions = teacher.predictions if teacher else None
+    measured = task.measure(saved, device, teacher=predictions, shard=ranks.shard())
     student.wall_seconds += time.perf_counter() - begin
     untrained = Epoch(epoch=0, steps=0, lr=0.0, losses={}, metrics={})  # published weights, taken as they are
     history = list(student.history) or [untrained]
@@ -144,9 +148,9 @@ def _class_scores(run: Run, sha256: str, task: Task, found: ByClass, teacher: Me
 
 def _online_record(student: Student, name: str, task: Task, device: torch.device) -> MeasuredTeacher:
     """What became of a teacher that was trained beside its student, the first of several: measured on what it sees."""
-    sha256 = checkpointing.save_teacher(student)
+    sha256 = ranks.of_first(lambda: checkpointing.save_teacher(student))
     network = load_network(student.folder / TEACHER, name, task.classes, device)
-    found = task.measure(network, device, full=True)
+    found = task.measure(network, device, full=True, shard=ranks.shard())
     record = TeacherRecord(network=name, sha256=sha256, recorded=None, measured=found.metrics[task.headline])
     return MeasuredTeacher(record, found.by_class, found.predictions)
 

@@ -12,6 +12,7 @@ from kdbench.methods.base import Batch, MethodError, Outputs
 from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..tasks.base import autocast
+from . import ranks
 from .failures import isolate_failures
 from .lr_schedule import learning_rate
 from .micro_batches import micro_batches
@@ -25,7 +26,7 @@ def train_step(students: Sequence[Student], batch: Batch, teacher: Network | Non
 
     Args:
         students: of one cohort, so of one recipe.
-        batch: on the students' device.
+        batch: on the students' device; this process's shard of it.
         teacher: their frozen teacher, if they have one; one forward of a micro-batch serves them all.
         timer: of this step.
     """
@@ -34,7 +35,7 @@ def train_step(students: Sequence[Student], batch: Batch, teacher: Network | Non
         with isolate_failures(step.student), step.timer.part("student"):
             step.begin()
     recipe = steps[0].student.run.recipe
-    for part, share in micro_batches(batch, recipe.micro_batch_size):
+    for part, share in micro_batches(batch, ranks.shard().size(recipe.micro_batch_size)):
         current = [step for step in steps if step.student.active]
         outputs = None
         if teacher is not None and any(step.student.uses_frozen_teacher for step in current):
@@ -125,8 +126,9 @@ class StudentStep:
             self.losses[name] = self.losses[name] + weighted if name in self.losses else weighted
 
     def update(self) -> None:
-        """Change the weights by the gradients, and record the step."""
+        """Change the weights by the gradients, of all processes, and record the step."""
         student, recipe = self.student, self.student.run.recipe
+        student.gradient_mean.reduce()
         if recipe.clip_norm:
             for parameters in student.clip_groups:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)

@@ -22,11 +22,13 @@ from ..records.row import Epoch, Status
 from ..spec.run import Run
 from ..spec.schema import digest
 from ..tasks.base import Task
-from . import online_teachers
+from . import online_teachers, ranks
 from .lr_schedule import learning_rate, total_steps
-from .optimizer import Optimizers, build_optimizer
+from .optimizer import Optimizers, build_optimizer, trained_parameters
+from .ranks import GradientMean
 from .rng import RandomState
 from .running_mean import RunningMean
+from .sync_batchnorm import synchronize
 from .timing import StepTimer, Waited
 
 
@@ -98,7 +100,8 @@ class Student:
                 module.to(memory_format=torch.channels_last)
         self.method.to(device)
         self.averaged = None if run.recipe.ema is None else RunningMean(self.network, run.recipe.ema)
-        self.random_state = RandomState(int(digest([run.init_seed, "draws"]), 16) % 2**63, device)
+        draws = [run.init_seed, "draws", *([ranks.rank()] if ranks.rank() else [])]  # each process has its own
+        self.random_state = RandomState(int(digest(draws), 16) % 2**63, device)
         self.status: Status | None = None
         self.reason = ""
         self.epoch = 0
@@ -151,6 +154,21 @@ class Student:
         return build_optimizer(self.run.recipe, [self.network, *self._online_networks], self.method)
 
     @cached_property
+    def gradient_mean(self) -> GradientMean:
+        """Of the gradients of all processes that train the student together."""
+        return GradientMean(trained_parameters(self.optimizer), [self.network, *self._online_networks, self.method])
+
+    def synchronize_batchnorm(self) -> None:
+        """Let BatchNorm count the images of all processes, if the recipe asks for it.
+
+        Raises:
+            SpecError: a layer cannot.
+        """
+        if self.run.recipe.sync_batchnorm and ranks.world_size() > 1:
+            for module in (self.network, *self._online_networks, self.method):
+                synchronize(module)
+
+    @cached_property
     def clip_groups(self) -> list[list[nn.Parameter]]:
         """The trained parameters in groups whose gradients are clipped separately.
 
@@ -188,13 +206,15 @@ class Student:
         self.epoch_stats.total += waited.total
 
     def read_losses(self) -> dict[str, float]:
-        """Mean of every loss term over the steps since the last call; waits for the device.
+        """Mean of every loss term over the steps since the last call, and all processes; waits for the device.
 
         Raises:
+            UnequalGradientsError: the processes cannot train together.
             DivergedError: a value is not finite; names the term and the step.
         """
         names = self._unread[0][0]
-        values = torch.stack([values for _, values in self._unread]).cpu().double()
+        self.gradient_mean.check()
+        values = ranks.mean(torch.stack([values for _, values in self._unread])).cpu().double()
         first = self.steps - len(self._unread)
         self._unread.clear()
         if not values.isfinite().all():

@@ -175,8 +175,9 @@ def test_a_calibration_is_kept_and_another_file_in_its_place_is_one_error(tmp_pa
 
 
 def test_jobs_that_differ_in_estimates_alone_are_submitted_together() -> None:
-    assert Resources("cpu", 1, 0, 10, 1.0) == Resources("cpu", 1, 0, 20, 2.0)
-    assert len({Resources("cpu", 1, 0, 10, 1.0), Resources("cpu", 1, 0, 20, 2.0), Resources("cpu", 2)}) == 2
+    one, other = Resources("cpu", 1, memory=10, seconds=1.0), Resources("cpu", 1, memory=20, seconds=2.0)
+    assert one == other
+    assert len({one, other, Resources("cpu", 2), Resources("cpu", 1, world_size=2)}) == 3
 
 
 def table_of(task: str) -> Table:
