@@ -112,14 +112,11 @@ def test_a_job_whose_time_is_over_ends_as_timeout(cluster: str, pictures: Pictur
     assert row.status == "timeout" and "stopped after 8 s" in row.reason
 
 
-def test_data_that_a_node_lacks_is_an_error_that_names_the_node(
-    cluster: str, pictures: Pictures, tmp_path: Path
-) -> None:
-    run = pictures.run()
-    made = driver(pictures, tmp_path, run)
-    made.settings = made.settings.model_copy(update={"data_path": tmp_path / "missing"})
-    (row,) = Command(made, ((run,),), threads=1).finish()
-    assert row.status == "failed" and str(tmp_path / "missing") in row.reason
+def test_other_data_on_a_node_is_an_error_that_names_the_node(cluster: str, pictures: Pictures, tmp_path: Path) -> None:
+    other = pictures.data.model_copy(update={"fingerprint": pictures.data.fingerprint[::-1]})
+    run = pictures.run(data=other)
+    (row,) = Command(driver(pictures, tmp_path, run), ((run,),), threads=1).finish()
+    assert row.status == "failed" and "changed since the runs were planned" in row.reason
     assert row.reason.endswith(f"({os.uname().nodename})")
 
 
