@@ -108,6 +108,8 @@ def run_killed(grid: str, results: Path, kills: int, draw: random.Random, place:
     results.mkdir(parents=True)
     span = _attempt(grid, whole, None, draw, outcome, place)
     assert span is not None
+    if outcome.problems:  # there is nothing to compare others with
+        return outcome
     while outcome.kills < kills:
         number += 1
         folder = results / str(number)
