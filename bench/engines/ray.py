@@ -145,10 +145,10 @@ class RayEngine(Engine):
 
     def needs(self, resources: Resources) -> dict[str, float]:
         """What Ray is asked for."""
-        gpus = (
-            {} if resources.device == "cpu" else {"num_gpus": math.floor(self.share * 1e4) / 1e4}
-        )  # Ray counts in such parts
-        return {"num_cpus": resources.cores, **gpus}
+        if resources.device == "cpu":
+            return {"num_cpus": resources.cores}
+        share = math.floor(self.share * 1e4) / 1e4  # Ray counts in such parts
+        return {"num_cpus": resources.cores, "num_gpus": share if resources.world_size == 1 else resources.world_size}
 
     def explain(self, jobs: Sequence[Resources]) -> list[str]:
         """The cluster, and what each kind of job asks for."""

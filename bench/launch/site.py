@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +18,9 @@ from .devices import cores, grouped, slots, usable
 
 QUEUED = 100
 """Jobs in a batch system's queue at a time."""
+
+MOST_WORKERS = 32
+"""Loader processes of a job by default: more than the fastest GPU needs."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ class Site:
         return self.devices * self.queued
 
     def workers(self, scale: Scale) -> int:
-        """Loader processes of each job."""
+        """Loader processes of each job: as many as it has cores, without the one of a job that has its own.
+
+        Images of mini scale are small, and are prepared between the steps.
+        """
         if self.request.workers is not None:
             return self.request.workers
         if scale == "mini":
             return 0
-        return min(8, os.cpu_count() or 1) if self.cores is None else min(8, self.cores - 1)
+        own = max(1, cores() // len(self.slots(scale))) if self.cores is None else self.cores - 1
+        return min(MOST_WORKERS, own)
 
     def engine(self, taken: tuple[str, ...]) -> Engine:
         """A new engine.
@@ -128,13 +134,16 @@ def _ray_site(request: RunRequest, log: Callable[[str], None]) -> Site:
         log(f"Ray: the cluster at {address} with {counted(len(nodes), 'node')}, {total}")
     devices = _queued_device(request, any(node.gpus for node in nodes))
     on_gpus = devices != ("cpu",)
-    suitable = [node for node in nodes if node.gpus or not on_gpus]
+    gpus, share = request.gpus, request.jobs or 1
+    if on_gpus and gpus > 1 and share > 1:
+        raise SpecError(f"--gpus {gpus} --jobs {share}: with --engine ray jobs share one GPU or take several; give one")
+    suitable = [node for node in nodes if node.gpus >= gpus or not on_gpus]
     if not suitable:
-        log(f"Ray: no node has {'a GPU' if on_gpus else 'a CPU'} now; jobs wait until one joins the cluster")
-    share = request.jobs or 1
-    per_job = [node.cores // (share * node.gpus if on_gpus else share) for node in suitable]
+        needed = counted(gpus, "GPU") if on_gpus else "a CPU"
+        log(f"Ray: no node has {needed} now; jobs wait until one joins the cluster")
+    per_job = [node.cores // (share * (node.gpus // gpus) if on_gpus else share) for node in suitable]
     own = max(1, min(per_job, default=1)) if on_gpus or request.jobs else 1
-    here = sum(share * node.gpus if on_gpus else node.cores // own for node in suitable)
+    here = sum(share * (node.gpus // gpus) if on_gpus else node.cores // own for node in suitable)
     queued = QUEUED if address else max(1, here)  # other clusters may grow
     return Site(request, devices, own, request.memory, address, queued)
 

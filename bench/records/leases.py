@@ -77,6 +77,9 @@ class Leases:
             to write a file of the run.
         stale: by run, the content of a lease that another process has found to be stale, as `stale_lease` returns it.
         node: machine that trains for this process; empty where that is its own.
+
+    Attributes:
+        nonce: is in each lease of this process and no other's.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class Leases:
     ) -> None:
         self.root, self.lost, self._known = root, lost, dict(stale or {})
         self.me = replace(this_process(), node=node)
-        self._nonce = uuid.uuid4().hex
+        self.nonce = uuid.uuid4().hex
         self._held: dict[str, _Held] = {}
         self._seen: dict[Path, tuple[bytes, float]] = {}
         self._lock = threading.Lock()
@@ -176,7 +179,7 @@ class Leases:
         for each in held:
             # Where the folder is gone or cannot be written any more, the lease becomes stale.
             with contextlib.suppress(OSError):
-                if self._nonce.encode() in (_content(each.path) or b""):
+                if self.nonce.encode() in (_content(each.path) or b""):
                     each.path.unlink()
 
     def _is_stale(self, path: Path, content: bytes | None) -> bool:
@@ -225,7 +228,7 @@ class Leases:
             if _latest(held.path.parent)[1] != held.path:
                 return False
             with held.path.open("r+b") as file:
-                if self._nonce.encode() not in file.read():
+                if self.nonce.encode() not in file.read():
                     return False  # numbers begin again where a lease was released
                 file.seek(0)
                 file.write(self._text(held.beat + 1))
@@ -238,8 +241,26 @@ class Leases:
 
     def _text(self, beat: int) -> bytes:
         """Of one length, so that it can be rewritten in place."""
-        fields = vars(self.me) | {"nonce": self._nonce, "beat": f"{beat:012}"}
+        fields = vars(self.me) | {"nonce": self.nonce, "beat": f"{beat:012}"}
         return json.dumps(fields).encode()
+
+
+@contextlib.contextmanager
+def writing_for(root: Path, nonce: str) -> Iterator[None]:
+    """In this block this process writes no file of a run whose lease another one has lost, for which it trains.
+
+    Args:
+        root: folder of runs.
+        nonce: of that one's `Leases`.
+    """
+
+    def confirm(path: Path) -> None:
+        folder = path.parent
+        if folder.parent == root and nonce.encode() not in (_content(_latest(folder)[1]) or b""):
+            raise StoreError(f"cannot write {path}: another process has taken over the run; it trains it now")
+
+    with guarded(confirm):
+        yield
 
 
 def _latest(folder: Path) -> tuple[int, Path | None]:

@@ -127,7 +127,18 @@ def _draft(before: Sequence[Row], after: Sequence[Row], runs: tuple[Runs, Runs])
     if not base or not head:
         same = Change("not measured", "HEAD's rows are those of BASE: it was not rerun")
         return CellChange(run, base, head, same, same, same)
+    if apart := _other_world_size(base, head):
+        return CellChange(run, base, head, apart, apart, apart)
     return CellChange(run, base, head, _settled(base, head) or UNTESTED, drift(base, head), _speed(base, head))
+
+
+def _other_world_size(base: Sequence[Row], head: Sequence[Row]) -> Change | None:
+    """A run on several GPUs normalizes, and relates images, within each one's part of a batch: it is another run."""
+    sizes = [sorted({row.environment.world_size for row in side}) for side in (base, head)]
+    if sizes[0] == sizes[1]:
+        return None
+    words = ["; ".join(counted(size, "GPU") for size in side) for side in sizes]
+    return Change("not measured", f"BASE's runs took {words[0]} each, HEAD's {words[1]}: give --gpus alike")
 
 
 def _settled(base: Sequence[Row], head: Sequence[Row]) -> Change | None:

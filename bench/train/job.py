@@ -341,8 +341,11 @@ def _execute_claimed(job: Job, report: Report) -> None:
         mine = claim(job.runs, job.before, store, leases, report, job.patience)
         if mine:
             _wait_for_teacher(mine, job, store)
-            train = execute if job.world_size == 1 else processes.execute
-            train(job.model_copy(update={"runs": tuple(mine)}), report)
+            claimed = job.model_copy(update={"runs": tuple(mine)})
+            if job.world_size == 1:
+                execute(claimed, report)
+            else:
+                processes.execute(claimed, report, leases.nonce)
         else:
             report(FinishedEvent(seconds=0.0))
 

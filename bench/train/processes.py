@@ -45,11 +45,16 @@ class ProcessesFailedError(Exception):
         self.event = event
 
 
-def execute(job: Job, report: Report) -> None:
+def execute(job: Job, report: Report, nonce: str) -> None:
     """Train the runs of a job in `job.world_size` processes.
 
     An error of one run in any process ends that run; all processes are started again for the others, which resume from
     their checkpoints.
+
+    Args:
+        job: with runs that are claimed.
+        report: receives what the first process reports.
+        nonce: of this process' leases, without which the first one writes no file.
 
     Raises:
         Interrupted: a signal has asked the job to stop; its runs are saved.
@@ -58,7 +63,7 @@ def execute(job: Job, report: Report) -> None:
     """
     runs = {run.id: run for run in job.runs}
     while runs:
-        with _Processes(job.model_copy(update={"runs": tuple(runs.values())})) as processes:
+        with _Processes(job.model_copy(update={"runs": tuple(runs.values())}), nonce) as processes:
             failure = processes.follow(_without_rows(runs, report))
         if failure is None:
             return
@@ -96,10 +101,11 @@ class _Process:
 class _Processes:
     """The running processes of a job; leaving ends those that still run."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, nonce: str) -> None:
         self.job = job
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.store.set(ranks.JOB, job.model_dump_json())
+        self.store.set(ranks.LEASES, nonce)
         self.all: list[_Process] = []
 
     def __enter__(self) -> _Processes:

@@ -13,6 +13,7 @@ import sys
 import torch
 from torch.distributed import Store, TCPStore, destroy_process_group  # type: ignore[attr-defined]
 
+from ..records.leases import writing_for
 from . import ranks
 from .events import ErrorEvent, Event, Report, to_line
 from .failures import DeviceLostError, RankFailed
@@ -46,7 +47,8 @@ def _train(job: Job, store: Store, rank: int, report: Report) -> None:
         torch.cuda.set_device(rank)
     check_device(device)
     ranks.join(store, rank, job.world_size)
-    execute(job.model_copy(update={"device": device}), report if rank == 0 else lambda _: None)
+    with writing_for(job.results, store.get(ranks.LEASES).decode()):
+        execute(job.model_copy(update={"device": device}), report if rank == 0 else lambda _: None)
     destroy_process_group()
 
 

@@ -18,8 +18,8 @@ from ..tasks.shard import Shard
 
 Value = TypeVar("Value")
 
-JOB = "job"
-"""Key of the job in the store by which its processes find each other."""
+JOB, LEASES = "job", "leases"
+"""Keys in the store by which the processes of a job find each other: the job, and the nonce of its leases."""
 
 PATIENCE = timedelta(days=1)
 """For each other: a process that has ended is noticed by the one that has started them."""

@@ -15,7 +15,7 @@ import pytest
 from kdbench.errors import StoreError
 from kdbench.records import leases as module
 from kdbench.records.atomic import write_atomically
-from kdbench.records.leases import Holder, Leases
+from kdbench.records.leases import Holder, Leases, writing_for
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_a_holder_that_slept_too_long_is_told_and_leaves_the_lease_alone(
         sleeper.take("a")
         sleeper.take("b")
         first = tmp_path / "a" / "lease.1"
-        (tmp_path / "a" / "lease.2").write_bytes(first.read_bytes().replace(sleeper._nonce.encode(), b"of another"))
+        (tmp_path / "a" / "lease.2").write_bytes(first.read_bytes().replace(sleeper.nonce.encode(), b"of another"))
         assert told.wait(20)
     assert lost == ["a"] and (tmp_path / "a" / "lease.2").exists()
     assert not list((tmp_path / "b").iterdir())
@@ -230,3 +230,17 @@ def test_what_is_written_shows_that_the_holder_is_alive(tmp_path: Path) -> None:
         before = (tmp_path / "a" / "lease.1").read_bytes()
         write_atomically(tmp_path / "a" / "row.json", b"")
         assert (tmp_path / "a" / "lease.1").read_bytes() != before
+
+
+def test_a_process_that_trains_for_another_writes_only_while_that_holds_the_lease(tmp_path: Path) -> None:
+    with Leases(tmp_path) as leases:
+        assert leases.take("a") is None
+        with writing_for(tmp_path, leases.nonce):
+            write_atomically(tmp_path / "a" / "row.json", b"{}")
+            write_atomically(tmp_path / "elsewhere.json", b"{}")
+            leases.release(["a"])
+            with Leases(tmp_path) as others:
+                assert others.take("a") is None
+                with pytest.raises(StoreError, match="another process has taken over"):
+                    write_atomically(tmp_path / "a" / "row.json", b"{'of': 'the first'}")
+    assert (tmp_path / "a" / "row.json").read_bytes() == b"{}"

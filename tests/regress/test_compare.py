@@ -270,3 +270,14 @@ def test_changed_losses_are_unsure_and_losses_alone_are_no_measurement() -> None
     assert exit_status(compare(base, losses(rows([73.05] * 5, day=2), 9.0))) == 2
     timeout = rows([73.0], status="timeout", reason="why")
     assert exit_status(compare(timeout, rows([73.0], day=2))) == 2
+
+
+def test_runs_on_another_number_of_gpus_are_not_measured_against_each_other() -> None:
+    base, head = rows([73.0, 73.5]), rows([71.0, 71.5], day=2)
+    shared = [
+        row.model_copy(update={"environment": row.environment.model_copy(update={"world_size": 8})}) for row in head
+    ]
+    cell = only(base, shared)
+    assert cell.words == ("not measured",) * 3
+    assert "1 GPU each, HEAD's 8 GPUs" in cell.accuracy.reason
+    assert only(base, head).accuracy.word == "regressed"
