@@ -61,7 +61,7 @@ def pad(images: Tensor, padding: int) -> Tensor:
     return F.pad(images, (0, 0, padding, padding, padding, padding))
 
 
-def crop(padded: Tensor, draws: Draws, chosen: slice, height: int, width: int) -> Tensor:
+def crop(padded: Tensor, draws: Draws, chosen: slice | Tensor, height: int, width: int) -> Tensor:
     """The `chosen` samples of an epoch, cropped and mirrored: uint8 [B, 3, H, W] in channels-last order.
 
     Equal to torchvision's `RandomCrop` with that padding followed by `RandomHorizontalFlip`, for the same draws.

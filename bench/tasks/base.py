@@ -23,6 +23,7 @@ from ..spec.run import Data
 from ..text import counted
 from . import order
 from .measurement import Measurement
+from .shard import WHOLE, Shard
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}
 """The streams of batches: the recipe's epochs, and a method's earlier phases without and with the student."""
@@ -291,7 +292,9 @@ class Task(ABC):
         return self.metrics[0].key
 
     @abstractmethod
-    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         """The training batches of an epoch; they depend on the data seed, the epoch and the stream alone.
 
         Args:
@@ -299,6 +302,7 @@ class Task(ABC):
             device: of the batches.
             stream: one of `BATCHES`; each has its own order.
             skip: batches to leave out at the start.
+            shard: the part of each batch that is wanted.
         """
 
     @abstractmethod
@@ -313,6 +317,7 @@ class Task(ABC):
         reference: bool = True,
         full: bool = False,
         teacher: Tensor | None = None,
+        shard: Shard = WHOLE,
     ) -> Measurement:
         """Evaluate a network on the validation set, which it sees once.
 
@@ -322,11 +327,14 @@ class Task(ABC):
             reference: use the evaluator that final numbers come from.
             full: use the teacher's inputs where a variant of the data reduces the student's.
             teacher: another network's `Measurement.predictions`, to measure the agreement with.
+            shard: of this process, where several share the validation set; each gets the result of the whole.
         """
 
-    def evaluate(self, network: Network, device: torch.device, reference: bool, full: bool = False) -> dict[str, float]:
+    def evaluate(
+        self, network: Network, device: torch.device, reference: bool, full: bool = False, shard: Shard = WHOLE
+    ) -> dict[str, float]:
         """The metrics of `measure`, in percent."""
-        return self.measure(network, device, reference, full).metrics
+        return self.measure(network, device, reference, full, shard=shard).metrics
 
     @abstractmethod
     def evaluator(self, reference: bool) -> str:
@@ -354,11 +362,11 @@ class Task(ABC):
             return f"give it more with --workers ({counted(cores, 'core')} here)"
         return "no core is left for more; with --cohort more students share the images"
 
-    def endless(self, device: torch.device, stream: str) -> Iterator[Batch]:
+    def endless(self, device: torch.device, stream: str, shard: Shard = WHOLE) -> Iterator[Batch]:
         """Batches without end, for a method's earlier phase."""
         epoch = 0
         while True:
-            yield from self.batches(epoch, device, stream)
+            yield from self.batches(epoch, device, stream, shard=shard)
             epoch += 1
 
     @property

@@ -24,6 +24,7 @@ from .base import DataFormat, Metric, Shapes, Task
 from .image_arrays import ArrayImages
 from .image_files import FileImages
 from .measurement import ByClass, Measurement, most_confused
+from .shard import WHOLE, Shard
 
 EVALUATED = 250  # images a batch when evaluating
 SMALL = 32  # side of the images of a folder for recipes of small images, pixels: CIFAR's
@@ -116,9 +117,11 @@ class ClassificationTask(Task):
     def example_targets(cls, shapes: Shapes) -> Tensor:
         return torch.zeros(shapes.batch, dtype=torch.int64)
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         resolution = self.data.resolution
-        batches = self.images.train_batches(self._epoch(epoch, stream), self.batch_size, device, skip)
+        batches = self.images.train_batches(self._epoch(epoch, stream), self.batch_size, device, skip, shard)
         for images, targets, index in batches:
             inputs = self._in_layout(images)
             if resolution is None:
@@ -148,38 +151,38 @@ class ClassificationTask(Task):
         reference: bool = True,
         full: bool = False,
         teacher: Tensor | None = None,
+        shard: Shard = WHOLE,
     ) -> Measurement:
         """See `Task`; a class's score is the accuracy on its images."""
-        ranks, agreements, predictions, targets = [], [], [], []
-        taught = iter(() if teacher is None else teacher.to(device).split(EVALUATED))
-        for logits, labels in self._val_logits(network, device, full):
-            ranks.append(_ranks(logits, labels))
-            predictions.append(logits.argmax(dim=1))
-            targets.append(labels)
-            if teacher is not None:
-                agreements.append(_ranks(logits, next(taught)))
-        predicted = torch.cat(predictions).cpu()
+        found: list[tuple[Tensor, ...]] = []
+        taught = iter(() if teacher is None else shard.share(teacher.to(device).split(EVALUATED)))
+        for logits, labels in self._val_logits(network, device, full, shard):
+            agreed = () if teacher is None else (_ranks(logits, next(taught)),)
+            found.append((_ranks(logits, labels), logits.argmax(dim=1), labels, *agreed))
+        batches = shard.gathered([tuple(values.cpu() for values in batch) for batch in found])
+        ranks, predicted, targets, *agreements = (torch.cat(values) for values in zip(*batches, strict=True))
         return Measurement(
             self._accuracies("top1", "top5", ranks),
-            _by_class(torch.cat(ranks).cpu() <= 1, torch.cat(targets).cpu(), predicted, len(self.classes)),
+            _by_class(ranks <= 1, targets, predicted, len(self.classes)),
             predicted,
-            {} if teacher is None else self._accuracies("agreement", "agreement5", agreements),
+            self._accuracies("agreement", "agreement5", agreements[0]) if agreements else {},
         )
 
-    def _val_logits(self, network: Network, device: torch.device, full: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Logits [n, K] and labels [n] of the validation images, EVALUATED at a time."""
+    def _val_logits(
+        self, network: Network, device: torch.device, full: bool, shard: Shard
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Logits [n, K] and labels [n] of a share of the validation images, EVALUATED at a time."""
         network.eval()
         resolution = None if full else self.data.resolution
-        for images, labels in self.images.val_batches(EVALUATED, device):
+        for images, labels in self.images.val_batches(EVALUATED, device, shard):
             inputs = self._in_layout(images)
             if resolution is not None:
                 inputs = augment.reduce_resolution(inputs, resolution)
             # In float32 whatever the recipe: in bfloat16 the two best classes often round to one number.
             yield network(inputs).logits, labels
 
-    def _accuracies(self, first: str, five: str, ranks: list[Tensor]) -> dict[str, float]:
+    def _accuracies(self, first: str, five: str, rank: Tensor) -> dict[str, float]:
         """Top-1 accuracy in percent; top-5 if K > 5."""
-        rank = torch.cat(ranks)
         metrics = {first: (rank <= 1).double().mean().item() * 100}
         if len(self.classes) > 5:
             metrics[five] = (rank <= 5).double().mean().item() * 100

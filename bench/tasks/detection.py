@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,9 +21,10 @@ from ..networks.base import Detector, Network, Target
 from ..spec.recipe import Recipe, Resize, UnfitRecipeError
 from . import coco_eval, precision
 from .base import DataFormat, Metric, Shapes, Task
-from .loading import grouped, load
+from .loading import Loader, grouped, load
 from .measurement import ByClass, Measurement
 from .order import Key
+from .shard import WHOLE, Shard
 
 if TYPE_CHECKING:  # torchvision is slow to import, and tables need the metrics alone
     from torchvision.transforms import v2
@@ -30,7 +33,17 @@ if TYPE_CHECKING:  # torchvision is slow to import, and tables need the metrics 
 
 MULTIPLE = 32  # inputs are padded at the right and bottom to a multiple of this
 
-Sample = tuple[Tensor, Target]
+
+@dataclass(frozen=True)
+class _Stored:
+    """What the process needs to know of an image, beside its tensors: position, heights and widths, pixels."""
+
+    index: int
+    size: tuple[int, int]
+    stored_size: tuple[int, int]
+
+
+Sample = tuple[Tensor, Target, _Stored]
 
 
 class DetectionTask(Task):
@@ -104,11 +117,12 @@ class DetectionTask(Task):
         }
         return [target] * shapes.batch
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
-        samples = _Split(self.data.train, _transform(self.recipe, flip=self.recipe.image.flip))
-        groups = grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]
-        for images, targets in load(samples, groups, self.workers, _collate):
-            yield self._batch(images, targets, device)
+    def batches(
+        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
+        groups = [shard.of(keys) for keys in grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]]
+        for images, targets, _ in self._loader.batches(groups, device):
+            yield self._batch(images, targets)
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
         outputs: Outputs = network(batch.inputs, batch.targets)
@@ -122,10 +136,12 @@ class DetectionTask(Task):
         reference: bool = True,
         full: bool = False,
         teacher: Tensor | None = None,
+        shard: Shard = WHOLE,
     ) -> Measurement:
         """See `Task`; a class's score is its AP."""
         val = self.data.val
-        detections = self.detections(network, device)
+        mine = self.detections(network, device, shard.share(range(len(val))))
+        detections = [found for part in shard.gathered([mine]) for found in part]
         found = coco_eval.measure(val.annotation_file, [int(i) for i in val.image_ids], detections, reference)
         scores = tuple(found.class_aps[category] for category in self.data.category_ids)
         return Measurement(found.metrics, ByClass(scores, tuple(val.class_counts.tolist())))
@@ -150,34 +166,39 @@ class DetectionTask(Task):
         groups = grouped([(i,) for i in positions], self.recipe.micro_batch_size)
         image_ids = self.data.val.image_ids
         detections: list[coco_eval.Detection] = []
-        for images, targets in load(samples, groups, self.workers, _collate):
-            batch = self._batch(images, targets, device)
-            sizes = [(int(t["size"][0]), int(t["size"][1])) for t in targets]
+        for images, targets, stored in load(samples, groups, self.workers, _collate, device):
+            batch = self._batch(images, targets)
+            sizes = [each.size for each in stored]
             results = detector.detect(batch.inputs, sizes)  # in float32, whatever precision the recipe trains in
-            for result, target in zip(results, targets, strict=True):
-                detections += self._as_coco(result, target, int(image_ids[int(target["index"])]))
+            for result, each in zip(results, stored, strict=True):
+                detections += self._as_coco(result, each, int(image_ids[each.index]))
         return detections
+
+    @cached_property
+    def _loader(self) -> Loader:
+        """Of training images; its processes stay from epoch to epoch."""
+        samples = _Split(self.data.train, _transform(self.recipe, flip=self.recipe.image.flip))
+        return Loader(samples, self.workers, _collate)
 
     def _forward(self, network: Network, images: Tensor) -> object:
         return cast(Detector, network).detect(images, [self.image_size])
 
-    def _batch(self, images: list[Tensor], targets: list[Target], device: torch.device) -> Batch:
+    def _batch(self, images: list[Tensor], targets: list[Target]) -> Batch:
         """uint8 images of several sizes as one normalized batch, padded with zeros as in the papers' code."""
         from torchvision.transforms.v2 import functional
 
         height = _padded(max(image.shape[1] for image in images))
         width = _padded(max(image.shape[2] for image in images))
-        inputs = torch.zeros(len(images), 3, height, width, device=device)
+        inputs = torch.zeros(len(images), 3, height, width, device=images[0].device)
         for padded, image in zip(inputs, images, strict=True):
-            normalized = functional.normalize(image.to(device).float() / 255, list(self.data.mean), list(self.data.std))
+            normalized = functional.normalize(image.float() / 255, list(self.data.mean), list(self.data.std))
             padded[:, : image.shape[1], : image.shape[2]] = normalized
         if self.recipe.channels_last:
             inputs = inputs.to(memory_format=torch.channels_last)
-        on_device = [{name: value.to(device) for name, value in target.items()} for target in targets]
-        return Batch(inputs, on_device, torch.stack([target["index"] for target in on_device]))
+        return Batch(inputs, targets, torch.stack([target["index"] for target in targets]))
 
-    def _as_coco(self, result: dict[str, Tensor], target: Target, image_id: int) -> list[coco_eval.Detection]:
-        scale = target["stored_size"].flip(0).float() / target["size"].flip(0).float()
+    def _as_coco(self, result: dict[str, Tensor], image: _Stored, image_id: int) -> list[coco_eval.Detection]:
+        scale = torch.tensor(image.stored_size[::-1]).float() / torch.tensor(image.size[::-1]).float()
         boxes = result["boxes"].float().cpu() * scale.repeat(2)
         boxes[:, 2:] -= boxes[:, :2]
         labels = result["labels"].cpu().tolist()
@@ -216,7 +237,8 @@ class _Split(Dataset[Sample | DataError]):
             "stored_size": torch.tensor(stored),
             "index": torch.tensor(i),
         }
-        return torch.Tensor.as_subclass(pixels, Tensor), target
+        size = (pixels.shape[1], pixels.shape[2])
+        return torch.Tensor.as_subclass(pixels, Tensor), target, _Stored(i, size, stored)
 
 
 def _resize(recipe: Recipe) -> Resize:
@@ -234,8 +256,9 @@ def _transform(recipe: Recipe, flip: float) -> v2.Compose:
     return v2.Compose([resize, v2.RandomHorizontalFlip(flip)])
 
 
-def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target]]:
-    return [image for image, _ in samples], [target for _, target in samples]
+def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[Target], list[_Stored]]:
+    images, targets, stored = zip(*samples, strict=True)
+    return list(images), list(targets), list(stored)
 
 
 def _padded(side: int) -> int:

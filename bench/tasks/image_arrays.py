@@ -13,6 +13,7 @@ from kdbench.datasets.base import ArraySplit
 from ..spec.recipe import PaddedCrop
 from . import augment
 from .order import Epoch
+from .shard import WHOLE, Shard
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel, RGB in 0..1."""
@@ -38,22 +39,27 @@ class ArrayImages:
         return self.train.images.shape[1], self.train.images.shape[2]
 
     def train_batches(
-        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int
+        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int, shard: Shard
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Augmented images [B, 3, H, W], labels [B] and positions in the training set [B], without the first `skip`."""
+        """Augmented images [B, 3, H, W], labels [B] and positions in the training set [B], without the first `skip`.
+
+        B is of the shard of a batch.
+        """
         padding, flip = self.image.padding, self.image.flip
         padded, labels = self._padded(device)
         draws = augment.draw_parts(epoch.seed, epoch.samples, epoch.parts, padding, flip, device)
         for start in range(skip * batch_size, len(draws.index), batch_size):
-            group = slice(start, start + batch_size)
+            group = shard.positions(min(batch_size, len(draws.index) - start), start, device)
             images = augment.normalize(augment.crop(padded, draws, group, *self.size), *self.statistics)
             index = draws.index[group]
             yield images, labels[index], index
 
-    def val_batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images [B, 3, H, W] and labels [B], in order."""
+    def val_batches(
+        self, batch_size: int, device: torch.device, shard: Shard = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, 3, H, W] and labels [B], in order; of all batches, or of a shard's share of them."""
         pixels, labels = self._val_tensors
-        for start in range(0, len(labels), batch_size):
+        for start in shard.share(range(0, len(labels), batch_size)):
             group = slice(start, start + batch_size)
             images = augment.normalize(pixels[group].to(device).permute(0, 3, 1, 2), *self.statistics)
             yield images, labels[group].to(device)

@@ -1,13 +1,14 @@
-"""Image files as batches: ImageNet's augmentation by timm, each sample's draws a function of its key."""
+"""Image files as batches: ImageNet's augmentation by timm, each sample's draws a function of its key.
+
+Loader processes send 8-bit pixels, a quarter of what normalized ones take; the device normalizes them.
+"""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -15,11 +16,18 @@ from torch.utils.data import Dataset
 from kdbench.datasets.base import DataError, FileSplit, ImageSet
 
 from ..spec.recipe import ResizedCrop
-from .loading import grouped, load
+from . import augment, draws
+from .image_transforms import Erased, Pixels, training, validation
+from .loading import Loader, grouped, load
 from .order import Epoch, Key
+from .shard import WHOLE, Shard
+
+__all__ = ["FileImages", "Files", "training", "validation"]
 
 RESIZED = 10**8
 """Pixels of a resized validation image, before it is cropped."""
+
+Sample = tuple[Tensor, int, int, Erased | None]
 
 
 class FileImages:
@@ -42,7 +50,7 @@ class FileImages:
         return self.image.size, self.image.size
 
     def train_batches(
-        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int
+        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int, shard: Shard
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Augmented images [B, 3, H, W], targets and positions in the training set [B], without the first `skip`.
 
@@ -50,22 +58,38 @@ class FileImages:
         """
         # The seeds of the images' draws end in numbers below this, those of the batches' draws in numbers from it on.
         drawn = -(-epoch.count // epoch.samples) * epoch.samples
-        samples = Files(self.train, training(self.data, self.image))
-        groups = grouped(epoch.keys(), batch_size)[skip:]
+        groups = [shard.of(keys) for keys in grouped(epoch.keys(), batch_size)[skip:]]
         mix = self._mix()
-        for number, (images, labels, index) in enumerate(load(samples, groups, self.workers), skip):
-            inputs, targets = images.to(device), labels.to(device)
+        for number, (pixels, targets, index, erased) in enumerate(self._loader.batches(groups, device), skip):
+            inputs = self._normalized(pixels, erased)
             if mix is not None and len(inputs) % 2 == 0:  # an epoch's last, odd batch is not mixed: our choice
-                with drawing((*epoch.seed, epoch.number, drawn + number)):
+                with draws.kept():
+                    draws.seed((*epoch.seed, epoch.number, drawn + number))
                     inputs, targets = mix(inputs, targets)
-            yield inputs, targets, index.to(device)
+            yield inputs, targets, index
 
-    def val_batches(self, batch_size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images [B, 3, H, W] and labels [B], in order."""
-        samples = Files(self.val, validation(self.data, self.image), self.image.val_resize)
-        groups = grouped([(0, i) for i in range(len(self.val))], batch_size)
-        for images, labels, _ in load(samples, groups, self.workers):
-            yield images.to(device), labels.to(device)
+    def val_batches(
+        self, batch_size: int, device: torch.device, shard: Shard = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images [B, 3, H, W] and labels [B], in order; of all batches, or of a shard's share of them."""
+        samples = Files(Pixels(self.data, self.val, self.image, train=False), self.image.val_resize)
+        groups = shard.share(grouped([(0, i) for i in range(len(self.val))], batch_size))
+        for pixels, labels, _, erased in load(samples, groups, self.workers, _collate, device):
+            yield self._normalized(pixels, erased), labels
+
+    @cached_property
+    def _loader(self) -> Loader:
+        """Of training images; its processes stay from epoch to epoch."""
+        return Loader(Files(Pixels(self.data, self.train, self.image, train=True)), self.workers, _collate)
+
+    def _normalized(self, pixels: Tensor, erased: list[Erased | None]) -> Tensor:
+        """uint8 [B, H, W, 3] -> normalized float32 [B, 3, H, W], with the noise of random erasing."""
+        images = augment.normalize(pixels.permute(0, 3, 1, 2), self.data.mean, self.data.std)
+        for image, part in zip(images, erased, strict=True):
+            if part is not None:
+                top, left, noise = part
+                image[:, top : top + noise.shape[1], left : left + noise.shape[2]] = noise
+        return images
 
     def _mix(self) -> Any:
         """timm's Mixup and CutMix, which make targets [N, K] of labels [N]; None where the recipe has neither."""
@@ -76,59 +100,27 @@ class FileImages:
         return Mixup(self.image.mixup, self.image.cutmix, label_smoothing=0.0, num_classes=len(self.data.classes))
 
 
-def training(data: ImageSet, image: ResizedCrop) -> Any:
-    """timm's training transform: PIL image -> normalized float32 [3, size, size]."""
-    from timm.data.transforms_factory import create_transform
+class Files(Dataset[Sample | DataError]):
+    """Pixels [H, W, 3], label and position, and what is erased; the draws of augmentation depend on the key alone.
 
-    return create_transform(
-        image.size,
-        is_training=True,
-        scale=image.scale,
-        hflip=image.flip,
-        color_jitter=image.color_jitter,
-        auto_augment=image.rand_augment,
-        interpolation=image.interpolation,
-        mean=data.mean,
-        std=data.std,
-        re_prob=image.random_erasing,
-        re_mode="pixel",
-    )
-
-
-def validation(data: ImageSet, image: ResizedCrop) -> Any:
-    """timm's validation transform: shorter side to `val_resize`, center crop of `size`."""
-    from timm.data.transforms_factory import create_transform
-
-    return create_transform(
-        image.size,
-        interpolation=image.interpolation,
-        mean=data.mean,
-        std=data.std,
-        crop_pct=image.size / (image.val_resize + 0.5),  # timm takes size / crop_pct, rounded down, for val_resize
-    )
-
-
-class Files(Dataset[tuple[Tensor, int, int] | DataError]):
-    """Normalized image [3, H, W], label and position; the draws of augmentation depend on the key alone.
+    It seeds the generators of its process.
 
     Args:
-        split: images.
-        transform: PIL image -> tensor.
+        pixels: of a split.
         shorter: what the shorter side is resized to before a crop, pixels; None for random crops.
     """
 
-    def __init__(self, split: FileSplit, transform: Any, shorter: int | None = None) -> None:
-        self.split, self.transform, self.shorter = split, transform, shorter
+    def __init__(self, pixels: Pixels, shorter: int | None = None) -> None:
+        self.pixels, self.split, self.shorter = pixels, pixels.split, shorter
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, int, int] | DataError:
+    def __getitem__(self, key: Key) -> Sample | DataError:
         i = key[-1] % len(self.split)
+        draws.seed(key)
         try:
-            image = self.split.load(i)
-            self._check_shape(i, image.size)
+            pixels, erased = self.pixels.load(i, lambda size: self._check_shape(i, size))
         except DataError as error:
             return error
-        with drawing(key):
-            return self.transform(image), int(self.split.labels[i]), i
+        return pixels, int(self.split.labels[i]), i, erased
 
     def _check_shape(self, i: int, size: tuple[int, int]) -> None:
         """Reject an image so thin that it takes gigabytes once its shorter side is enlarged.
@@ -144,17 +136,6 @@ class Files(Dataset[tuple[Tensor, int, int] | DataError]):
             )
 
 
-@contextmanager
-def drawing(seed: tuple[int, ...]) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's CPU generators, all of which timm draws from, and restore them afterwards."""
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    number = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    random.seed(number)
-    np.random.seed(number)
-    torch.default_generator.manual_seed(number)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.random.set_rng_state(torch_state)
+def _collate(samples: list[Sample]) -> tuple[Tensor, Tensor, Tensor, list[Erased | None]]:
+    pixels, labels, positions, erased = zip(*samples, strict=True)
+    return torch.stack(pixels), torch.tensor(labels), torch.tensor(positions), list(erased)

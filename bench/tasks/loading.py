@@ -5,74 +5,143 @@ from __future__ import annotations
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from kdbench.datasets.base import DataError
 
 from ..errors import LoaderError
 from ..text import counted
+from . import draws
 from .order import Key
+from .packing import Packed, joined
 
 Collate = Callable[[list[Any]], Any]
+Groups = Sequence[Sequence[Key]]
 
 SHARED_MEMORY = Path("/dev/shm")
-PREFETCH = 2  # batches that each loader process prepares ahead
+PREFETCH = 2  # parts of batches that each loader process prepares ahead
+BUDGET = 2**29  # bytes of shared memory that the loader processes of a job use at a time
 MARGIN = 2  # images differ in size, and other jobs take of the same memory
 TIMEOUT = 600.0  # seconds for one batch; a loader process that died without a word is waited for no longer
+CPU = torch.device("cpu")
 
 
-def load(
-    samples: Dataset[Any], groups: list[list[Key]], workers: int, collate: Collate = default_collate
-) -> Iterator[Any]:
-    """One batch for each of `groups`.
+class Loader:
+    """Batches of samples on a device, from loader processes that stay from one call to the next.
 
-    Batches come from loader processes in shared memory, or through pipes where that is too small for them.
+    A batch comes in one piece, or in parts where the pieces of all loader processes would take more than `BUDGET` of
+    shared memory; or through pipes where there is less of it than that takes.
 
     Args:
         samples: maps a key to a sample, or to a DataError.
-        groups: keys, one list a batch.
         workers: loader processes; the batches do not depend on it.
-        collate: makes a batch of samples.
-
-    Raises:
-        DataError: the first one among the samples.
-        LoaderError: a sample failed in another way, or the loader processes did.
+        collate: makes a batch of samples, or a part of one: tensors in tuples, lists and dicts, whose parts can be
+            joined (`packing.joined`).
     """
-    pipes = workers > 0 and not _fits(samples, groups, workers, collate)
-    loader: DataLoader[Any] = DataLoader(
-        _Guarded(samples),
-        batch_sampler=groups,
-        num_workers=workers,
-        collate_fn=partial(_collated, collate, pipes),
-        timeout=TIMEOUT if workers else 0,
-        generator=torch.Generator(),  # otherwise every iteration draws from torch's global generator
-    )
-    batches = iter(loader)
-    while True:
+
+    def __init__(self, samples: Dataset[Any], workers: int, collate: Collate = default_collate) -> None:
+        self.samples, self.workers, self.collate = samples, workers, collate
+        self._kept: _Pieces | None = None
+
+    def batches(self, groups: Groups, device: torch.device = CPU) -> Iterator[Any]:
+        """One batch for each of `groups`.
+
+        Args:
+            groups: keys, one sequence a batch.
+            device: of the tensors; each piece is one transfer.
+
+        Raises:
+            DataError: the first one among the samples.
+            LoaderError: a sample failed in another way, or the loader processes did.
+        """
+        pieces, self._kept = self._kept, None  # an iteration that is still under way has its own processes
+        if pieces is None or pieces.device != device:
+            pieces = _Pieces(self, groups, device)
+        whole = True
         try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except RuntimeError as error:  # of a DataLoader whose processes ended or did not answer
-            raise LoaderError(_processes_failed(error, workers)) from error
-        if isinstance(batch, DataError):
-            raise batch
-        if isinstance(batch, Failure):
-            raise batch.error()
-        yield _mapped(batch, torch.from_numpy) if pipes else batch
+            yield from pieces.batches(groups)
+        except Exception:
+            whole = False
+            raise
+        finally:  # also where the rest is not wanted
+            if whole:
+                self._kept = pieces
+
+
+def load(
+    samples: Dataset[Any],
+    groups: Groups,
+    workers: int,
+    collate: Collate = default_collate,
+    device: torch.device = CPU,
+) -> Iterator[Any]:
+    """`Loader.batches`, by loader processes that end with the last batch."""
+    return Loader(samples, workers, collate).batches(groups, device)
 
 
 def grouped(keys: list[Key], size: int) -> list[list[Key]]:
     """Keys by batches of `size`; the last may be smaller."""
     return [keys[i : i + size] for i in range(0, len(keys), size)]
+
+
+class _Pieces:
+    """The pieces of batches, from one `DataLoader`.
+
+    Args:
+        loader: whose samples these are.
+        groups: keys of its first batches, whose sizes are taken for those of all.
+        device: of the batches.
+    """
+
+    def __init__(self, loader: Loader, groups: Groups, device: torch.device) -> None:
+        self.device, self.workers = device, loader.workers
+        self.size, pipes = _piece_size(loader, groups)
+        self.pieces: list[Sequence[Key]] = []
+        self.loader: DataLoader[Any] = DataLoader(
+            _Guarded(loader.samples),
+            batch_sampler=self.pieces,  # type: ignore[arg-type]
+            num_workers=self.workers,
+            collate_fn=partial(_collated, loader.collate, pipes),
+            pin_memory=device.type == "cuda",
+            timeout=TIMEOUT if self.workers else 0,
+            generator=torch.Generator(),  # otherwise every iteration draws from torch's global generator
+            persistent_workers=self.workers > 0,
+            prefetch_factor=PREFETCH if self.workers else None,
+        )
+
+    def batches(self, groups: Groups) -> Iterator[Any]:
+        """One batch for each of `groups`; errors as in `Loader.batches`."""
+        divided = [self._divided(group) for group in groups]
+        self.pieces[:] = [piece for pieces in divided for piece in pieces]
+        received = iter(self.loader)
+        for pieces in divided:
+            yield joined([self._next(received) for _ in pieces])
+
+    def _divided(self, group: Sequence[Key]) -> list[Sequence[Key]]:
+        count = -(-len(group) // self.size)
+        return [group[len(group) * i // count : len(group) * (i + 1) // count] for i in range(count)]
+
+    def _next(self, received: Iterator[Any]) -> Any:
+        try:
+            piece = next(received)
+        except RuntimeError as error:  # of a DataLoader whose processes ended or did not answer
+            raise LoaderError(_processes_failed(error, self.workers)) from error
+        if isinstance(piece, DataError):
+            raise piece
+        if isinstance(piece, Failure):
+            raise piece.error()
+        if isinstance(piece, _Piped):
+            piece = Packed(torch.from_numpy(piece.data), piece.layout)
+        return piece.unpacked(self.device)
 
 
 @dataclass(frozen=True)
@@ -96,11 +165,24 @@ class Failure:
         return raised
 
 
+@dataclass(frozen=True)
+class _Piped:
+    """What is packed, as an array: tensors are sent in shared memory."""
+
+    data: NDArray[np.uint8]
+    layout: Any
+
+
 class _Guarded(Dataset[Any]):
     """Samples whose errors are returned: a DataLoader would wrap them in the traceback of its process."""
 
     def __init__(self, samples: Dataset[Any]) -> None:
         self.samples = samples
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
+        """The samples of a piece; they may seed the generators of the process."""
+        with draws.kept():
+            return [self[key] for key in keys]
 
     def __getitem__(self, key: Key) -> Any:
         try:
@@ -111,46 +193,37 @@ class _Guarded(Dataset[Any]):
             return Failure.of(error)
 
 
-def _collated(collate: Collate, pipes: bool, samples: list[Any]) -> Any:
+def _collated(collate: Collate, pipes: bool, samples: list[Any]) -> Packed | _Piped | DataError | Failure:
     for sample in samples:
         if isinstance(sample, DataError | Failure):
             return sample
     try:
-        batch = collate(samples)
-        return _mapped(batch, Tensor.numpy) if pipes else batch
+        packed = Packed.of(collate(samples))
+        return _Piped(packed.data.numpy(), packed.layout) if pipes else packed
     except Exception as error:  # noqa: BLE001 - raised by the process that asked for the batch
         return Failure.of(error)
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """`value` with every array in its lists, tuples and dicts changed."""
-    if isinstance(value, dict):
-        return {name: _mapped(inner, change) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(inner, change) for inner in value)
-    return change(value)
-
-
-def _fits(samples: Dataset[Any], groups: list[list[Key]], workers: int, collate: Collate) -> bool:
-    """Whether the batches that all loader processes hold at a time fit into the shared memory that is free."""
-    if not groups or not SHARED_MEMORY.is_dir():
-        return True
-    first = _collated(collate, False, [_Guarded(samples)[groups[0][0]]])
-    if isinstance(first, DataError | Failure):
-        return True  # raised when its batch is asked for
-    sizes: list[int] = []
-    _mapped(first, lambda array: sizes.append(array.nbytes))
-    needed = sum(sizes) * max(map(len, groups)) * PREFETCH * workers * MARGIN
+def _piece_size(loader: Loader, groups: Groups) -> tuple[int, bool]:
+    """Images of a piece of a batch at most, and whether pieces come through pipes."""
+    whole = max(map(len, groups), default=1)
+    if not loader.workers or not groups or not SHARED_MEMORY.is_dir():
+        return whole, False
+    first = _collated(loader.collate, False, _Guarded(loader.samples).__getitems__([groups[0][0]]))
+    if not isinstance(first, Packed):
+        return whole, False  # an error, which is raised when its batch is asked for
+    at_a_time = PREFETCH * loader.workers * max(1, first.data.nbytes)
     free = _free()
-    if needed > free:
+    if at_a_time * MARGIN > free:
         print(
             f"{SHARED_MEMORY} has {free / 2**20:.0f} MiB free, and "
-            f"{counted(workers, 'loader process', 'loader processes')} may need "
-            f"{needed / 2**20:.0f} MiB: batches come through pipes, which is slower; enlarge it "
-            "(docker: --shm-size 8g), or use fewer with --workers",
+            f"{counted(loader.workers, 'loader process', 'loader processes')} may need "
+            f"{at_a_time * MARGIN / 2**20:.0f} MiB: batches come through pipes, which is slower; enlarge it "
+            "(docker: --shm-size 1g), or use fewer with --workers",
             file=sys.stderr,
         )
-    return needed <= free
+        return whole, True
+    return min(whole, max(1, int(min(BUDGET, free / MARGIN)) // at_a_time)), False
 
 
 def _processes_failed(error: RuntimeError, workers: int) -> str:
@@ -159,7 +232,7 @@ def _processes_failed(error: RuntimeError, workers: int) -> str:
     shared = f"{SHARED_MEMORY} has {_free() / 2**20:.0f} MiB free; " if SHARED_MEMORY.is_dir() else ""
     return (
         f"the {counted(workers, 'loader process', 'loader processes')} failed ({reason}); {shared}--workers 0 "
-        "prepares batches without them, and in a container --shm-size 8g gives them more memory to share"
+        "prepares batches without them, and in a container --shm-size 1g gives them more memory to share"
     )
 
 

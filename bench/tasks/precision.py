@@ -25,7 +25,7 @@ ROUNDED = 2.0**-12
 
 
 def use(recipe: Recipe, device: torch.device) -> None:
-    """Train by a recipe in this process from now on: the precision of float32 tensors, and cuDNN's choice of algorithms.
+    """Train by a recipe in this process from now on: precision of float32 tensors, and cuDNN's choice of algorithms.
 
     Raises:
         SpecError: the device has no TF32, which the recipe asks for, or rounds float32, which it does not ask for.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from ..spec.recipe import Recipe, ScaledCrop, UnfitRecipeError
 from ..spec.run import Data
 from . import augment, crops, precision
 from .base import DataFormat, Metric, Shapes, Task
-from .loading import grouped, load
+from .loading import Loader, grouped, load
 from .measurement import ByClass, Measurement, most_confused
 from .order import Key
+from .shard import WHOLE, Shard
 
 EVALUATED = 2**20  # pixels a batch when evaluating, or one image if that has more
 
@@ -90,12 +92,12 @@ class SegmentationTask(Task):
         upsampled = [_upsampled(each.float(), shapes.size) for each in logits if isinstance(each, Tensor)]
         return [F.cross_entropy(each, cls.example_targets(shapes)) for each in upsampled]
 
-    def batches(self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
-        samples = _Pairs(self.data.train, self._crop)
-        groups = grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]
-        for images, masks, inside, index in load(samples, groups, self.workers):
-            inputs = self._normalized(images, device, inside)
-            yield Batch(inputs, masks.to(device, torch.int64), index.to(device))
+    def batches(
+        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
+        groups = [shard.of(keys) for keys in grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]]
+        for images, masks, inside, index in self._loader.batches(groups, device):
+            yield Batch(self._normalized(images, inside), masks.to(torch.int64), index)
 
     def outputs(self, network: Network, batch: Batch) -> Outputs:
         outputs: Outputs = network(batch.inputs)
@@ -113,15 +115,17 @@ class SegmentationTask(Task):
         reference: bool = True,
         full: bool = False,
         teacher: Tensor | None = None,
+        shard: Shard = WHOLE,
     ) -> Measurement:
         """See `Task`; a class's score is its IoU."""
         from torchmetrics.classification import MulticlassConfusionMatrix
 
         confusion = MulticlassConfusionMatrix(len(self.classes), ignore_index=IGNORE_INDEX, validate_args=False)
         confusion.to(device)
-        for _, truth, predicted in self.predictions(network, device):
+        mine = shard.share(range(len(self.data.val)))
+        for _, truth, predicted in self.predictions(network, device, mine):
             confusion.update(predicted, truth)
-        counts = confusion.compute().cpu()
+        counts = torch.stack(shard.gathered([confusion.compute().cpu()])).sum(0)
         metrics = scores(counts.tolist(), self.classes)
         return Measurement(metrics, _by_class(counts, metrics, self.classes))
 
@@ -143,12 +147,17 @@ class SegmentationTask(Task):
         groups: list[list[Key]] = []
         for (width, height), positions in self._by_size(range(len(self.data.val)) if chosen is None else chosen):
             groups += grouped([(i,) for i in positions], max(1, EVALUATED // (width * height)))
-        for images, masks, index in load(_Pairs(self.data.val, None), groups, self.workers):
+        for images, masks, index in load(_Pairs(self.data.val, None), groups, self.workers, device=device):
             # In float32 whatever the recipe: in bfloat16 the two best classes often round to one number.
-            logits = network(self._normalized(images, device)).logits
+            logits = network(self._normalized(images)).logits
             assert isinstance(logits, Tensor)
             predicted = _upsampled(logits.float(), masks.shape[-2:]).max(1).indices  # several times faster than argmax
-            yield from zip(index.tolist(), masks.to(device, torch.int64), predicted, strict=True)
+            yield from zip(index.tolist(), masks.to(torch.int64), predicted, strict=True)
+
+    @cached_property
+    def _loader(self) -> Loader:
+        """Of training images; its processes stay from epoch to epoch."""
+        return Loader(_Pairs(self.data.train, self._crop), self.workers)
 
     def _by_size(self, positions: Sequence[int]) -> list[tuple[tuple[int, int], list[int]]]:
         """Positions in the validation set by width and height."""
@@ -175,11 +184,11 @@ class SegmentationTask(Task):
             )
             return torch.div(total, (targets != IGNORE_INDEX).sum().clamp(min=1))
 
-    def _normalized(self, images: Tensor, device: torch.device, inside: Tensor | None = None) -> Tensor:
+    def _normalized(self, images: Tensor, inside: Tensor | None = None) -> Tensor:
         """uint8 [N, 3, H, W] -> normalized float32, 0 in padding, where `inside` [N, 1, H, W] is False."""
-        normalized = augment.normalize(images.to(device), self.data.mean, self.data.std)
+        normalized = augment.normalize(images, self.data.mean, self.data.std)
         if inside is not None:
-            normalized *= inside.to(device)
+            normalized *= inside
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
         return normalized.contiguous(memory_format=layout)
 

@@ -80,6 +80,7 @@ def request_(tmp_path: Path, npz: Path) -> RunRequest:
 def plans(request_: RunRequest, logged: Log, monkeypatch: pytest.MonkeyPatch) -> Plans:
     """plans(table, ..., field=value) makes and explains the plans of a request with those fields changed."""
     monkeypatch.setattr(devices, "cores", lambda: 4)
+    monkeypatch.setattr("kdbench.launch.site.cores", lambda: 4)
 
     def plan(*tables: Table, **changes: Any) -> list[FinalPlan]:
         made = make_plans(tables, replace(request_, **changes), logged.append)
@@ -170,7 +171,9 @@ def test_jobs_fill_the_cores_at_mini_scale_alone(plans: Plans) -> None:
     (mini,) = plans(table)
     assert (mini.slots, mini.settings.workers) == (("cpu",) * 4, 0)
     (full,) = plans(table, scale="full")
-    assert full.slots == ("cpu",)
+    assert full.slots == ("cpu",) and full.settings.workers == 4
+    (shared,) = plans(table, scale="full", jobs=2)
+    assert shared.slots == ("cpu",) * 2 and shared.settings.workers == 2
     assert all(len(cohort) == 1 for stage in full.plan.stages for cohort in stage)
     (own,) = plans(table, jobs=2, devices=("cpu", "cpu"), workers=3)
     assert (own.slots, own.settings.workers) == (("cpu",) * 4, 3)

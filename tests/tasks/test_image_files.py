@@ -19,7 +19,7 @@ from kdbench.errors import SpecError
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
 from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
-from kdbench.tasks import image_files
+from kdbench.tasks import draws, image_files
 from kdbench.tasks.classification import ClassificationTask
 from tests.helpers.tensors import equal
 
@@ -104,6 +104,70 @@ def test_batches_neither_depend_on_global_random_states_nor_move_them(workers: i
         task.evaluate(Counting(3), CPU, reference=True)
         assert state() == before
     assert equal(*streams)
+
+
+@pytest.mark.parametrize(
+    "image", [{}, {"interpolation": "bicubic"}, STRONG, {"color_jitter": 0.4, "random_erasing": 0.5}], ids=str
+)
+def test_training_images_are_those_of_timms_transform_to_the_last_bit(image: dict[str, Any], data: ImageSet) -> None:
+    """8-bit pixels that the device normalizes, with the noise of random erasing: nothing of the result changes."""
+    transform = image_files.training(data, recipe_of(**image).image)
+    assert isinstance(data.train, FileSplit)
+    task = task_of(data, **image)
+    found = by_index(batches(task))
+    keys = task._epoch(0, "train").keys()
+    assert len(keys) == 11
+    for key in keys:
+        i = key[-1] % 11
+        with draws.kept():
+            draws.seed(key)
+            assert torch.equal(found[i], transform(data.train.load(i)))
+
+
+def test_validation_images_are_those_of_timms_transform_to_the_last_bit(data: ImageSet) -> None:
+    transform = image_files.validation(data, recipe_of().image)
+    assert isinstance(data.val, FileSplit)
+    ((images, _),) = task_of(data).images.val_batches(5, CPU)
+    assert all(torch.equal(image, transform(data.val.load(i))) for i, image in enumerate(images))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """Noisy JPEGs in color and in gray, one in the colors of print, and a PNG."""
+    root = tmp_path_factory.mktemp("photos") / "photos"
+    draw = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for i, (mode, suffix) in enumerate([("RGB", "jpg")] * 4 + [("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png")]):
+            place = root / split / "ab"[i % 2] / f"{i}.{suffix}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(draw.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((120, 90))
+            noisy = np.asarray(coarse) + draw.normal(0, 8, (90, 120, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).convert(mode).save(place)
+    return open_images("imagenet", root, root)
+
+
+@pytest.mark.parametrize("image", [{}, {"interpolation": "bicubic"}, {"color_jitter": 0.4}, STRONG], ids=str)
+def test_torchvisions_decoder_has_the_same_crops_and_pixels_within_a_level(
+    image: dict[str, Any], photos: ImageSet
+) -> None:
+    """Its resizing rounds once and Pillow's twice: one of 256 levels; operations on colors may enlarge that."""
+    size = {"size": 48, "val_resize": 56}
+    tasks = [task_of(photos, batch_size=6, decoder=name, **size, **image) for name in ("pillow", "torchvision")]
+    pillow, torchvision = (by_index(batches(task)) for task in tasks)
+    levels = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255
+    for i, wanted in pillow.items():
+        difference = ((torchvision[i] - wanted) * levels).abs()
+        assert difference.median() <= 1.01
+        if not image.keys() & {"color_jitter", "rand_augment"}:
+            assert difference.max() <= (1.01 if "interpolation" not in image else 2.01)
+    ((first, labels), (second, others)) = (next(iter(task.images.val_batches(7, CPU))) for task in tasks)
+    assert torch.equal(labels, others)
+    assert ((first - second) * levels).abs().max() <= (1.01 if "interpolation" not in image else 2.01)
+
+
+def test_a_decoder_is_part_of_a_recipes_identity_and_the_default_is_not_written() -> None:
+    assert "decoder" not in recipe_of().image.model_dump(mode="json")
+    assert recipe_of(decoder="torchvision").image.model_dump(mode="json")["decoder"] == "torchvision"
 
 
 def test_epochs_seeds_and_streams_differ_in_order_and_augmentation(data: ImageSet) -> None:
