@@ -22,9 +22,6 @@ QUEUED = 100
 MOST_WORKERS = 32
 """Loader processes of a job by default: more than the fastest GPU needs."""
 
-MOST_WORKERS = 32
-"""Loader processes of a job by default: more than the fastest GPU needs."""
-
 
 @dataclass(frozen=True)
 class Site:
