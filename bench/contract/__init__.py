@@ -19,8 +19,9 @@ from kdbench import methods
 from kdbench.methods.base import MethodError
 
 from ..text import counted, one_line, shortened
-from .checks import CHECKS, Case, kinds, returns_loss_terms
+from .checks import CHECKS, Case, kinds, returns_loss_terms, step_on_cuda
 from .description import wrong_description
+from .on_cuda import listed
 
 __all__ = ["problems", "report"]
 
@@ -58,9 +59,10 @@ def report(name: str, options: Mapping[str, Any] | None = None) -> Iterator[tupl
         label = LABELS.get(kind, kind)
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # what torch warns of, such as broadcast shapes, is a fault
-            found = list(dict.fromkeys(_wrong(Case(name, kind, resolved))))
-        count = counted(len(CHECKS) + 1, "check")
-        yield from [(f"{name}, {label}: {text}", True) for text in found] or [(f"{name}, {label}: {count}", False)]
+            case = Case(name, kind, resolved)
+            wrong = list(dict.fromkeys(_wrong(case)))
+            lines = wrong or _passed(case)
+        yield from ((f"{name}, {label}: {text}", bool(wrong)) for text in lines)
 
 
 def _description(name: str) -> list[tuple[str, bool]]:
@@ -85,6 +87,13 @@ def _wrong(case: Case) -> Iterator[str]:
             yield f"cannot be computed: {_reason(error, case.name)}"
         if found and check is returns_loss_terms:
             return
+
+
+def _passed(case: Case) -> list[str]:
+    """How many checks there were, and what makes a step slow on a GPU, which is no problem."""
+    step = step_on_cuda(case)
+    checks, kernels = counted(len(CHECKS) + 1, "check"), counted(step.kernels, "kernel")
+    return [f"{checks}; {kernels} a step on a GPU", *listed(step.slows)]
 
 
 def _reason(error: Exception, name: str) -> str:

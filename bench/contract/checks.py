@@ -13,6 +13,7 @@ from torch import Tensor
 from kdbench import methods
 from kdbench.methods.base import IGNORE_INDEX, Method, MethodError, Outputs
 
+from .on_cuda import CudaStep, cuda_step, listed
 from .samples import TASKS, WIDTHS, Sample, make_sample
 
 EQUAL_WIDTHS = (6, 6)
@@ -186,6 +187,16 @@ def defaults_are_the_options(case: Case) -> Iterator[str]:
         yield f"losses with the options {explicit} differ from those with the same values as defaults"
 
 
+def works_on_cuda(case: Case) -> Iterator[str]:
+    """On a GPU, no operation gets tensors of the CPU beside those of the device."""
+    yield from listed(step_on_cuda(case).fails)
+
+
+def step_on_cuda(case: Case) -> CudaStep:
+    """What a step of the method does on a GPU."""
+    return cuda_step(case.build, case.sample(), losses)
+
+
 CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     gradients_reach_what_is_trained,
     ignored_pixels_are_harmless,
@@ -195,6 +206,7 @@ CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     steps_follow_each_other,
     state_is_saved,
     defaults_are_the_options,
+    works_on_cuda,
 )
 """The checks of a method whose losses are what `returns_loss_terms` wants."""
 

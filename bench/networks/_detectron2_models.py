@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
 from . import _detectron2_weights as weights
-from .base import MEAN, STD, Detector, Target
+from .base import MEAN, STD, Detector, Target, image_sizes
 
 NORMALIZER = "loss_normalizer"  # the attribute of dense models that holds the running mean of the number of positives
 
@@ -201,8 +201,8 @@ def _predictions(outputs: Outputs) -> list[list[Tensor]]:
 
 def _instances(targets: list[Target]) -> list[Any]:
     return [
-        Instances((int(t["size"][0]), int(t["size"][1])), gt_boxes=Boxes(t["boxes"]), gt_classes=t["labels"])
-        for t in targets
+        Instances(size, gt_boxes=Boxes(target["boxes"]), gt_classes=target["labels"])
+        for size, target in zip(image_sizes(targets), targets, strict=True)
     ]
 
 

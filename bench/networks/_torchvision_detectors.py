@@ -29,7 +29,7 @@ from kdbench.methods.base import Batch, NetworkInfo, Outputs
 
 from ._backbones import Pyramid
 from ._initialization import he_init, prior_init
-from .base import Detector, Target
+from .base import Detector, Target, image_sizes
 
 PYRAMID = re.compile(r"^backbone\.(?=body\.|fpn\.)")
 
@@ -221,7 +221,7 @@ class FasterRCNNDetector(TorchvisionDetector):
         outputs = Outputs(logits=tuple(objectness), features=features, boxes=tuple(deltas))
         if targets is not None:
             shifted = [{"boxes": t["boxes"], "labels": t["labels"] + 1} for t in targets]
-            sizes = [(int(t["size"][0]), int(t["size"][1])) for t in targets]
+            sizes = image_sizes(targets)
             with torch.autocast(x.device.type, enabled=False):
                 proposals, outputs.losses = self._propose(outputs, x, sizes, shifted)
                 sampled, _, labels, deltas = self.model.roi_heads.select_training_samples(proposals, shifted)
@@ -233,7 +233,7 @@ class FasterRCNNDetector(TorchvisionDetector):
         return outputs
 
     def outputs_for_student(self, outputs: Outputs, student: Outputs, batch: Batch) -> Outputs:
-        sizes = [(int(t["size"][0]), int(t["size"][1])) for t in batch.targets]
+        sizes = image_sizes(batch.targets)
         rois = self._roi_outputs(outputs.features, list(student.extra["proposals"]), sizes)
         return Outputs(outputs.logits, outputs.features, None, outputs.boxes, rois)
 

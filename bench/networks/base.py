@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
@@ -14,6 +16,11 @@ Target = dict[str, Tensor]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """What a detector's images, RGB in 0..1, are normalized with; torchvision's weights expect it."""
+
+
+def image_sizes(targets: Sequence[Target]) -> list[tuple[int, int]]:
+    """Height and width of each image before padding; waits for the device, once."""
+    return [(height, width) for height, width in torch.stack([target["size"] for target in targets]).tolist()]
 
 
 class Network(nn.Module, ABC):

@@ -126,10 +126,10 @@ def test_the_command_checks_files_and_known_methods_alone(tmp_path: Path) -> Non
         0,
         [
             "ok     good: tasks, citation and options are described",
-            "ok     good, classification: 9 checks",
+            "ok     good, classification: 10 checks; 9 kernels a step on a GPU",
             "ok     kd: tasks, citation and options are described",
-            "ok     kd, classification: 9 checks",
-            "ok     kd, segmentation: 9 checks",
+            "ok     kd, classification: 10 checks; 22 kernels a step on a GPU",
+            "ok     kd, segmentation: 10 checks; 22 kernels a step on a GPU",
         ],
         "",
     )
@@ -144,7 +144,7 @@ def test_the_command_checks_files_and_known_methods_alone(tmp_path: Path) -> Non
         "Did you mean 'tau'",
     ]
     assert len(wrong) == len(said) and all(text in line for text, line in zip(said, wrong, strict=True)), wrong
-    assert lines[-1] == "ok     good, classification: 9 checks"
+    assert lines[-1] == "ok     good, classification: 10 checks; 9 kernels a step on a GPU"
 
 
 def test_two_checks_at_once_are_refused(tmp_path: Path) -> None:
