@@ -95,6 +95,7 @@ class RayEngine(Engine):
     def submit(self, job: Job, resources: Resources) -> Handle:
         """Give a job to Ray, which starts it when it has the resources."""
         files = JobFiles.create(_absolute(job))
+        files.follow()  # a job ends with its command, which others then see
         order = ray_task.Order(
             spec=files.spec,
             content=files.spec.read_bytes(),

@@ -83,10 +83,15 @@ def connect(address: str | None) -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray raises it bare where a node does not start in time
         first = (str(error).splitlines() or [type(error).__name__])[0]
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        raise EngineError(f"{where} cannot be used: {first}; give the command on a machine of the cluster") from error
+        fix = (
+            "give the command on a machine of the cluster"
+            if address
+            else "on a busy machine it may need longer: RAY_raylet_start_wait_time_s=300"
+        )
+        raise EngineError(f"{where} cannot be used: {first}; {fix}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray sets its own
