@@ -90,7 +90,7 @@ def open_images(name: str, root: Path, path: Path | None = None, **options: Any)
     variant = {option: value for option, value in options.items() if option in _variants.NAMES}
     _variants.check(variant)
     if path is not None:
-        data = _open_images_at(path)
+        data = _open_images_at(path, root)
         if "pixels" in options:
             from ._small_images import as_arrays
 
@@ -163,11 +163,11 @@ def check_path(path: Path) -> None:
         raise DataError(f"{name}: cannot be read ({reason}); give the data's folder or file") from error
 
 
-def _open_images_at(path: Path) -> ImageSet:
+def _open_images_at(path: Path, root: Path) -> ImageSet:
     if path.is_dir():
         from . import _image_folder
 
-        return _image_folder.open_folder(path)
+        return _image_folder.open_folder(path, root=root)
     if path.suffix != ".npz" or not path.exists():
         reason = "is neither an .npz file nor a folder" if path.exists() else "does not exist"
         raise DataError(f"{path}: {reason}; give an .npz file of small images, or an image folder with train/ and val/")

@@ -77,7 +77,9 @@ def _fewer(data: ImageSet, fraction: float) -> ImageSet:
     if isinstance(data.train, ArraySplit):
         train = ArraySplit(data.train.images[positions], data.train.labels[positions])
     else:
-        train = FileSplit(tuple(data.train.files[i] for i in positions), data.train.labels[positions])
+        files, sizes = data.train.files, data.train.sizes
+        chosen = None if sizes is None else sizes[positions]
+        train = FileSplit(tuple(files[i] for i in positions), data.train.labels[positions], chosen)
     return replace(data, train=train, notices=(*data.notices, notice))
 
 

@@ -10,6 +10,7 @@ from ._errors import DataError
 from ._ignore_index import IGNORE_INDEX
 
 if TYPE_CHECKING:  # importing the package stays cheap
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -47,10 +48,12 @@ class FileSplit:
     Attributes:
         files: N image files.
         labels: int64 [N], 0 to K - 1.
+        sizes: bytes that each file had when it was listed, int64 [N]; None where that is not known.
     """
 
-    files: tuple[Path, ...]
+    files: Sequence[Path]
     labels: NDArray[np.int64]
+    sizes: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -59,11 +62,23 @@ class FileSplit:
         """Image `i` in RGB.
 
         Raises:
-            DataError: the file cannot be decoded.
+            DataError: the file cannot be decoded, or has changed since it was listed.
         """
         from . import _images
 
+        self.check(i)
         return _images.decode(self.files[i])
+
+    def check(self, i: int) -> None:
+        """Compare the size of file `i` with what it was when it was listed.
+
+        Raises:
+            DataError: it has changed, or is not there.
+        """
+        from . import _index
+
+        if self.sizes is not None:
+            _index.check_size(self.files[i], int(self.sizes[i]))
 
     def verify(self) -> None:
         """Decode every image.

@@ -30,4 +30,4 @@ def open_images(root: Path) -> ImageSet:
             "from https://www.image-net.org/download there as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, or give "
             "another image folder with --data PATH"
         )
-    return _image_folder.open_folder(path, "imagenet")
+    return _image_folder.open_folder(path, "imagenet", root)

@@ -157,11 +157,12 @@ def decode_jpeg(split: FileSplit, i: int) -> Tensor | None:
     """Image `i` by torchvision, uint8 [3, H, W]; None for a file that is left to Pillow.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or has changed since it was listed.
     """
     from torchvision.io import decode_jpeg as decode
 
     file = split.files[i]
+    split.check(i)
     try:
         content = read_bytes(file)
     except OSError as error:
