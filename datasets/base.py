@@ -165,10 +165,13 @@ class MaskSplit:
         """
         if i in self._cache:
             return self._cache[i]
-        pair = self._decode(i)
         if self._small:
-            self._cache[i] = pair
-        return pair
+            self._cache[i] = self._decode(i)
+            return self._cache[i]
+        from . import _decoded
+
+        how = self.indices.tobytes() + self.known.tobytes() + bytes([self.turns])
+        return _decoded.kept((self.images[i], self.masks[i]), how, lambda: self._decode(i))
 
     def verify(self, full: bool = False) -> None:
         """Check every file.

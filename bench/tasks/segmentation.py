@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdbench import datasets
-from kdbench.datasets.base import IGNORE_INDEX, DataError, MaskSet, MaskSplit
+from kdbench.datasets._decoded import VARIABLE as DECODED
+from kdbench.datasets.base import CACHE_BYTES, IGNORE_INDEX, DataError, MaskSet, MaskSplit
 from kdbench.methods.base import Batch, NetworkInfo, Outputs, Setting
 
 from ..networks.base import Network
@@ -165,6 +167,13 @@ class SegmentationTask(Task):
         for i in positions:
             sizes.setdefault(self.data.val.size(i), []).append(i)
         return list(sizes.items())
+
+    def faster_loading(self) -> str:
+        size = sum(4 * int(split.sizes.prod(axis=1).sum()) for split in (self.data.train, self.data.val))
+        if size <= CACHE_BYTES or os.environ.get(DECODED):
+            return super().faster_loading()
+        kept = f"{DECODED}=FOLDER keeps images there once they are decoded ({size / 1e9:.1f} GB)"
+        return f"{super().faster_loading()}; {kept}"
 
     @property
     def _crop(self) -> ScaledCrop:

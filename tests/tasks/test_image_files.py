@@ -428,3 +428,15 @@ def test_a_recipe_for_small_images_is_refused_for_files(data: ImageSet, path: Pa
     wrong = f"recipe cifar_240: image.kind padded_crop does not fit {path}, which needs resized_crop; choose a recipe"
     with pytest.raises(SpecError, match=wrong):
         ClassificationTask(data, load_recipe("cifar_240", {"batch_size": 4}), 0)
+
+
+def test_the_remedy_for_slow_loading_is_more_processes_then_cohorts_and_the_faster_decoder(
+    data: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
+    assert task_of(data).reads_files
+    assert task_of(data).faster_loading() == (
+        "give it more with --workers (4 cores here); --set image.decoder=torchvision decodes faster"
+    )
+    enough = task_of(data, workers=3, decoder="torchvision").faster_loading()
+    assert enough == "no core is left for more; with --cohort more students share the images"

@@ -244,3 +244,14 @@ def test_a_data_set_of_masks_is_opened_verified_described_and_built(data: MaskSe
     task = SegmentationTask(opened, recipe_of(), 5)
     assert (task.num_samples, task.classes) == (TRAIN, CLASSES)
     assert equal(list(task.batches(0, CPU)), batches(task_of(data)))
+
+
+def test_the_remedy_for_slow_loading_names_the_folder_of_decoded_images(
+    data: MaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = task_of(data)
+    assert "KDBENCH_DECODED" not in task.faster_loading()  # they are kept in memory
+    monkeypatch.setattr("kdbench.tasks.segmentation.CACHE_BYTES", 0)
+    assert "KDBENCH_DECODED=FOLDER keeps images there once they are decoded (0.0 GB)" in task.faster_loading()
+    monkeypatch.setenv("KDBENCH_DECODED", "/somewhere")
+    assert "KDBENCH_DECODED" not in task.faster_loading()
