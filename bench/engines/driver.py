@@ -250,8 +250,9 @@ class Driver:
         runs = running.job.runs
         self._set_aside(running.device, end)
         again = []
+        crowded = self._crowded(running, end)
         for run in runs:
-            if run.id in running.held or self._has_row(run, running):
+            if run in crowded or run.id in running.held or self._has_row(run, running):
                 continue
             self.attempts[run.id] += 1
             if end.retry and self.attempts[run.id] < ATTEMPTS:
@@ -263,16 +264,27 @@ class Driver:
             again += self._unfinished_rows([run for run in runs if run not in again and run.id not in running.held])
         elif again:
             self.display.log(f"{end.status}: {end.reason}; {counted(len(again), 'run')} given to another job")
-        if again:
-            self.before |= {run.id: self.store.version(run.id) for run in again}
-            last = [run for run in again if self.attempts[run.id] == ATTEMPTS - 1]
-            together = tuple(run for run in again if run not in last)
-            parts = [*([together] if together else []), *((run,) for run in last)]
-            self.waiting += [replace(running.job, runs=part) for part in parts]
+        again += crowded
+        self.before |= {run.id: self.store.version(run.id) for run in again}
+        last = [run for run in again if run in crowded or self.attempts[run.id] == ATTEMPTS - 1]
+        parts = [tuple(run for run in again if run not in last), *((run,) for run in last)]
+        self.waiting += [replace(running.job, runs=part) for part in parts if part]
         if held := tuple(run for run in runs if run.id in running.held):
             self.elsewhere.append(replace(running.job, runs=held))
         self.tracking.stopped([run.id for run in runs])
         self._link(runs)
+
+    def _crowded(self, running: _Running, end: End) -> list[Run]:
+        """Runs of a cohort that were out of memory: each is tried again alone, for alone it takes less."""
+        runs = [run for run in running.job.runs if run.id not in running.held]
+        reported = [run for run in runs if (row := running.reported.get(run.id)) and row.status == "out-of-memory"]
+        rest = [run for run in runs if self.store.version(run.id) == running.before[run.id] and run not in reported]
+        killed = rest if end.status == "out-of-memory" else []
+        if len(running.job.runs) == 1 or not reported + killed:
+            return []
+        self.display.again(len(reported))
+        self.display.log(f"out-of-memory in a cohort: {counted(len(reported + killed), 'run')} tried again alone")
+        return reported + killed
 
     def _has_row(self, run: Run, running: _Running) -> bool:
         """Whether a job, or another process meanwhile, has left a row; one that was reported may not be seen yet."""

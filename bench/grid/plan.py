@@ -16,8 +16,8 @@ from .cells import expand_pair, runs_of
 from .cohorts import cohorts
 from .pairs import skip_reason, substitution
 
-MINI_COHORT = 10
-"""Students of a cohort at mini scale: two processes that share the small tables then end at about the same time."""
+COHORT = 10
+"""Students of a cohort: two processes that share a small table then end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def make_plan(
                     students |= {run.id: run for run in runs if run.id not in students}
     teachers = {run.teacher.id: run.teacher for run in students.values() if run.teacher and not run.teacher_file}
     distilled = [run for run in students.values() if run.id not in teachers]  # a student may be a teacher elsewhere
-    size = cohort_size(scale, request)
+    size = cohort_size(request)
     stages = (cohorts(teachers.values(), size), cohorts(distilled, size))
     return Plan(tuple(stage for stage in stages if stage), tuple(skipped))
 
@@ -91,9 +91,9 @@ def seeds_of(table: Table, request: RunRequest) -> tuple[int, ...]:
     return request.seeds if request.seeds is not None else table.seeds
 
 
-def cohort_size(scale: Scale, request: RunRequest) -> int:
+def cohort_size(request: RunRequest) -> int:
     """Most students in one cohort."""
-    return request.cohort or (1 if scale == "full" else MINI_COHORT)
+    return request.cohort or COHORT
 
 
 def _skipped_pairs(table: Table, pair: Pair, scale: Scale) -> list[Skipped]:

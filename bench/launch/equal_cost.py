@@ -32,7 +32,7 @@ def equal_cost_plan(
     for table in tables:
         for run in _longer(collect(for_data(table, data), rows, scale), seeds_of(table, request)):
             runs.setdefault(run.id, run)
-    stage = cohorts(runs.values(), cohort_size(scale, request))
+    stage = cohorts(runs.values(), cohort_size(request))
     return Plan((stage,) if stage else ())
 
 

@@ -246,7 +246,9 @@ class RunRequest:
         parse=parse_teachers,
         metavar="[NETWORK=]FILE",
     )
-    cohort: int | None = option("Most students in one cohort. Default: 1; at mini scale 10.", min=1, max=1000)
+    cohort: int | None = option(
+        "Most students in one cohort, which is split where memory is short. Default: 10.", min=1, max=1000
+    )
     jobs: int | None = option(
         "Jobs at a time on each device. Default: 1; at mini scale, one a CPU core up to 4; in Slurm's queue, 100.",
         min=1,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import SpecError
@@ -44,9 +45,9 @@ class SyncBatchNormOnCPU(_BatchNorm):
         if not self.training and self.running_mean is not None:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         count = x.numel() // x.shape[1] * distributed.get_world_size()  # shards are of one size
-        mean = all_reduce(_sum(x)) / count
+        mean = _sum(x) / count
         centered = x - _as(x, mean)
-        variance = all_reduce(_sum(centered**2)) / count
+        variance = _sum(centered**2) / count
         self._keep(mean, variance * (count / max(1, count - 1)))
         normalized = centered * _as(x, (variance + self.eps).rsqrt())
         return normalized if self.weight is None else normalized * _as(x, self.weight) + _as(x, self.bias)
@@ -62,8 +63,26 @@ class SyncBatchNormOnCPU(_BatchNorm):
         self.running_var.lerp_(variance, share)
 
 
+class _AllSum(torch.autograd.Function):
+    """The sum of a tensor over all processes. Each of them depends on it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.contiguous().clone()
+        distributed.all_reduce(total)
+        return total
+
+
 def _sum(x: Tensor) -> Tensor:
-    return x.sum([0, *range(2, x.ndim)])
+    """By channel, over all processes."""
+    total: Tensor = _AllSum.apply(x.sum([0, *range(2, x.ndim)]))  # type: ignore[no-untyped-call]
+    return total
 
 
 def _as(x: Tensor, values: Tensor) -> Tensor:

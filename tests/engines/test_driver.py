@@ -304,3 +304,31 @@ def test_a_row_of_another_version_that_comes_meanwhile_stays_and_is_named(
     assert "code 7; and" in capsys.readouterr().out
     assert made.store.row_file(teacher.id).read_text() == '{"schema_version": 99}'
     assert not list((tmp_path / "runs").glob("*/row.damaged.json"))
+
+
+def test_runs_that_were_out_of_memory_in_a_cohort_are_tried_again_alone(
+    plan: Plan, rows: list[Row], tmp_path: Path, capsys: Any
+) -> None:
+    """One that says so, and one whose process the kernel kills; each is believed when it was alone."""
+    none = rows[1]
+    short = unfinished(none, "no room").model_copy(update={"status": "out-of-memory"})
+    first, second = none, another(none)
+    killed = End("out-of-memory", "the kernel killed it")
+
+    def says(number: int) -> list[Event | End]:
+        if number == 0:  # together
+            made.store.write(short)
+            return [row_event(short), killed]
+        row = first if made.engine.jobs[number] == [first.id] else None  # type: ignore[attr-defined]
+        if row is None:
+            return [killed]
+        made.store.write(row)
+        return [row_event(row), End("failed", "left no row")]
+
+    made = driver(tmp_path, Scripted(says))
+    found = {row.id: row for row in execute(made, Plan((((first.run, second.run),),), ()))}
+    assert sorted(made.engine.jobs[1:]) == sorted([[first.id], [second.id]])  # type: ignore[attr-defined]
+    assert found[first.id].status == "done" and found[second.id].status == "out-of-memory"
+    printed = capsys.readouterr().out
+    assert "out-of-memory in a cohort: 2 runs tried again alone" in printed and "[2/2]" in printed
+    assert "[3/2]" not in printed

@@ -10,7 +10,7 @@ from kdbench.grid.cells import expand_pair
 from kdbench.grid.cells import runs_of as runs_of_cell
 from kdbench.grid.choose import choose
 from kdbench.grid.pairs import networks_at
-from kdbench.grid.plan import MINI_COHORT, Plan, make_plan, seeds_of
+from kdbench.grid.plan import COHORT, Plan, make_plan, seeds_of
 from kdbench.spec.choice import MethodChoice
 from kdbench.spec.recipe import Recipe
 from kdbench.spec.request import RunRequest
@@ -29,7 +29,7 @@ class Choice:
     methods: tuple[str, ...] = ()
     changes: dict[str, Any] = field(default_factory=dict)
     teacher_file: str | None = None
-    cohort: int = MINI_COHORT
+    cohort: int = COHORT
 
     @property
     def request(self) -> RunRequest:

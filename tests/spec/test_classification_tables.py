@@ -147,7 +147,7 @@ def test_mobile_students_and_no_others_learn_at_the_lower_rate(name: str) -> Non
         usual = 0.1 if name == "ad/cifar100" else 0.05
         assert recipe.lr == (0.01 if networks_at(pair, "full")[1] in SLOW_LEARNERS else usual)
         assert teachers.lr == usual
-        assert (recipe.precision, recipe.image.kind) == ("float32", "padded_crop")
+        assert (recipe.precision, recipe.image.kind) == ("ieee", "padded_crop")
 
 
 @pytest.mark.parametrize("name", IMAGENET_TABLES)

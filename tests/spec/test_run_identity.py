@@ -47,6 +47,7 @@ OTHER_RECIPE: dict[str, Any] = {
     "max_steps": 5,
     "batch_size": 8,
     "accumulate": 2,
+    "sync_batchnorm": True,
     "optimizer": "adamw",
     "lr": 0.011,
     "momentum": 0.8,
