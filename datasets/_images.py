@@ -168,6 +168,9 @@ def rgb(file: Path, image: Image.Image) -> Image.Image:
         DataError: the numbers of its pixels have no known range, such as 32-bit integers and floats.
     """
     _check_mode(file, image)
+    if image.mode == "RGB":
+        image.load()  # what a conversion does first, which would copy the pixels besides
+        return image
     if image.mode not in _EIGHT_BIT:  # of 16 bits; a direct conversion would clip at 255
         return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
