@@ -103,8 +103,8 @@ class Cost(Record):
     images_per_second: Measure = Field(description="Training throughput of a run alone: batch / step_seconds.")
     data_wait: Annotated[float, Field(ge=0, le=1)] | None = Field(
         default=None,
-        description="Share of the time in training steps, the whole cohort's, in which the device waited for data; None "
-        "in rows from before it was kept.",
+        description="Share of the time in training steps, the whole cohort's, in which the device waited for data; "
+        "None in rows from before it was kept.",
     )
     peak_memory: Count = Field(
         description="Peak resident memory of the process, bytes; of a CUDA device, what it took."

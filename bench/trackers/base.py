@@ -57,7 +57,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Log `loss/<term>`, `loss/total`, `lr`, `images_per_second` and `data_wait` after an optimizer step, counted from 1."""
+        """Log `loss/<term>`, `loss/total`, `lr`, `images_per_second` and `data_wait` after a step, counted from 1."""
 
     @abstractmethod
     def epoch(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -32,8 +32,8 @@ OUT_OF_MEMORY = re.compile(
 
 LOST = re.compile(
     r"illegal (memory access|address|instruction)|misaligned address|device-side assert|launch failure|"
-    r"launch timed out|uncorrectable|\bECC\b|\bXid\b|hardware stack error|invalid program counter|GPU is lost|fallen off the bus|"
-    r"device (is )?lost|busy or unavailable|unknown error",
+    r"launch timed out|uncorrectable|\bECC\b|\bXid\b|hardware stack error|invalid program counter|GPU is lost|"
+    r"fallen off the bus|device (is )?lost|busy or unavailable|unknown error",
     re.IGNORECASE,
 )
 """In errors after which a process can do nothing more on its device."""

@@ -193,7 +193,6 @@ def _student(
     if measured is not None and run.teacher is not None:
         student.teacher_sha256 = measured.record.sha256
 
-
     def resume() -> bool:
         return checkpointing.resume(student, lambda text: report(NoticeEvent(run=run.id, text=text)))
 

@@ -46,7 +46,7 @@ def test_progress_and_row_of_a_job_say_how_long_it_waited(
     steps = [event for event in events if isinstance(event, StepEvent)]
     assert steps and all(0 < event.data_wait < 1 for event in steps)
     warnings = [event.text for event in events if isinstance(event, WarningEvent)]
-    assert len(warnings) == 1 and "--workers" in warnings[0] or "--cohort" in warnings[0]
+    assert len(warnings) == 1 and ("--workers" in warnings[0] or "--cohort" in warnings[0])
     again = read_row(job.results / row.id / "row.json")
     assert row == again and row.cost is not None and row.cost.data_wait is not None
     assert min(e.data_wait for e in steps) <= row.cost.data_wait <= max(e.data_wait for e in steps)

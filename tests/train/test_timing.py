@@ -73,7 +73,7 @@ def test_on_a_cpu_the_device_waits_until_the_batch_is_there(clock: SimpleNamespa
 def test_on_cuda_the_device_waits_from_the_end_of_its_work_until_the_batch_is_there(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three steps of 5 s are launched at once; the second batch takes 7 s to load, which the first step hides in part."""
+    """Three steps of 5 s are launched at once; the second batch loads for 7 s, which the first step hides in part."""
     busy_until = 0.0
 
     class Event:
