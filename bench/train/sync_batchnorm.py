@@ -73,7 +73,7 @@ class _AllSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)
         return total
@@ -81,7 +81,7 @@ class _AllSum(torch.autograd.Function):
 
 def _sum(x: Tensor) -> Tensor:
     """By channel, over all processes."""
-    total: Tensor = _AllSum.apply(x.sum([0, *range(2, x.ndim)]))  # type: ignore[no-untyped-call]
+    total: Tensor = _AllSum.apply(x.sum([0, *range(2, x.ndim)]))
     return total
 
 
