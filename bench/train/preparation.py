@@ -69,7 +69,8 @@ def _prepared(method: Method, student: Student, teacher: Network, seed: int) -> 
     """The state of a method after its preparation, on whole batches."""
     with RandomState(seed, student.device).current():
         method.prepare(teacher, _teacher_batches(student))  # type: ignore[arg-type]
-    return {n: v.clone() for n, v in method.state_dict().items() if n.startswith(method.prepared_prefixes)}
+    # On the CPU, for other processes would read tensors of a GPU onto that very one.
+    return {n: v.clone().cpu() for n, v in method.state_dict().items() if n.startswith(method.prepared_prefixes)}
 
 
 def _teacher_batches(student: Student) -> Iterator[Batch]:

@@ -32,7 +32,7 @@ from kdbench.train.step import StudentStep, student_step
 from kdbench.train.student import Student
 from kdbench.train.timing import StepTimer
 
-STEPS = {"classification": 5, "segmentation": 2}
+STEPS = {"classification": 5, "detection": 2, "two-stage detection": 1, "segmentation": 2}
 """Of each task. Twenty steps were equal, too, but CIRKD's, whose softmax of similarities / 0.1 turns one rounding into
 1e-3 by then."""
 
