@@ -74,7 +74,10 @@ def _set(tf32: bool) -> None:
     backends: Any = torch.backends
     # The older flags as well: torch refuses to read them where they contradict the newer.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    backends.fp32_precision = "tf32" if tf32 else "ieee"
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    # One that was set by itself does not follow the first any more.
+    for each in (backends, backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv):
+        each.fp32_precision = "tf32" if tf32 else "ieee"
 
 
 def _check_exact(device: torch.device) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -67,9 +67,10 @@ def execute(job: Job, report: Report, nonce: str) -> None:
             failure = processes.follow(_without_rows(runs, report))
         if failure is None:
             return
-        if not failure.runs:
+        failed = [runs.pop(name) for name in failure.runs if name in runs]
+        if not failed:
             raise ProcessesFailedError(failure)
-        for run in [runs.pop(name) for name in failure.runs if name in runs]:
+        for run in failed:
             row = row_without_result(run, failure.status, failure.reason, job.device)
             row = row.model_copy(
                 update={"environment": row.environment.model_copy(update={"world_size": job.world_size})}
@@ -92,10 +93,18 @@ def _without_rows(runs: dict[str, Run], report: Report) -> Report:
 
 @dataclass
 class _Process:
-    rank: int
+    """One of the processes.
+
+    Attributes:
+        events: descriptor of what it reports.
+        unread: the beginning of a line that is not whole.
+        silent: whether it has closed its end.
+    """
+
     process: subprocess.Popen[bytes]
-    events: int  # descriptor
-    unread: bytes = field(default=b"")
+    events: int
+    unread: bytes = b""
+    silent: bool = False
 
 
 class _Processes:
@@ -116,7 +125,7 @@ class _Processes:
             command = [sys.executable, "-m", "kdbench.train.rank", str(rank), str(self.store.port), str(theirs)]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[theirs], env=environment)
             os.close(theirs)
-            self.all.append(_Process(rank, process, ours))
+            self.all.append(_Process(process, ours))
         return self
 
     def __exit__(
@@ -174,15 +183,10 @@ class _Processes:
 
     def _events(self, seconds: float) -> Iterator[Event]:
         """What they have reported, after waiting for it at most so long."""
-        by_descriptor = {each.events: each for each in self.all}
-        while ready := select.select(list(by_descriptor), [], [], seconds)[0]:
-            for descriptor in ready:
-                each = by_descriptor[descriptor]
-                if not (read := os.read(descriptor, 2**16)):
-                    del by_descriptor[descriptor]  # the process has ended
+        while ready := select.select([each.events for each in self.all if not each.silent], [], [], seconds)[0]:
+            seconds = 0.0
+            for each in (each for each in self.all if each.events in ready):
+                read = os.read(each.events, 2**16)
+                each.silent = not read
                 *lines, each.unread = (each.unread + read).split(b"\n")
                 yield from (event for line in lines if (event := from_line(line.decode(errors="replace"))))
-            if not by_descriptor:
-                time.sleep(seconds)
-                return
-            seconds = 0.0

@@ -21,6 +21,7 @@ from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Run
 from kdbench.tasks.base import OpenedData, Task
+from kdbench.tasks.shard import WHOLE, Shard
 from kdbench.train.loop import train
 from kdbench.train.student import Student
 
@@ -200,8 +201,10 @@ class Loop:
         self._waits.release()
 
     def _held(self, task: Task) -> Any:
-        def batches(epoch: int, device: torch.device, stream: str = "train", skip: int = 0) -> Iterator[Batch]:
-            source = task.batches(epoch, device, stream, skip)
+        def batches(
+            epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+        ) -> Iterator[Batch]:
+            source = task.batches(epoch, device, stream, skip, shard)
             while True:
                 self._waits.release()
                 self._go.acquire()

@@ -74,13 +74,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory, embedded_data: Path) -> Pat
     return folder
 
 
+def is_every_step_once(steps: list[int]) -> bool:
+    """Whether each is there, in order, and no other but where a job has saved because its command was killed."""
+    return steps == sorted({*steps, *STEPS}) and len(steps) - len(STEPS) in (0, 1)
+
+
 def test_tensorboard_has_every_point_once(folder: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     (files,) = folder.glob("runs/*/tensorboard")
     read = EventAccumulator(str(files))
     read.Reload()
-    assert [point.step for point in read.Scalars("loss/total")] == STEPS
+    assert is_every_step_once([point.step for point in read.Scalars("loss/total")])
     assert [point.step for point in read.Scalars("val/top1")] == EVALUATED
 
 
@@ -91,12 +96,12 @@ def test_mlflow_has_one_run_with_every_point_once(folder: Path, monkeypatch: pyt
     client = MlflowClient((folder / "runs" / "mlruns").as_uri())
     (run,) = client.search_runs([client.get_experiment_by_name("kdbench").experiment_id])
     assert run.info.status == "FINISHED"
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "loss/total")] == STEPS
+    assert is_every_step_once([point.step for point in client.get_metric_history(run.info.run_id, "loss/total")])
     assert [point.step for point in client.get_metric_history(run.info.run_id, "val/top1")] == EVALUATED
 
 
 def test_wandb_has_one_offline_run_with_every_point_once(folder: Path) -> None:
     assert len(list(folder.glob("runs/*/wandb/offline-run-*"))) == 1
     history = wandb_histories(folder / "runs")
-    assert [int(each["_step"]) for each in history if "loss/total" in each] == STEPS
+    assert is_every_step_once([int(each["_step"]) for each in history if "loss/total" in each])
     assert [int(each["_step"]) for each in history if "val/top1" in each] == EVALUATED
