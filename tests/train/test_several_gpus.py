@@ -178,7 +178,7 @@ def test_the_row_of_a_cohort_on_two_says_so_and_its_metrics_are_those_of_its_fil
 def test_a_killed_process_ends_the_job_and_the_next_one_ends_bitwise_the_same(
     pictures: Pictures, tmp_path: Path
 ) -> None:
-    run = pictures.run("akd+cwd", recipe=short(epochs=6))  # its dropout draws
+    run = pictures.run("akd+cwd", recipe=short(epochs=60))  # its dropout draws; long enough to be met in mid-run
     whole, parts = (pictures.job(tmp_path / name, run, world_size=2) for name in ("whole", "parts"))
     undisturbed = done(run_all(whole, tmp_path))
     started = Started(parts, tmp_path)
