@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LOOK = 0.2
 """Seconds between looks at the processes."""
 
+DEATH = 1.0
+"""Seconds in which a process that has died is seen to have ended, once another has failed by it."""
+
 GRACE = 60.0
 """Seconds that the others have to save once one of them was asked to stop and has ended."""
 
@@ -148,7 +151,7 @@ class _Processes:
             while any(each.process.poll() is None for each in self.all):
                 for event in self._events(LOOK):
                     if isinstance(event, ErrorEvent):
-                        return event
+                        return self._reason(event)
                     report(event)
                 if interruption.asked and asked is None:
                     asked = time.monotonic()
@@ -163,12 +166,25 @@ class _Processes:
                     break
             for event in self._events(0):
                 if isinstance(event, ErrorEvent):
-                    return event
+                    return self._reason(event)
                 report(event)
         return self._failure([each.process.poll() for each in self.all])
 
+    def _reason(self, event: ErrorEvent) -> ErrorEvent | None:
+        """Why they cannot go on after one has reported an error: that, or that another has died before.
+
+        When a process dies, those that wait for it in a reduction fail, too, and may report it first.
+        """
+        until = time.monotonic() + DEATH
+        while time.monotonic() < until:
+            codes = [each.process.poll() for each in self.all]
+            if any(code not in (None, 0) for code in codes):
+                return self._failure(codes)
+            time.sleep(DEATH / 20)
+        return event
+
     def _failure(self, codes: Sequence[int | None]) -> ErrorEvent | None:
-        """Why processes have ended of which none has said so."""
+        """Why processes ended that reported no error; None where all have finished."""
         bad = next(((rank, code) for rank, code in enumerate(codes) if code not in (None, 0, EXIT_CODE)), None)
         if bad is None:
             if EXIT_CODE in codes:

@@ -193,25 +193,26 @@ def test_a_killed_process_ends_the_job_and_the_next_one_ends_bitwise_the_same(
     assert equal(state_of(whole.results, run), state_of(parts.results, run))
 
 
-def test_a_signal_lets_all_processes_save_at_one_step(pictures: Pictures, tmp_path: Path) -> None:
-    run = pictures.run("kd", recipe=short(epochs=200))
-    job = pictures.job(tmp_path / "runs", run, world_size=2)
-    started = Started(job, tmp_path)
+def interrupted(pictures: Pictures, folder: Path) -> tuple[Job, list[Event]]:
+    """A job in two processes that was asked to stop in mid-run."""
+    job = pictures.job(folder / "runs", pictures.run("kd", recipe=short(epochs=200)), world_size=2)
+    started = Started(job, folder)
     started.wait_until(lambda events: trained_steps(events, 3))
     started.process.send_signal(signal.SIGTERM)
     assert started.end() == 143, started.errors
-    assert started.events[-1].event == "interrupted"
+    return job, started.events
+
+
+def test_a_signal_lets_all_processes_save_at_one_step(pictures: Pictures, tmp_path: Path) -> None:
+    job, events = interrupted(pictures, tmp_path)
+    (run,) = job.runs
+    assert events[-1].event == "interrupted"
     content = checkpoints.read(job.results / run.id / "checkpoint.pt")
     assert len(content["random"]) == 2 and content["steps"] >= 3
 
 
 def test_a_training_is_not_resumed_on_another_number_of_gpus(pictures: Pictures, tmp_path: Path) -> None:
-    run = pictures.run("kd", recipe=short(epochs=200))
-    job = pictures.job(tmp_path / "runs", run, world_size=2)
-    started = Started(job, tmp_path)
-    started.wait_until(lambda events: trained_steps(events, 3))
-    started.process.send_signal(signal.SIGTERM)
-    assert started.end() == 143, started.errors
+    job, _ = interrupted(pictures, tmp_path)
     (row,) = run_all(job.model_copy(update={"world_size": 1}), tmp_path)
     assert row.status == "failed" and "2 GPUs" in row.reason and "--gpus 2" in row.reason
 
