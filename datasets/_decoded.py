@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _files
 from ._errors import DataError
 
 VARIABLE = "KDBENCH_DECODED"
@@ -76,18 +75,9 @@ def _read(file: Path) -> NDArray[np.uint8] | None:
 
 
 def _write(file: Path, array: NDArray[np.uint8]) -> None:
-    """Write an array so that no other process sees a part of it."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                np.save(stream, array)
-            os.replace(temporary, file)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with _files.written_whole(file) as stream:
+            np.save(stream, array)
     except OSError as error:
         raise DataError(
             f"{file.parent}: decoded images cannot be written ({error.strerror}); free some space, or name another "

@@ -11,7 +11,9 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +32,25 @@ _KINDS = {
 
 class JsonError(ValueError):
     """A text is not JSON, or is nested deeper or has longer numbers than any data; the message says where."""
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes become `file` when the block ends, so that no other process sees a part of them.
+
+    Raises:
+        OSError: it cannot be written; `file` stays as it was.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+        os.replace(temporary, file)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def open_regular(file: Path, limit: int | None = None) -> BinaryIO:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -130,16 +128,8 @@ def write(file: Path, index: Index, folders: dict[str, int]) -> str:
         "notices": index.notices,
     }
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent)
-        try:
-            with os.fdopen(descriptor, "w") as stream:
-                json.dump(content, stream)
-            os.replace(temporary, file)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with _files.written_whole(file) as stream:
+            stream.write(json.dumps(content).encode())
     except OSError as error:
         return f"{file}: cannot be written ({error.strerror}), so that each job lists the images again"
     return ""

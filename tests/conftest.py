@@ -35,10 +35,11 @@ SHORT = {
 }
 
 LONGEST = (
-    "test_researchers_day", "test_cli", "test_segmentation_run", "test_new_method", "test_export", "test_docs",
+    "test_cells", "test_researchers_day", "test_cli", "test_segmentation_run", "test_new_method", "test_export",
+    "test_docs",
     "test_killed_command", "test_evaluation", "test_killed_run", "test_browser", "test_latex", "test_memory",
     "test_engine", "test_latency", "test_benchmarks", "test_plots", "test_detector_sizes", "test_torchvision_names",
-    "test_wheel", "test_contract", "test_classification", "test_segmentation", "test_detection",
+    "test_wheel", "test_contract",
 )  # fmt: skip
 """Files of tests that take half a minute and more. They start first, so that no process ends long after the others."""
 

@@ -31,7 +31,7 @@ LOCAL = re.compile(r"lease\.\d+|\..*|checkpoint\.previous\.pt")
 
 PREFIX = "kdbench-job-"
 OLD = 60.0
-"""Seconds after which a folder that nobody has locked belongs to a process that was killed."""
+"""Seconds after which a folder without a lock is that of a killed process."""
 
 Version = tuple[int, int, int]
 

@@ -208,7 +208,7 @@ class SlurmEngine(Engine):
             raise EngineError(f"Slurm does not take such jobs: {words(done)}; change --slurm")
 
     def _submit_new(self) -> list[tuple[Handle, Event | End]]:
-        """Submit what was not yet, jobs that need the same as one array; returns the reason of those that wait.
+        """Submit new jobs, those that need the same as one array; returns the reason of those that wait.
 
         Raises:
             EngineError: Slurm refuses it.

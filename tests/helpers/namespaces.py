@@ -1,4 +1,4 @@
-"""Daemons that stand for machines of their own: each with a host name, process numbers and mounts of its own.
+"""Daemons in namespaces, as on several machines: each has its own host name, process numbers and mounts.
 
 Killing the first process of such a namespace kills all of its processes, as if the machine lost power. Nothing
 outlives the tests, even if pytest is killed. Needs util-linux and permission to create namespaces, which root has, and

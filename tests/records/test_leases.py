@@ -224,7 +224,7 @@ def test_a_holder_that_was_stopped_writes_nothing_of_a_run_that_others_have_take
 
 
 def test_what_is_written_shows_that_the_holder_is_alive(tmp_path: Path) -> None:
-    """Nobody takes over while a row is written, however long its holder was stopped before."""
+    """No other process takes over while a row is written, for whatever time its holder was stopped before."""
     with Leases(tmp_path) as leases:
         leases.take("a")
         before = (tmp_path / "a" / "lease.1").read_bytes()

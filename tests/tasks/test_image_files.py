@@ -18,15 +18,14 @@ from kdbench.datasets.base import FileSplit, ImageSet
 from kdbench.errors import SpecError
 from kdbench.methods.base import Batch, NetworkInfo, Outputs
 from kdbench.networks.base import Network
-from kdbench.spec.recipe import Recipe, load_recipe
+from kdbench.spec.recipe import load_recipe
 from kdbench.tasks import draws, image_files
 from kdbench.tasks.classification import ClassificationTask
+from tests.helpers.image_files import CPU, STRONG, batches, by_index, recipe_of, task_of
 from tests.helpers.tensors import equal
 
-CPU = torch.device("cpu")
 CLASSES = {"ant": 4, "bee": 4, "cat": 3}
 SIZES = [(30, 24), (24, 31), (28, 28), (40, 22), (10, 12)]  # widths and heights; the last is below every crop
-STRONG = {"rand_augment": "rand-m9-mstd0.5-inc1", "random_erasing": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -49,25 +48,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(path: Path) -> ImageSet:
     return open_images("imagenet", path.parent, path)
-
-
-def recipe_of(batch_size: int = 4, drop_last: bool = False, epoch_steps: int | None = None, **image: Any) -> Recipe:
-    given = {"kind": "resized_crop", "size": 16, "val_resize": 20} | image
-    fields = {"batch_size": batch_size, "drop_last": drop_last, "epoch_steps": epoch_steps, "image": given}
-    return load_recipe("imagenet_b1", fields)
-
-
-def task_of(data: ImageSet, seed: int = 5, workers: int = 0, **recipe: Any) -> ClassificationTask:
-    return ClassificationTask(data, recipe_of(**recipe), seed, workers)
-
-
-def batches(task: ClassificationTask, epoch: int = 0, stream: str = "train") -> list[Batch]:
-    return list(task.batches(epoch, CPU, stream))
-
-
-def by_index(stream: list[Batch]) -> dict[int, torch.Tensor]:
-    """Every image of an epoch by its position in the training set."""
-    return {i: image for batch in stream for i, image in zip(batch.index.tolist(), batch.inputs, strict=True)}
 
 
 def state() -> list[Any]:
@@ -129,45 +109,6 @@ def test_validation_images_are_those_of_timms_transform_to_the_last_bit(data: Im
     assert isinstance(data.val, FileSplit)
     ((images, _),) = task_of(data).images.val_batches(5, CPU)
     assert all(torch.equal(image, transform(data.val.load(i))) for i, image in enumerate(images))
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """Noisy JPEGs in color and in gray, one in the colors of print, and a PNG."""
-    root = tmp_path_factory.mktemp("photos") / "photos"
-    draw = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for i, (mode, suffix) in enumerate([("RGB", "jpg")] * 4 + [("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png")]):
-            place = root / split / "ab"[i % 2] / f"{i}.{suffix}"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            coarse = Image.fromarray(draw.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize((120, 90))
-            noisy = np.asarray(coarse) + draw.normal(0, 8, (90, 120, 3))
-            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).convert(mode).save(place)
-    return open_images("imagenet", root, root)
-
-
-@pytest.mark.parametrize("image", [{}, {"interpolation": "bicubic"}, {"color_jitter": 0.4}, STRONG], ids=str)
-def test_torchvisions_decoder_has_the_same_crops_and_pixels_within_a_level(
-    image: dict[str, Any], photos: ImageSet
-) -> None:
-    """Its resizing rounds once and Pillow's twice: one of 256 levels; operations on colors may enlarge that."""
-    size = {"size": 48, "val_resize": 56}
-    tasks = [task_of(photos, batch_size=6, decoder=name, **size, **image) for name in ("pillow", "torchvision")]
-    pillow, torchvision = (by_index(batches(task)) for task in tasks)
-    levels = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) * 255
-    for i, wanted in pillow.items():
-        difference = ((torchvision[i] - wanted) * levels).abs()
-        assert difference.median() <= 1.01
-        if not image.keys() & {"color_jitter", "rand_augment"}:
-            assert difference.max() <= (1.01 if "interpolation" not in image else 2.01)
-    ((first, labels), (second, others)) = (next(iter(task.images.val_batches(7, CPU))) for task in tasks)
-    assert torch.equal(labels, others)
-    assert ((first - second) * levels).abs().max() <= (1.01 if "interpolation" not in image else 2.01)
-
-
-def test_a_decoder_is_part_of_a_recipes_identity_and_the_default_is_not_written() -> None:
-    assert "decoder" not in recipe_of().image.model_dump(mode="json")
-    assert recipe_of(decoder="torchvision").image.model_dump(mode="json")["decoder"] == "torchvision"
 
 
 def test_epochs_seeds_and_streams_differ_in_order_and_augmentation(data: ImageSet) -> None:
@@ -428,15 +369,3 @@ def test_a_recipe_for_small_images_is_refused_for_files(data: ImageSet, path: Pa
     wrong = f"recipe cifar_240: image.kind padded_crop does not fit {path}, which needs resized_crop; choose a recipe"
     with pytest.raises(SpecError, match=wrong):
         ClassificationTask(data, load_recipe("cifar_240", {"batch_size": 4}), 0)
-
-
-def test_the_remedy_for_slow_loading_is_more_processes_then_cohorts_and_the_faster_decoder(
-    data: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)))
-    assert task_of(data).reads_files
-    assert task_of(data).faster_loading() == (
-        "give it more with --workers (4 cores here); --set image.decoder=torchvision decodes faster"
-    )
-    enough = task_of(data, workers=3, decoder="torchvision").faster_loading()
-    assert enough == "no core is left for more; with --cohort more students share the images"

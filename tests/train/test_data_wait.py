@@ -24,7 +24,7 @@ class Task:
 
 def test_it_is_said_once_with_what_to_do_after_a_minute_above_a_tenth() -> None:
     waiting, task = Waiting(), Task(workers=2)
-    assert waiting.advice(Waited([9.0], 30.0), task) == ""  # not yet
+    assert waiting.advice(Waited([9.0], 30.0), task) == ""  # after half a minute
     advice = waiting.advice(Waited([6.0], 30.0), task)
     assert advice == (
         "training waits for data in 25% of its time: 2 loader processes prepare the images; give it more with --workers"
