@@ -69,8 +69,10 @@ def _prepared(method: Method, student: Student, teacher: Network, seed: int) -> 
     """The state of a method after its preparation, on whole batches."""
     with RandomState(seed, student.device).current():
         method.prepare(teacher, _teacher_batches(student))  # type: ignore[arg-type]
-    # On the CPU, for other processes would read tensors of a GPU onto that very one.
-    return {n: v.clone().cpu() for n, v in method.state_dict().items() if n.startswith(method.prepared_prefixes)}
+    # Sent through the CPU, for other processes would read tensors of a GPU onto that very one.
+    device = student.device if ranks.world_size() == 1 else "cpu"
+    states = method.state_dict().items()
+    return {n: v.clone().to(device) for n, v in states if n.startswith(method.prepared_prefixes)}
 
 
 def _teacher_batches(student: Student) -> Iterator[Batch]:
