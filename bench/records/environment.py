@@ -22,8 +22,13 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "pycocotools", "faster-c
 OPTIONAL = ("detectron2",)
 
 
-def describe(device: torch.device | str) -> Environment:
-    """This process and its hardware; a GPU that is given by name, such as "cuda:0", is not used."""
+def describe(device: torch.device | str, compiled: bool | None = None) -> Environment:
+    """This process and its hardware.
+
+    Args:
+        device: of its runs; a GPU that is given by name, such as "cuda:0", is not used.
+        compiled: as in `Environment`; times of runs that could not be compiled are compared among themselves alone.
+    """
     cpu = str(device) == "cpu"
     if isinstance(device, str) and not cpu:
         name = machine = device
@@ -36,10 +41,11 @@ def describe(device: torch.device | str) -> Environment:
         python=platform.python_version(),
         libraries=dict(_installed(LIBRARIES)) | optional_libraries(),
         device=name,
-        machine=shared_machine(machine, world_size),
+        machine=shared_machine(machine, world_size) + (", not compiled" if compiled is False else ""),
         threads=torch.get_num_threads(),
         deterministic=cpu or torch.are_deterministic_algorithms_enabled(),
         world_size=world_size,
+        compiled=compiled,
     )
 
 

@@ -129,6 +129,11 @@ class Environment(Record):
     threads: Count
     deterministic: bool
     world_size: int = Field(default=1, ge=1, description="Processes, one for each GPU, that shared every batch.")
+    compiled: bool | None = Field(
+        default=None,
+        description="Whether torch.compile compiled the networks; False where it failed, None where the recipe does "
+        "not ask for it.",
+    )
 
 
 class Result(Record):

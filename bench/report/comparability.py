@@ -57,7 +57,7 @@ def incompatibilities(
 def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
     """Fields of a row's recipe that differ from the table's and can change its results: `epochs 1, not 24`."""
     actual, wanted = _fields(row.run.recipe), _fields(expected)
-    ignored = {"name", "source", "channels_last", "cudnn_benchmark", "max_steps"} | (
+    ignored = {"name", "source", "channels_last", "compile", "cudnn_benchmark", "max_steps"} | (
         {"eval_every"} if table.selection == "last" else set()
     )
     differ = [

@@ -153,6 +153,8 @@ class Recipe(Spec):
     # convolutions round their factors to 10 bits of mantissa. bfloat16: autocast; weights and losses are float32
     precision: Precision = "ieee"
     cudnn_benchmark: bool = _added(False)  # time cuDNN's algorithms for each shape; results may differ from run to run
+    # compile networks by torch.compile for training, and take torch's fused optimizer; equal to eager up to rounding
+    compile: bool = _added(False)
     channels_last: bool = False
     # BatchNorm counts a batch's images on all GPUs; without effect on one
     sync_batchnorm: bool = _added(False)
@@ -184,6 +186,8 @@ class Recipe(Spec):
         if any(milestone >= self.epochs for milestone in self.milestones):
             epochs = counted(self.epochs, "epoch")
             raise ValueError(f"milestones {list(self.milestones)} must lie before the last of {epochs}")
+        if self.compile and self.task == "detection":
+            raise ValueError("compile is for classification and segmentation: detectors branch on what they find")
         if self.epochs == 0 and self.init != "published":
             raise ValueError("epochs is 0, which takes published weights as they are: set init to published")
         if self.warmup_steps and self.warmup_epochs:

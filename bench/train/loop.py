@@ -11,16 +11,21 @@ import time
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
+
+from kdbench.methods.base import Batch
 
 from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..tasks.base import Task
 from . import checkpointing, ranks
+from .compiled import compile_networks, eager
 from .data_wait import Waiting
 from .events import EpochEvent, PhaseEvent, Report, StepEvent, WarningEvent
 from .failures import isolate_failures
 from .interruption import Interrupted, interruption
 from .lr_schedule import learning_rate, total_steps
+from .micro_batches import micro_batches
 from .preparation import Prepared, prepare
 from .step import train_step
 from .student import Student
@@ -136,6 +141,7 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
     pace = _Pace(step, saved)
     waits = DataWaits(cohort.device)
     for batch in waits.timed(task.batches(epoch, cohort.device, skip=done, shard=ranks.shard())):
+        _compile(cohort, batch)
         step += 1
         timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0)
         train_step(cohort.students, batch, cohort.teacher, timer)
@@ -161,6 +167,25 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
         _finish_epoch(cohort, epoch, counted)
     else:
         _save(cohort, counted)
+
+
+def _compile(cohort: _Cohort, batch: Batch) -> None:
+    """Compile the networks of students that have not trained in this process, if the recipe asks for it."""
+    students = [student for student in cohort.students if student.compiled is None]
+    if not cohort.recipe.compile or not students:
+        return
+    part, _ = micro_batches(batch, ranks.shard().size(cohort.recipe.micro_batch_size))[0]
+    networks: list[tuple[Network, Tensor]] = [] if cohort.teacher is None else [(cohort.teacher, part.teacher_inputs)]
+    for student in students:
+        networks.append((student.network.train(), part.inputs))
+        if student.online_teachers is not None:
+            networks += [(teacher.train(), part.teacher_inputs) for teacher in student.online_teachers.trained]
+    cohort.report(PhaseEvent(text="compiling networks"))
+    problem = compile_networks(networks, cohort.recipe)
+    for student in students:
+        student.compiled = not problem
+    if problem:
+        cohort.report(WarningEvent(text=f"{problem}; the networks of this job train eagerly"))
 
 
 def _is_asked_to_stop(step: int) -> bool:
@@ -202,7 +227,8 @@ def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
 
 def _evaluate(cohort: _Cohort, student: Student) -> dict[str, float]:
     network = student.evaluated_network
-    return cohort.task.evaluate(network, cohort.device, reference=False, shard=ranks.shard())
+    with eager(cohort.recipe):
+        return cohort.task.evaluate(network, cohort.device, reference=False, shard=ranks.shard())
 
 
 def _save(cohort: _Cohort, counted: float) -> float:

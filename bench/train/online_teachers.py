@@ -36,8 +36,12 @@ class OnlineTeachers(nn.Module):
         self.snapshot = copy.deepcopy(teachers[0]).requires_grad_(False) if snapshots else None
 
     @property
+    def trained(self) -> list[Network]:
+        return [cast(Network, network) for network in self.networks]
+
+    @property
     def first(self) -> Network:
-        return cast(Network, self.networks[0])
+        return self.trained[0]
 
     def begin(self, step: int) -> None:
         """Take the snapshot that is due when a step of the training, counted from 0, begins."""

@@ -107,8 +107,9 @@ def _named_optimizer(group: dict[str, Any]) -> torch.optim.Optimizer:
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    fused = recipe.compile or None  # None: as torch chooses
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, recipe.lr, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(groups, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     if recipe.optimizer == "rmsprop_tf":
         from timm.optim.rmsprop_tf import RMSpropTF
 
@@ -117,5 +118,5 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Opti
         )
         return rmsprop
     return torch.optim.SGD(
-        groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=fused
     )

@@ -127,7 +127,7 @@ def _result(
         empty_classes=task.data.empty_classes,
         learned=student.method.learned(),
         cost=_cost(student, task, saved, cohort, device),
-        environment=environment.describe(device),
+        environment=environment.describe(device, student.compiled),
         finished=_now(),
     )
     return row, _class_scores(student.run, sha256, task, measured.by_class, teacher)

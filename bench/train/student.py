@@ -83,6 +83,7 @@ class Student:
         wall_seconds: of training, evaluation and saving, the rest of the cohort included.
         counted: the time up to which they are counted, on the clock of this process.
         epoch_stats: of the current epoch.
+        compiled: whether its networks are compiled in this process; None until it trains here.
     """
 
     def __init__(self, run: Run, task: Task, teacher: NetworkInfo | None, folder: Path, device: torch.device) -> None:
@@ -113,6 +114,7 @@ class Student:
         self.wall_seconds = 0.0
         self.counted = 0.0
         self.epoch_stats = EpochStats()
+        self.compiled: bool | None = None
         self._unread: list[tuple[list[str], Tensor]] = []  # names and values of each step's losses, on the device
 
     def _setting(self, teacher: NetworkInfo | None) -> Setting:
