@@ -52,8 +52,10 @@ class Outputs:
         extra: further outputs of a network family. Two-stage detectors: `proposals` (one [R_i, 4] per image, pixels),
             `roi_logits` [sum R_i, K + 1] with the background first, `roi_boxes` [sum R_i, B * 4] for B boxes a
             proposal (torchvision K + 1, detectron2 K, or 1 where classes share a box). FCOS:
-            `centerness`, one [N, 1, H, W] per level. Classifiers: `pre_activations`, the stages (`features` without
-            the stem) before their last ReLU. Segmenters with an auxiliary head: `aux_logits` [N, K, h', w'].
+            `centerness`, one [N, 1, H, W] per level. Classifiers: `last_map` [N, D, h, w], whose mean over space is
+            `pooled`, or is so before a dropout; absent where `pooled` is another summary, as in a ViT.
+            `pre_activations`, the stages (`features` without the stem) before their last ReLU. Segmenters with an
+            auxiliary head: `aux_logits` [N, K, h', w'].
         losses: the network's task losses, scalars by name, if it was called with targets.
         others: with online teachers, on the first one's outputs: the outputs of the further teachers, in order
             (`Method.online_teachers`), or of the latest snapshot, without gradients, once there is one
@@ -77,8 +79,14 @@ class Outputs:
         return self._map(Tensor.detach)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Outputs:
+        done: dict[int, Tensor] = {}  # a tensor that is an output twice, as the last map and a feature, is mapped once
+
         def apply(value: Any) -> Any:
-            return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+            if isinstance(value, tuple):
+                return tuple(map(apply, value))
+            if id(value) not in done:
+                done[id(value)] = function(value)
+            return done[id(value)]
 
         return replace(
             self,
@@ -181,7 +189,7 @@ class Method(nn.Module, ABC):
         name: name of the file.
         citation: authors, title, venue, year and URL.
         tasks: the tasks that the method supports.
-        needs_teacher: False for training without a teacher.
+        needs_teacher: False for training without a teacher, and then without `prepare` and `initial_epochs`.
         min_classes: least number of classes; 2 for methods that compare classes.
         prepared_prefixes: prefixes of the state dict entries that `prepare` fills.
         teacher_mode: "frozen" or "online" (trained with the student).
@@ -298,7 +306,13 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Named, weighted losses. A frozen teacher's outputs carry no gradient."""
+        """Named, weighted losses.
+
+        Args:
+            batch: of N images.
+            student: the student's outputs.
+            teacher: the teacher's, without gradients if it is frozen; without a teacher the student's, likewise.
+        """
 
     def __call__(self, batch: Batch, student: Outputs, teacher: Outputs, initial: bool = False) -> dict[str, Tensor]:
         # Ratios of norms and exponentials are too inexact in half precision, so every term is float32.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .base import Batch, MethodError, Outputs, Setting
+from .base import Batch, MethodError, NetworkInfo, Outputs, Setting
 
 
 def target(name: str, student: Tensor, teacher: Tensor, what: str) -> Tensor:
@@ -76,6 +76,41 @@ def pooled_pair(name: str, student: Outputs, teacher: Outputs) -> tuple[Tensor, 
         who = "student" if student.pooled is None else "teacher"
         raise MethodError(f"{name}: the {who} has no pooled feature; choose a network that pools before it classifies")
     return student.pooled, teacher.pooled.detach()
+
+
+def last_maps(name: str, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:
+    """The maps that two classifiers pool, [N, C_s, h, w] and [N, C_t, h', w']; the teacher's without gradient.
+
+    Raises:
+        MethodError: a network's pooled feature is no mean over a map.
+    """
+    return last_map(name, student, "student"), last_map(name, teacher, "teacher").detach()
+
+
+def last_map(name: str, outputs: Outputs, who: str) -> Tensor:
+    """The map that a classifier pools, [N, D, h, w].
+
+    Raises:
+        MethodError: its pooled feature is no mean over a map.
+    """
+    found = outputs.extra.get("last_map")
+    if not isinstance(found, Tensor):
+        raise MethodError(
+            f"{name}: it reads the map whose mean over space the classifier reads, and the {who} has none (a ViT "
+            "classifies a token, others normalize or transform after pooling); choose another network"
+        )
+    return found
+
+
+def classifier_of(name: str, info: NetworkInfo, who: str) -> nn.Linear:
+    """The final linear layer of a network.
+
+    Raises:
+        MethodError: it has none that is known.
+    """
+    if not isinstance(info.classifier, nn.Linear):
+        raise MethodError(f"{name}: it needs the {who}'s final linear layer, which is unknown; choose another network")
+    return info.classifier
 
 
 def head_pair(name: str, student: Outputs, teacher: Outputs) -> tuple[Tensor, Tensor]:

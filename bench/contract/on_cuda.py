@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.methods.base import Method, Outputs
+from kdbench.methods.base import Method, Outputs, Setting
 
 from ..text import counted
 from .emulated_cuda import CUDA, EmulatedCuda
@@ -45,6 +45,7 @@ def cuda_step(
     """
     with EmulatedCuda() as cuda:
         method = build().to(CUDA)
+        _move_networks(method.setting)
         sample = on_device(sample)
         fails: list[Finding] = []
         for _ in range(2):
@@ -59,10 +60,7 @@ def cuda_step(
 
 def on_device(sample: Sample) -> Sample:
     """A sample of the emulated device; the modules of its networks are moved themselves."""
-    for info in (sample.setting.student, sample.setting.teacher):
-        for module in filter(None, (info.classifier, info.final_norm, *info.norms)):
-            assert isinstance(module, nn.Module)
-            module.to(CUDA)
+    _move_networks(sample.setting)
     batch = replace(sample.batch, **{name: _moved(value) for name, value in vars(sample.batch).items()})
     return replace(sample, batch=batch, student=_outputs(sample.student), teacher=_outputs(sample.teacher))
 
@@ -71,6 +69,13 @@ def listed(findings: Iterable[Finding]) -> list[str]:
     """The different findings, each with how often it occurs."""
     numbers = Counter(map(str, findings))
     return [text if number == 1 else f"{text} ({counted(number, 'time')})" for text, number in numbers.items()]
+
+
+def _move_networks(setting: Setting) -> None:
+    for info in (setting.student, setting.teacher):
+        for module in filter(None, (info.classifier, info.final_norm, *info.norms)):
+            assert isinstance(module, nn.Module)
+            module.to(CUDA)
 
 
 def _outputs(outputs: Outputs) -> Outputs:

@@ -73,9 +73,18 @@ def make_sample(
 
     infos = [NetworkInfo((width,) * len(sizes), strides=(8, 16)[: len(sizes)], pooled_dim=width) for width in widths]
     setting = Setting(TASKS[kind], CLASSES, 20, infos[0], infos[1], **LENGTH)
-    targets = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0)} for _ in range(images)]
-    batch = Batch(torch.zeros(images, 3, 24, 20), targets, torch.arange(images))
+    batch = Batch(torch.zeros(images, 3, 24, 20), _detector_targets(images), torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
+
+
+def _detector_targets(images: int) -> list[dict[str, Tensor]]:
+    """Targets of images of 24x20 pixels, padded but for the first: it has two boxes that overlap, the others none."""
+    boxes = torch.tensor([[2.0, 3.0, 9.0, 15.0], [6.0, 1.0, 19.0, 22.0]])
+    counts, sizes = [2, *[0] * (images - 1)], [(24, 20), *[(18, 16)] * (images - 1)]
+    return [
+        {"boxes": boxes[:count], "labels": torch.arange(count), "size": torch.tensor(size)}
+        for count, size in zip(counts, sizes, strict=True)
+    ]
 
 
 def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples: int = 20_000) -> Sample:
@@ -93,9 +102,8 @@ def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples
         maps = [(images, c, size, size) for c, size in zip(channels(width), sizes, strict=True)]
         features = tuple(rand(*shape) for shape in maps)
         before = tuple(rand(*shape) for shape in maps[1:])
-        return Outputs(
-            rand(images, CLASSES), features, pooled=rand(images, 4 * width), extra={"pre_activations": before}
-        )
+        extra: dict[str, Tensor | tuple[Tensor, ...]] = {"pre_activations": before, "last_map": features[-1]}
+        return Outputs(rand(images, CLASSES), features, pooled=rand(images, 4 * width), extra=extra)
 
     def info(width: int) -> NetworkInfo:
         norms = tuple(nn.BatchNorm2d(c) for c in channels(width)[1:])

@@ -61,7 +61,7 @@ class ResNet(Network):
             before.append(_until_last_relu(last, x))
             x = F.relu(before[-1])  # not in place, as the block does it: `before` is returned
             features.append(x)
-        return _classified(features, _pool(x), model.fc, before)
+        return _classified(features, x, _pool(x), model.fc, before)
 
 
 def _depth(block: Any) -> int:
@@ -80,9 +80,15 @@ def _until_last_relu(block: Any, x: Tensor) -> Tensor:
 
 
 def _classified(
-    features: Sequence[Tensor], pooled: Tensor, classifier: nn.Module, before: Sequence[Tensor] = ()
+    features: Sequence[Tensor],
+    last_map: Tensor,
+    pooled: Tensor,
+    classifier: nn.Module,
+    before: Sequence[Tensor] = (),
 ) -> Outputs:
-    extra: dict[str, Tensor | tuple[Tensor, ...]] = {"pre_activations": tuple(before)} if before else {}
+    extra: dict[str, Tensor | tuple[Tensor, ...]] = {"last_map": last_map}
+    if before:
+        extra["pre_activations"] = tuple(before)
     return Outputs(logits=classifier(pooled), features=tuple(features), pooled=pooled, extra=extra)
 
 
@@ -123,7 +129,7 @@ class MobileNetV1Network(Network):
             before.append(last[:-1](layers[start : end - 1](x)))
             x = F.relu(before[-1])
             features.append(x)
-        return _classified(features, _pool(x), self.model.fc, before)
+        return _classified(features, x, _pool(x), self.model.fc, before)
 
 
 class MobileNetV2Network(Network):
@@ -150,7 +156,8 @@ class MobileNetV2Network(Network):
         for start, end in self.bounds:
             x = layers[start:end](x)
             features.append(x)
-        return _classified(features, _pool(layers[18](x)), self.model.classifier)
+        x = layers[18](x)
+        return _classified(features, x, _pool(x), self.model.classifier)
 
 
 class EfficientNetB0(Network):
@@ -177,7 +184,8 @@ class EfficientNetB0(Network):
         for start, end in self.bounds:
             x = model.blocks[start:end](x)
             features.append(x)
-        return _classified(features, model.global_pool(model.bn2(model.conv_head(x))), model.classifier)
+        x = model.bn2(model.conv_head(x))
+        return _classified(features, x, model.global_pool(x), model.classifier)
 
 
 class Swin(Network):
@@ -215,8 +223,9 @@ class Swin(Network):
         for stage in model.layers:
             x = stage(x)
             features.append(x)
-        maps = [tokens.permute(0, 3, 1, 2) for tokens in features]
-        return _classified(maps, model.head(model.norm(x), pre_logits=True), model.head.fc)
+        x = model.norm(x)
+        maps = [tokens.permute(0, 3, 1, 2) for tokens in (*features, x)]
+        return _classified(maps[:-1], maps[-1], model.head(x, pre_logits=True), model.head.fc)
 
 
 def make(name: str, num_classes: int, drop_path: float = 0.2) -> Network:

@@ -11,6 +11,7 @@ from torch import Tensor
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..errors import SpecError
+from ._pooling import PooledMaps, key
 from .base import Network
 from .hooked import IMAGES, HookedNetwork, Layout
 
@@ -43,6 +44,7 @@ class TimmNetwork(Network):
             x = torch.zeros(IMAGES, 3, *size, device=parameter.device)
             self.indices = _indices([value.shape for value in model.eval().forward_intermediates(x)[1]])
             self.stem, self.stem_layout = _stem(model, self.indices, x)
+            self.last = _last_map(model, x)
             outputs = self.forward(x)
         model.train(training)
         classifier = model.get_classifier()
@@ -73,9 +75,12 @@ class TimmNetwork(Network):
         if "stem" in inputs:
             maps = [self.stem_layout.map(inputs["stem"]), *maps]
         pooled = inputs.get("pooled")
-        return Outputs(
-            logits=logits, features=tuple(maps), pooled=pooled if pooled is not None and pooled.ndim == 2 else None
-        )
+        extra: dict[str, Tensor | tuple[Tensor, ...]] = {}
+        if self.last is not None:
+            extra["last_map"] = self.last.map(final)
+        if pooled is not None and pooled.ndim != 2:
+            pooled = None
+        return Outputs(logits=logits, features=tuple(maps), pooled=pooled, extra=extra)
 
     def infer(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
@@ -142,6 +147,25 @@ def _stem(model: Any, indices: list[int], x: Tensor) -> tuple[str, Layout]:
         handle.remove()
     layout = _stem_layout(model, inputs[0], x) if inputs else None
     return (path, layout) if layout else none
+
+
+def _last_map(model: Any, x: Tensor) -> Layout | None:
+    """How the features that timm's head reads are a map whose mean over space is the classifier's input; None if not.
+
+    timm's heads also normalize after pooling, or pool in other ways.
+    """
+    classifier, inputs = model.get_classifier(), []
+    if not isinstance(classifier, torch.nn.Linear):
+        return None
+    final, _ = model.forward_intermediates(x)
+    handle = classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    try:
+        with PooledMaps() as maps:
+            model.forward_head(final)
+    finally:
+        handle.remove()
+    found = maps.behind(inputs[0]) if inputs and inputs[0].ndim == 2 else None
+    return Layout(found[1]) if found is not None and found[0] == key(final) else None
 
 
 def _stem_layout(model: Any, stem: Any, x: Tensor) -> Layout | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdbench.methods.base import NetworkInfo, Outputs
 
 from ..errors import SpecError
+from ._pooling import PooledMaps, key
 from .base import Network
 
 SIZES = (224, 32, 64, 128, 28)
@@ -101,9 +102,11 @@ class HookedNetwork(Network):
             pooled_dim=head.shape[1] if self.pools else None,
             classifier=modules[found] if found and self.pools else None,
         )
+        self.last_map = _last_map(seen, head) if self.pools else None
 
     def forward(self, x: Tensor, targets: Any = None) -> Outputs:
         paths = [*self.layers, *([self.classifier] if self.classifier else ())]
+        paths += [self.last_map.path] if self.last_map is not None else []
         with _recorded(self.model, paths) as seen:
             output = self.model(x)
         logits = _logits(output, self.num_classes)
@@ -114,6 +117,8 @@ class HookedNetwork(Network):
         extra: dict[str, Tensor | tuple[Tensor, ...]] = {}
         if isinstance(output, dict) and isinstance(output.get("aux"), Tensor):
             extra["aux_logits"] = output["aux"]
+        if self.last_map is not None:
+            extra["last_map"] = self.last_map.read(seen)
         pooled = head if self.pools else None
         return Outputs(logits=logits, features=tuple(features), pooled=pooled, extra=extra)
 
@@ -130,6 +135,7 @@ class _Seen:
         self.versions: dict[str, int] | None = {} if versions else None
         self.output: Any = None
         self.size = 0
+        self.maps = PooledMaps()
 
     def hook(self, path: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(_module: nn.Module, inputs: Any, output: Any) -> None:
@@ -181,7 +187,8 @@ def _run(model: nn.Module, size: int | None) -> _Seen:
                 _recorded(model, paths, versions=True) as seen,
             ):
                 try:
-                    seen.output = model(torch.zeros(IMAGES, 3, side, side, device=device))
+                    with seen.maps:
+                        seen.output = model(torch.zeros(IMAGES, 3, side, side, device=device))
                 except Exception as error:  # noqa: BLE001 - a user's module raises anything
                     first = (str(error).splitlines() or [""])[0]
                     errors.append(f"{side}x{side}: {type(error).__name__}: {first}")
@@ -216,6 +223,32 @@ def _classifier(modules: dict[str, nn.Module], seen: _Seen, logits: Tensor, num_
     made = [p for p in seen.outputs if isinstance(modules[p], kind) and getattr(modules[p], outputs) == num_classes]
     main = [path for path in made if not path.startswith("aux")]
     return next(reversed(main or made), None)
+
+
+class _LastMap(NamedTuple):
+    """Where the map is that a classifier pools: the input or the output of a module, in a layout."""
+
+    path: str
+    of: str
+    layout: Layout
+
+    def read(self, seen: _Seen) -> Tensor:
+        return self.layout.map(getattr(seen, self.of)[self.path])
+
+
+def _last_map(seen: _Seen, pooled: Tensor) -> _LastMap | None:
+    """The map whose mean over space is the classifier's input; None where there is none, or no module has it."""
+    found = seen.maps.behind(pooled)
+    if found is None:
+        return None
+    wanted, layout = found
+    for of in ("outputs", "inputs"):
+        paths = [
+            path for path, value in getattr(seen, of).items() if isinstance(value, Tensor) and key(value) == wanted
+        ]
+        if paths:
+            return _LastMap(paths[-1], of, Layout(layout))
+    return None
 
 
 def _layers(modules: dict[str, nn.Module], seen: _Seen, heads: set[str]) -> list[str]:

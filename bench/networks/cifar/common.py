@@ -13,13 +13,13 @@ from kdbench.methods.base import Outputs
 def classify(
     features: Sequence[Tensor], pre_activations: Sequence[Tensor], last: Tensor, classifier: nn.Module
 ) -> Outputs:
-    """The outputs of a classifier: `last` [N, D, H, W] is pooled over space and classified."""
+    """The outputs of a classifier: `last` [N, D, H, W], the `last_map`, is pooled over space and classified."""
     pooled = F.adaptive_avg_pool2d(last, 1).flatten(1)
     return Outputs(
         logits=classifier(pooled),
         features=tuple(features),
         pooled=pooled,
-        extra={"pre_activations": tuple(pre_activations)},
+        extra={"pre_activations": tuple(pre_activations), "last_map": last},
     )
 
 
