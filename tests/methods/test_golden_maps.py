@@ -1,0 +1,100 @@
+"""Methods on feature maps, against values recorded from the authors' own code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdbench import methods
+from kdbench.methods.base import Batch, Method, NetworkInfo, Outputs
+from tests.helpers.golden import TOLERANCE, assert_golden, batch, leaf, load, setting
+
+Gradients = dict[str, tuple[Tensor, Tensor]]
+"""By name: a tensor and its recorded gradient."""
+
+
+def levels_of(arrays: dict[str, Tensor], who: str) -> tuple[Tensor, ...]:
+    """The maps of the student, whose gradients are recorded, or of the teacher."""
+    maps = [arrays[key] for key in sorted(arrays) if key.startswith(f"{who}_f")]
+    return tuple(leaf(x) if who == "student" else x for x in maps)
+
+
+def info(maps: tuple[Tensor, ...], stem: bool = False, **more: object) -> NetworkInfo:
+    """Shapes of maps; a stem of one channel before them where methods leave it out."""
+    channels = (1,) * stem + tuple(x.shape[1] for x in maps)
+    return NetworkInfo(channels, (8,) * len(channels), **more)  # type: ignore[arg-type]
+
+
+def outputs(maps: tuple[Tensor, ...]) -> Outputs:
+    """Of a detector."""
+    return Outputs((), maps)
+
+
+def total(method: Method, data: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+    return torch.stack(list(method(data, student, teacher).values())).sum()
+
+
+def student_gradients(arrays: dict[str, Tensor], maps: tuple[Tensor, ...]) -> Gradients:
+    """Of each map of the student."""
+    return {f"f{i}": (x, arrays[f"grad_student_f{i}"]) for i, x in enumerate(maps, 1)}
+
+
+def filled(method: Method, arrays: dict[str, Tensor], name_of: Callable[[str], str]) -> Gradients:
+    """Set every trained parameter to its recorded value; returns each with its recorded gradient.
+
+    `name_of` is a parameter's name here for one of the released code.
+    """
+    values = {name_of(key.removeprefix("w_")): array for key, array in arrays.items() if key.startswith("w_")}
+    parameters = dict(method.named_parameters())
+    assert values.keys() == parameters.keys()
+    for name, value in values.items():
+        parameters[name].data.copy_(value)
+    recorded = {key.removeprefix("grad_w_"): array for key, array in arrays.items() if key.startswith("grad_w_")}
+    return {name: (parameters[name_of(name)], array) for name, array in recorded.items()}
+
+
+def test_pkd() -> None:
+    arrays = load("pkd")
+    student, teacher = levels_of(arrays, "student"), levels_of(arrays, "teacher")
+    method = methods.build("pkd", setting(info(student), info(teacher), "detection"))
+    assert not list(method.parameters())
+    found = total(method, batch(2), outputs(student), outputs(teacher))
+    assert_golden(found, arrays["loss"], student_gradients(arrays, student))
+
+
+def fgd_module(key: str) -> str:
+    """`l1_channel_add_conv_s_0_weight` of the released code -> `context_s.0.add.0.weight`."""
+    level, _, rest = key.partition("_")
+    index = int(level[1:]) - 1
+    layer, _, kind = rest.rpartition("_")
+    if layer == "align":
+        return f"align.{index}.{kind}"
+    if found := re.fullmatch(r"conv_mask_([st])", layer):
+        return f"context_{found[1]}.{index}.mask.{kind}"
+    found = re.fullmatch(r"channel_add_conv_([st])_(\d)", layer)
+    assert found
+    return f"context_{found[1]}.{index}.add.{found[2]}.{kind}"
+
+
+@pytest.mark.parametrize("name", ["fgd", "fgd_aligned"])
+def test_fgd(name: str) -> None:
+    arrays = load(name)
+    student, teacher = levels_of(arrays, "student"), levels_of(arrays, "teacher")
+    method = methods.build("fgd", setting(info(student), info(teacher), "detection"), attention_weight=1e-3)
+    parameters = filled(method, arrays, fgd_module)
+    parameters = {n: pair for n, pair in parameters.items() if "mask" not in n or "bias" not in n}  # 0 but for rounding
+    boxes = [arrays[f"boxes_image{i}"] for i in (1, 2)]
+    truth = [{"boxes": b, "size": size} for b, size in zip(boxes, arrays["image_size"], strict=True)]
+    terms = method(batch(2, truth), outputs(student), outputs(teacher))
+    weights = {"foreground": 1e-3, "background": 5e-4, "attention": 1e-3, "relation": 5e-6}
+    recorded = {"foreground": "fg", "background": "bg"}
+    for term, weight in weights.items():
+        raw = sum(arrays[f"raw_{recorded.get(term, term)}{level}"].item() for level in (1, 2, 3))
+        assert terms[term].item() == pytest.approx(weight * raw, rel=TOLERANCE)
+    assert_golden(
+        torch.stack(list(terms.values())).sum(), arrays["loss"], student_gradients(arrays, student) | parameters
+    )
