@@ -42,12 +42,14 @@ def misfit(run: Run, shapes: Shapes) -> str:
         if reason := _unreadable(name, shapes, small):
             return reason
     _check_gradient(run.student, shapes, small)
-    if run.teacher_network is None:
-        return ""
     if _is_traced(run, shapes):
         return ""
     others = len(online_teachers.teacher_names(run)[1:]) + len(online_teachers.snapshot_names(run))
-    return _failure(run.method, json.dumps(run.options), run.student, run.teacher_network, others, small)
+    options = json.dumps(run.options)
+    if reason := _failure(run.method, options, run.student, run.teacher_network or run.student, others, small):
+        pair = " -> ".join(filter(None, [run.teacher_network, run.student]))
+        return f"{run.method} cannot be used for {pair}: {reason}"
+    return ""
 
 
 def _is_traced(run: Run, shapes: Shapes) -> bool:
@@ -99,18 +101,19 @@ def _failure(method: str, options: str, student: str, teacher: str, others: int,
     frozen, teacher_outputs = _outputs(teacher, shapes)
     teacher_outputs.others = (teacher_outputs,) * others
     labels = task.example_setting(shapes.samples, shapes.classes).train_targets
-    setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.info, frozen.info, labels, steps_per_epoch=1)
+    length = {"steps_per_epoch": 1, "batch_size": shapes.batch}
+    setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.info, frozen.info, labels, **length)
     batch = Batch(torch.zeros(shapes.batch, 3, *shapes.size), task.example_targets(shapes), torch.arange(shapes.batch))
     try:
         with torch.random.fork_rng(devices=[]):
             methods.build(method, setting, **json.loads(options)).train()(batch, student_outputs, teacher_outputs)
     except MethodError as error:
-        return f"{method} cannot be used for {teacher} -> {student}: {error}"
+        return str(error)
     except Exception as error:  # noqa: BLE001 - outputs of other shapes than a method expects raise anything
         features = (
             f"the features are {_sizes(teacher_outputs)} of the teacher, {_sizes(student_outputs)} of the student"
         )
-        return f"{method} cannot be used for {teacher} -> {student}: {_line(error)}; {features}"
+        return f"{_line(error)}; {features}"
     return ""
 
 

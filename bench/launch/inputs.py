@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kdbench import methods
 
 from .. import networks, tasks
@@ -33,7 +35,7 @@ def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
     for runs in variants.values():
         on_disk = not isinstance(data, PublishedData)
         variant = _checked_variant(runs, teachers, request, data) if on_disk else data
-        _check_methods(runs, len(variant.train))
+        _check_methods(runs, len(variant.train), request.gpus)
 
 
 def check_divisible(recipe: Recipe, gpus: int, owner: str = "") -> None:
@@ -81,8 +83,10 @@ def _checked_variant(runs: list[Run], teachers: set[str], request: RunRequest, d
     return data
 
 
-def _check_methods(runs: list[Run], samples: int) -> None:
+def _check_methods(runs: list[Run], samples: int, gpus: int) -> None:
     """The methods of runs on so many training images."""
     task = tasks.get(runs[0].task)
-    for run in {(run.method, str(run.options)): run for run in runs}.values():
-        methods.build(run.method, task.example_setting(samples, run.data.classes), **run.options)
+    sizes = {run.id: run.recipe.images_at_once(run.data.train_images, gpus) for run in runs}
+    for run in {(run.method, str(run.options), sizes[run.id]): run for run in runs}.values():
+        setting = replace(task.example_setting(samples, run.data.classes), batch_size=sizes[run.id])
+        methods.build(run.method, setting, **run.options)

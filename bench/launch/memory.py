@@ -164,10 +164,11 @@ class Memory:
 def bank_bytes(run: Run) -> int:
     """Bytes of the banks and queues that a run's method will keep."""
     setting = tasks.get(run.task).example_setting(run.data.train_images, run.data.classes)
-    if run.teacher_network is None or not methods.bank_bytes(run.method, setting, run.options):
+    if not methods.bank_bytes(run.method, setting, run.options):
         return 0
+    names = (run.student, run.teacher_network or run.student)
     with torch.device("meta"):
-        infos = [networks.build(name, run.data.classes).info for name in (run.student, run.teacher_network)]
+        infos = [networks.build(name, run.data.classes).info for name in names]
     return methods.bank_bytes(run.method, replace(setting, student=infos[0], teacher=infos[1]), run.options)
 
 

@@ -38,6 +38,7 @@ from .estimates import Estimate, Estimator, Target, target_of
 from .fit import misfit
 from .inputs import check_inputs
 from .memory import GIB, Memory, available, shapes_of
+from .precision import with_precision
 from .published import SMALL, PublishedData, published
 from .schedule import Schedule, make_schedule, threads_of
 from .site import Site, site_of
@@ -96,6 +97,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     _check_estimates(request)
     check_folder(request.results)
     site = site_of(request, log)
+    request = with_precision(request, site, log)
     register(request.choices)
     paired = with_pairs(tables, request, log)
     tables = choose(paired, request.choices)

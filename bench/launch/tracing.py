@@ -131,10 +131,9 @@ def _traced(name: str, shapes: Shapes) -> Traced:
 
 def loss_of(run: Run, shapes: Shapes) -> Loss:
     """The memory of a run's method."""
-    if run.teacher_network is None:
-        return Loss()
+    teacher = run.teacher_network or run.student
     others = len(online.teacher_names(run)[1:]) + len(online.snapshot_names(run))
-    return _loss(run.method, json.dumps(run.options), run.student, run.teacher_network, others, shapes)
+    return _loss(run.method, json.dumps(run.options), run.student, teacher, others, shapes)
 
 
 @cache
@@ -147,7 +146,7 @@ def _loss(method: str, options: str, student: str, teacher: str, others: int, sh
     try:
         with _fake():
             labels = tasks.get(shapes.task).example_setting(shapes.samples, shapes.classes).train_targets
-            setting = replace(setting, train_targets=labels, steps_per_epoch=1, epochs=1)
+            setting = replace(setting, train_targets=labels, steps_per_epoch=1, epochs=1, batch_size=shapes.batch)
             made = methods.build(method, setting, **resolved).train()
             prepares = any(type(m).prepare is not Method.prepare for m in made.modules() if isinstance(m, Method))
             with _PeakBytes(made, learner.outputs, teacher_outputs) as peak, _autocast(shapes):

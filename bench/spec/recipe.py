@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -27,6 +27,7 @@ FLOAT32 = "float32"
 Precision = Annotated[
     Literal["ieee", "tf32", "bfloat16"], BeforeValidator(lambda value: "ieee" if value == FLOAT32 else value)
 ]
+PRECISIONS: tuple[str, ...] = get_args(get_args(Precision)[0])
 
 
 def _added(default: Any) -> Any:
@@ -167,6 +168,11 @@ class Recipe(Spec):
     def micro_batch_size(self) -> int:
         """Images of a forward and backward pass."""
         return self.batch_size // self.accumulate
+
+    def images_at_once(self, training_images: int, gpus: int = 1) -> int | None:
+        """Images of each micro-batch on one of several GPUs; None if an epoch's last batch is smaller."""
+        shorter = training_images % self.batch_size and not (self.drop_last or self.epoch_steps)
+        return None if shorter else -(-self.micro_batch_size // gpus)
 
     def batch_within(self, images: int) -> dict[str, int]:
         """`batch_size`, and `accumulate` where it has to change, of the largest batch of at most so many images."""

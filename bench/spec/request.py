@@ -19,6 +19,7 @@ from ..text import shortened
 from . import network_name
 from .choice import MethodChoice, parse_methods, parse_sweeps
 from .engine_options import parse_engine, parse_slurm
+from .recipe import PRECISIONS
 from .scale import Scale
 
 RESULTS = Path("results/runs")
@@ -84,6 +85,17 @@ def parse_changes(settings: Iterable[str] | None) -> dict[str, Any]:
         except yaml_reader.YamlError as error:
             raise SpecError(f"--set {shortened(setting, 200)}: the value is {error}") from error
     return changes
+
+
+def parse_precision(text: str | None) -> str | None:
+    """One of `PRECISIONS`, "auto" or None.
+
+    Raises:
+        SpecError: anything else.
+    """
+    if text is not None and text not in ("auto", *PRECISIONS):
+        raise unknown("precision", text, ["auto", *PRECISIONS])
+    return text
 
 
 class TeacherFile(NamedTuple):
@@ -172,6 +184,7 @@ class RunRequest:
         methods: only these, by method or by the table's label; all when empty. `none` always runs. A method that a
             table does not list, or one with options, joins it.
         sweep: variants of methods; with them alone, nothing else but `none` runs.
+        precision: of the recipes of students and teachers; "auto" lets `launch.precision` choose.
         changes: fields of the students' recipe, `teacher.<field>` of the teachers'; such runs are not comparable with
             a paper.
         devices: None takes every CUDA device, or the CPU.
@@ -222,6 +235,13 @@ class RunRequest:
         text=list[str] | None,
         parse=parse_changes,
         metavar="FIELD=VALUE",
+    )
+    precision: str | None = option(
+        "Of training, students' and teachers': ieee, tf32 or bfloat16; auto takes bfloat16 where a probe of a second "
+        "finds the device faster with it, else ieee. Default: the recipe's.",
+        text=str | None,
+        parse=parse_precision,
+        metavar="PRECISION",
     )
     pairs: tuple[str, ...] = option(
         'Only these teacher-student pairs, separated by commas: "resnet56->resnet20"; others join the tables.',
