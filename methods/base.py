@@ -106,7 +106,9 @@ class Batch:
     Attributes:
         inputs: normalized images [N, 3, H, W].
         targets: classification int64 [N], or float32 [N, K] where a recipe mixes images; segmentation int64 [N, H, W]
-            at the size of the inputs, IGNORE_INDEX at ignored pixels; detection one dict per image.
+            at the size of the inputs, IGNORE_INDEX at ignored pixels; detection one dict per image: `boxes` [n, 4] as
+            x1, y1, x2, y2 in pixels of the inputs, `labels` int64 [n], and `size` [2], its height and width before the
+            padding at the right and the bottom.
         index: int64 [N], each sample's position in the training set.
         full_inputs: the teacher's inputs where the student's have a lower resolution; else None.
     """
@@ -156,6 +158,8 @@ class Setting:
         train_targets: classification: label of every training sample, int64 [num_samples]; None if unknown.
         steps_per_epoch: optimizer steps per epoch; None if unknown.
         epochs: of the whole training, for schedules; None if unknown.
+        batch_size: images that the method gets at once, those of one process and micro-batch; None if unknown, or if
+            batches have different sizes.
     """
 
     task: str
@@ -166,6 +170,7 @@ class Setting:
     train_targets: Tensor | None = None
     steps_per_epoch: int | None = None
     epochs: int | None = None
+    batch_size: int | None = None
 
 
 class Teacher(Protocol):

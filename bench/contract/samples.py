@@ -72,7 +72,7 @@ def make_sample(
         return Outputs(objectness, features, boxes=boxes, extra=extra)
 
     infos = [NetworkInfo((width,) * len(sizes), strides=(8, 16)[: len(sizes)], pooled_dim=width) for width in widths]
-    setting = Setting(TASKS[kind], CLASSES, 20, infos[0], infos[1], **LENGTH)
+    setting = Setting(TASKS[kind], CLASSES, 20, infos[0], infos[1], batch_size=images, **LENGTH)
     batch = Batch(torch.zeros(images, 3, 24, 20), _detector_targets(images), torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
 
@@ -115,7 +115,8 @@ def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples
 
     torch.manual_seed(3)
     targets = torch.arange(samples) % CLASSES
-    setting = Setting("classification", CLASSES, samples, info(widths[0]), info(widths[1]), targets, **LENGTH)
+    infos = info(widths[0]), info(widths[1])
+    setting = Setting("classification", CLASSES, samples, *infos, targets, batch_size=images, **LENGTH)
     batch = Batch(torch.zeros(images, 3, 8, 8), targets[:images], torch.arange(images))
     return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
 
@@ -143,6 +144,6 @@ def segmenter_sample(widths: tuple[int, int] = WIDTHS, images: int = IMAGES) -> 
     patches = torch.where(patches == CLASSES, IGNORE_INDEX, patches)
     targets = patches.repeat_interleave(8, dim=1).repeat_interleave(8, dim=2)
     targets[:, :3] = targets[:, :, -3:] = IGNORE_INDEX
-    setting = Setting("segmentation", CLASSES, 20, infos[0], infos[1], **LENGTH)
+    setting = Setting("segmentation", CLASSES, 20, infos[0], infos[1], batch_size=images, **LENGTH)
     batch = Batch(torch.zeros(images, 3, height, width), targets, torch.arange(images))
     return Sample(setting, batch, outputs(infos[0]), outputs(infos[1]))

@@ -86,7 +86,8 @@ class ClassificationTask(Task):
         norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
         network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
         labels = torch.arange(samples) % classes
-        return Setting(cls.name, classes, samples, network, network, labels, steps_per_epoch=10, epochs=10)
+        length = {"steps_per_epoch": 10, "epochs": 10, "batch_size": 64}
+        return Setting(cls.name, classes, samples, network, network, labels, **length)
 
     @classmethod
     def input_size(cls, recipe: Recipe, stored: tuple[int, int]) -> tuple[int, int]:

@@ -129,6 +129,7 @@ class Student:
             self.task.train_targets,
             self.task.steps_per_epoch,
             self.run.recipe.epochs,
+            self.run.recipe.images_at_once(self.run.data.train_images, ranks.world_size()),
         )
 
     def update_progress(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -98,3 +99,26 @@ def test_fgd(name: str) -> None:
     assert_golden(
         torch.stack(list(terms.values())).sum(), arrays["loss"], student_gradients(arrays, student) | parameters
     )
+
+
+def semckd_module(key: str) -> str:
+    """`key_weight0_linear1_bias` -> `keys.0.0.bias`; `regressor01_regressor_3_weight` -> `regressors.0.1.3.weight`."""
+    if found := re.fullmatch(r"(key|query)_weight(\d)_linear(\d)_(\w+)", key):
+        kind = {"key": "keys", "query": "queries"}[found[1]]
+        return f"{kind}.{found[2]}.{2 * int(found[3]) - 2}.{found[4]}"
+    found = re.fullmatch(r"regressor(\d)(\d)_regressor_(\d)_(\w+)", key)
+    assert found
+    return "regressors." + ".".join(found.groups())
+
+
+def test_semckd() -> None:
+    arrays = load("semckd")
+    student, teacher = levels_of(arrays, "student"), levels_of(arrays, "teacher")
+    shapes = replace(setting(info(student, stem=True), info(teacher, stem=True)), batch_size=8)
+    method = methods.build("semckd", shapes, weight=1.0, kd_weight=0.0)
+    parameters = filled(method, arrays, semckd_module)
+    maps = [(torch.zeros(8, 1, 1, 1), *x) for x in (student, teacher)]
+    found = total(method, batch(8), *(Outputs(torch.zeros(8, 10), x) for x in maps))
+    torch.testing.assert_close(method.attention(student, list(teacher)), arrays["attention"])  # type: ignore[operator]
+    # Similarities are sums over thousands of products.
+    assert_golden(found, arrays["loss"], student_gradients(arrays, student) | parameters, tolerance=1e-4)
