@@ -19,11 +19,13 @@ class Sum(Method):
     def __init__(self, setting: Setting, summands: Mapping[str, Method]) -> None:
         super().__init__(setting)
         self.summand_names = tuple(summands)
+        self.needs_teacher = any(method.needs_teacher for method in summands.values())  # type: ignore[misc]
         self.summands = nn.ModuleList(summands.values())
         for name, method in summands.items():
             if method.teacher_mode != "frozen" or method.initial_epochs:
                 raise MethodError(f"{name} cannot be part of a sum: it trains its teacher or has an initial phase")
             self.task_weight *= method.task_weight
+            self.student_bias &= method.student_bias
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}

@@ -199,6 +199,7 @@ class Method(nn.Module, ABC):
         prepared_prefixes: prefixes of the state dict entries that `prepare` fills.
         teacher_mode: "frozen" or "online" (trained with the student).
         task_weight: factor on the task loss.
+        student_bias: False if the student's classifier has none: its bias is 0 and does not train.
         initial_epochs: epochs of the initial phase, before those of the recipe.
         epoch: finished epochs, with the fraction of the current one: 1.5 in the middle of the second epoch. The
             training loop sets it before every optimizer step, also after a resume; it is 0.0 in `prepare` and in the
@@ -215,6 +216,7 @@ class Method(nn.Module, ABC):
     prepared_prefixes: ClassVar[tuple[str, ...]] = ()
     teacher_mode: str = "frozen"
     task_weight: float = 1.0
+    student_bias: bool = True
     initial_epochs: int = 0
     epoch: float = 0.0
     step: int = 0

@@ -95,6 +95,8 @@ class Student:
         steps = total_steps(run.recipe, task.steps_per_epoch)
         self.online_teachers = online_teachers.build(run, len(task.classes), steps)
         self.method: Method = methods.build(run.method, self._setting(teacher), **run.options)
+        if not self.method.student_bias:
+            hold_bias_at_zero(self.network)
         for module in filter(None, (self.network, self.online_teachers)):
             module.to(device)
             if run.recipe.channels_last:
@@ -266,3 +268,10 @@ class Student:
             for name, value in module.state_dict().items() if module is not None else ():
                 if not value.isfinite().all():
                     raise DivergedError(f"{name} of the {part} is not finite after the last step")
+
+
+def hold_bias_at_zero(network: Network) -> None:
+    """Train a classifier without the bias of its last layer, which stays in the state dict as zeros."""
+    bias = getattr(network.info.classifier, "bias", None)
+    if isinstance(bias, nn.Parameter):
+        nn.init.zeros_(bias).requires_grad_(False)

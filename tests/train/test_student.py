@@ -219,3 +219,15 @@ def test_modules_beside_a_fixed_teacher_are_clipped_apart_from_the_student(pictu
     of_student, of_teacher = ({id(parameter) for parameter in part} for part in student.clip_groups)
     assert of_teacher == {id(parameter) for parameter in modules.parameters()}
     assert {id(parameter) for parameter in student.network.parameters()} < of_student
+
+
+def test_a_classifier_without_bias_keeps_zeros_in_its_place(pictures: Pictures, tmp_path: Path) -> None:
+    student = student_of(pictures, pictures.run("catkd"), tmp_path)
+    biased = student_of(pictures, pictures.run("kd"), tmp_path)
+    before = copy(student.network)
+    assert before.keys() == copy(biased.network).keys()
+    assert not before["fc.bias"].any()
+    assert all(torch.equal(before[name], value) for name, value in copy(biased.network).items() if name != "fc.bias")
+    trained = {id(parameter) for group in student.optimizer.param_groups for parameter in group["params"]}
+    assert id(student.network.get_parameter("fc.bias")) not in trained
+    assert id(student.network.get_parameter("fc.weight")) in trained
