@@ -5,7 +5,8 @@ an underscore are shared by several methods.
 
 `a+b` composes methods: a wrapper (a class with `wraps`) takes the next term as its base, all others are summed. So
 `akd+cwd` is AKD around CWD, `dist+mimic` is the sum of two losses, and `akd+maskd+box_l1` is the sum of a wrapped loss
-and another loss.
+and another loss. Where a base has other defaults inside a wrapper, they are in the wrapper's `wrapped_defaults`, by the
+base's name.
 """
 
 from __future__ import annotations
@@ -218,6 +219,8 @@ def _resolve_summand(summand: str, options: dict[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     for stem in reversed(summand.split("+")):
         defaults |= _defaults(stem)
+    wrapper, _, base = summand.partition("+")
+    defaults |= getattr(method_class(wrapper), "wrapped_defaults", {}).get(base, {})
     _reject_unknown(summand, options, list(defaults))
     for stem in summand.split("+"):
         options = options | _typed(summand, stem, options)

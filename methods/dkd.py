@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Batch, Method, MethodError, Outputs, Setting
+from ._logits import binary_logits, class_labels, non_target_logits, require_positive, require_warmup
+from .base import Batch, Method, Outputs, Setting
 from .functional import kl_divergence, logits_pair, warmup
 
 
@@ -48,37 +47,16 @@ class DKD(Method):
         warmup_epochs: int = 20,
     ) -> None:
         super().__init__(setting)
-        if temperature <= 0:
-            raise MethodError(f"dkd: temperature is {temperature}; it must be positive")
-        if warmup_epochs < 0:
-            raise MethodError(f"dkd: warmup_epochs is {warmup_epochs}; use a number of epochs, or 0 for none")
+        require_positive(self.name, temperature=temperature)
+        require_warmup(self.name, warmup_epochs)
         self.weight, self.alpha, self.beta = weight, alpha, beta
         self.temperature, self.warmup_epochs = temperature, warmup_epochs
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Terms `tckd` and `nckd`; see the class."""
         s, t = logits_pair(self.name, student, teacher)
-        labels, temperature = batch.targets, self.temperature
-        if labels.shape != s.shape[:1]:
-            raise MethodError(
-                f"dkd: targets have shape {tuple(labels.shape)} for {len(s)} images; it needs one class per image, so "
-                "choose a recipe without mixup and cutmix"
-            )
+        labels, temperature = class_labels(self.name, batch, s), self.temperature
         factor = self.weight * warmup(self.epoch, self.warmup_epochs, s)
         tckd = kl_divergence(binary_logits(s, labels, temperature), binary_logits(t, labels, temperature), 1.0)
         nckd = kl_divergence(non_target_logits(s, labels), non_target_logits(t, labels), temperature)
         return {"tckd": factor * self.alpha * temperature**2 * tckd, "nckd": factor * self.beta * nckd}
-
-
-def binary_logits(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """(log p_y, log(1 - p_y)) of p = softmax(logits / temperature): [N, K], [N] -> [N, 2]."""
-    log_p = F.log_softmax(logits / temperature, dim=1)
-    log_rest = non_target_logits(log_p, targets).logsumexp(dim=1)
-    return torch.stack([log_p.gather(1, targets[:, None])[:, 0], log_rest], dim=1)
-
-
-def non_target_logits(logits: Tensor, targets: Tensor) -> Tensor:
-    """The logits of the non-target classes: [N, K], [N] -> [N, K - 1]."""
-    classes = logits.shape[1]
-    columns = torch.arange(classes - 1, device=logits.device).expand(len(logits), -1)
-    return logits.gather(1, columns + (columns >= targets[:, None]))
