@@ -1,0 +1,49 @@
+"""Singular vectors of neighboring stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from kdbench import methods
+from kdbench.methods.base import MethodError
+
+Make = Callable[..., Any]
+
+
+def loss(data: Any, **options: Any) -> float:
+    (value,) = methods.build("kdsvd", data.setting, **options)(data.batch, data.student, data.teacher).values()
+    return float(value.item())
+
+
+@pytest.mark.parametrize("vectors", ["width", "channels"])
+def test_equal_features_have_no_loss_whatever_their_scale(vectors: str, equal_widths: Any) -> None:
+    data = equal_widths
+    scaled = replace(data.teacher, features=tuple(3 * each for each in data.student.features))
+    assert loss(replace(data, teacher=scaled), vectors=vectors) == pytest.approx(0, abs=1e-6)
+    assert loss(data, vectors=vectors) > 1e-3
+
+
+def test_the_sign_of_a_teachers_vector_does_not_count(sample: Make) -> None:
+    data = sample("classification")
+    stem, first, *others = data.teacher.features
+    flipped = replace(data.teacher, features=(stem, -first, *others))
+    assert loss(replace(data, teacher=flipped)) == pytest.approx(loss(data), rel=1e-4)
+
+
+def test_what_it_cannot_compare_is_refused(sample: Make) -> None:
+    data = sample("classification")
+    with pytest.raises(MethodError, match="vectors is 'height'"):
+        methods.build("kdsvd", data.setting, vectors="height")
+    with pytest.raises(MethodError, match="vectors is 'channels' and the channels of student and teacher are"):
+        methods.build("kdsvd", data.setting, vectors="channels")
+    single = replace(data.setting.student, channels=(4, 8))
+    with pytest.raises(MethodError, match="the networks have one stage"):
+        methods.build("kdsvd", replace(data.setting, student=single, teacher=single))
+    narrow = tuple(torch.nn.functional.avg_pool2d(each, 2) for each in data.teacher.features)
+    with pytest.raises(MethodError, match="width 8 in the student and 4 in the teacher"):
+        loss(replace(data, teacher=replace(data.teacher, features=narrow)))
