@@ -89,9 +89,10 @@ def returns_loss_terms(case: Case) -> Iterator[str]:
 def gradients_reach_what_is_trained(case: Case) -> Iterator[str]:
     """Gradients reach the student, an online teacher and the method's own parameters, and no frozen teacher."""
     method, sample = case.build(), case.sample()
-    if not method.needs_teacher:
+    terms = losses(method, sample)
+    if not terms:
         return
-    total = torch.stack(list(losses(method, sample).values())).sum()
+    total = torch.stack(list(terms.values())).sum()
     if not total.requires_grad:
         yield "the losses have no gradient for the student's outputs; compute them from these, without `detach`"
         return

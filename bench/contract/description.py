@@ -23,7 +23,7 @@ def wrong_description(term: str) -> Iterator[str]:
         yield f"tasks is empty; name at least one of {', '.join(allowed)}"
     if unknown := sorted(cls.tasks - set(allowed)):
         yield f"tasks has {', '.join(map(repr, unknown))}; the tasks are {', '.join(allowed)}"
-    if cls.needs_teacher and not re.search(r"\b(19|20)\d\d\b.*https://", cls.citation, re.S):
+    if term != "none" and not re.search(r"\b(19|20)\d\d\b.*https://", cls.citation, re.S):
         yield f"citation must have a year and then a URL (https://...), and is {cls.citation!r}"
     yield from _wrong_options(cls)
 

@@ -118,8 +118,7 @@ class StudentStep:
                     with self.timer.part("teacher"), torch.no_grad():
                         teacher_outputs = teacher.outputs_for_student(teacher_outputs, outputs, batch)
             losses = {name: student.method.task_weight * value for name, value in outputs.losses.items()}
-            if teacher_outputs is not None:
-                losses = joined(losses, student.method(batch, outputs, teacher_outputs))
+            losses = joined(losses, student.method(batch, outputs, teacher_outputs or outputs.detach()))
             backward(losses, share)
         for name, value in losses.items():
             weighted = share * value.detach().float()
