@@ -122,3 +122,25 @@ def test_semckd() -> None:
     torch.testing.assert_close(method.attention(student, list(teacher)), arrays["attention"])  # type: ignore[operator]
     # Similarities are sums over thousands of products.
     assert_golden(found, arrays["loss"], student_gradients(arrays, student) | parameters, tolerance=1e-4)
+
+
+def ofakd_module(key: str) -> str:
+    """`stage1_0_op_5_weight` -> `heads.0.0.5.weight`; `stage1_5_weight` -> `heads.0.5.weight`."""
+    stage, rest = key.removeprefix("stage").split("_", 1)
+    return f"heads.{int(stage) - 1}." + rest.replace("op_", "").replace("_", ".")
+
+
+@pytest.mark.parametrize(("name", "eps"), [("ofakd", 1.5), ("ofakd_eps1", 1.0)])
+def test_ofakd(name: str, eps: float) -> None:
+    arrays = load(name)
+    maps, logits = levels_of(arrays, "student"), leaf(arrays["student_logits"])
+    student, teacher = info(maps, stem=True, pooled_dim=32), NetworkInfo((), pooled_dim=48)
+    method = methods.build("ofakd", setting(student, teacher, classes=20), eps=eps)
+    parameters = filled(method, arrays, ofakd_module)
+    shown = Outputs(logits, (torch.zeros(8, 1, 1, 1), *maps)), Outputs(arrays["teacher_logits"], ())
+    terms = method(batch(8, arrays["target"]), *shown)
+    for term, recorded in {"logits": "loss_kd", "stages": "loss_ofa"}.items():
+        assert terms[term].item() == pytest.approx(arrays[recorded].item(), rel=TOLERANCE)
+    task = torch.nn.functional.cross_entropy(logits, arrays["target"])
+    gradients = student_gradients(arrays, maps) | {"logits": (logits, arrays["grad_student_logits"])} | parameters
+    assert_golden(task + terms["logits"] + terms["stages"], arrays["loss"], gradients)
