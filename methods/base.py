@@ -26,6 +26,7 @@ __all__ = [
     "NetworkInfo",
     "Outputs",
     "Setting",
+    "StudentHead",
     "Teacher",
 ]
 
@@ -183,6 +184,28 @@ class Teacher(Protocol):
         ...
 
 
+class StudentHead(nn.Module, ABC):
+    """What a method puts in place of the student's classifier, in training and at inference; saved with the student.
+
+    Attributes:
+        method: name of the method, which finds the class again (`Method.head_class`).
+        arguments: plain numbers that the class is made with when a saved student is read.
+        classifier: its last layer.
+    """
+
+    method: ClassVar[str]
+    arguments: dict[str, Any]
+    classifier: nn.Linear
+
+    @abstractmethod
+    def forward(self, outputs: Outputs) -> Outputs:
+        """The student's outputs, with the head's `logits`, `pooled` and last map."""
+
+    def __call__(self, outputs: Outputs) -> Outputs:
+        result: Outputs = super().__call__(outputs)
+        return result
+
+
 class Method(nn.Module, ABC):
     """A distillation method: `forward` turns two `Outputs` into named, weighted scalar losses.
 
@@ -200,6 +223,7 @@ class Method(nn.Module, ABC):
         teacher_mode: "frozen" or "online" (trained with the student).
         task_weight: factor on the task loss.
         student_bias: False if the student's classifier has none: its bias is 0 and does not train.
+        head_class: class of the method's `student_head`; None for a method without one.
         initial_epochs: epochs of the initial phase, before those of the recipe.
         epoch: finished epochs, with the fraction of the current one: 1.5 in the middle of the second epoch. The
             training loop sets it before every optimizer step, also after a resume; it is 0.0 in `prepare` and in the
@@ -214,6 +238,7 @@ class Method(nn.Module, ABC):
     needs_teacher: ClassVar[bool] = True
     min_classes: ClassVar[int] = 1
     prepared_prefixes: ClassVar[tuple[str, ...]] = ()
+    head_class: ClassVar[type[StudentHead] | None] = None
     teacher_mode: str = "frozen"
     task_weight: float = 1.0
     student_bias: bool = True
@@ -294,6 +319,17 @@ class Method(nn.Module, ABC):
     def teacher_side_modules(self) -> list[nn.Module]:
         """Modules that train with an online teacher, one per teacher, in order; at most one submethod has any."""
         return [module for method in self.submethods() for module in method.teacher_side_modules()]
+
+    def student_head(self) -> StudentHead | None:
+        """The head that takes the place of the student's classifier: evaluated, saved and deployed with the student.
+
+        Raises:
+            MethodError: several submethods have one.
+        """
+        heads = [head for method in self.submethods() if (head := method.student_head()) is not None]
+        if len(heads) > 1:
+            raise MethodError("two methods of the sum replace the student's classifier; leave one out")
+        return heads[0] if heads else None
 
     def learned(self) -> dict[str, float]:
         """Learned values that the paper reports, such as loss weights, by name; includes those of submethods.

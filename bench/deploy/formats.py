@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .. import networks
 from ..errors import CheckpointError, SpecError, unknown
 from ..networks.load import load_network
+from ..networks.with_head import content_of
 from ..records import checkpoint as checkpoints
 from ..spec import network_name
 from .plain import Plain, plain, plain_module
@@ -83,9 +84,8 @@ class Torch(Format):
     has_graph = False
 
     def write(self, network: Plain, student: SavedStudent, path: Path) -> None:
-        state = {key: value.contiguous() for key, value in student.network.state_dict().items()}
         content = {"network": student.row.run.student, "classes": list(student.classes), "run": student.row.id}
-        checkpoints.write(path, content | {"state": state})
+        checkpoints.write(path, content | content_of(student.network))
 
     def read(self, path: Path, student: SavedStudent, size: tuple[int, int]) -> Function:
         network = load_network(path, student.row.run.student, student.classes, torch.device("cpu"))

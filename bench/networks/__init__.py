@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Family", "PublishedFile", "build", "check_init", "family", "library", "names", "published", "reports"]
 __all__ += ["for_images", "is_outside", "task", "unavailable", "weights"]
 
-NOT_FAMILIES = ("base", "hooked", "load")
+NOT_FAMILIES = ("base", "hooked", "load", "with_head")
 GROUP = "kdbench.networks"
 """Entry points of packages: a family's name, and its `Family` as `module:FAMILY`."""
 

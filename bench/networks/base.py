@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,10 @@ class Network(nn.Module, ABC):
         logits = self(x).logits
         assert isinstance(logits, Tensor)
         return logits
+
+    def used_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that inference needs."""
+        return self.parameters()
 
     def outputs_for_student(self, outputs: Outputs, student: Outputs, batch: Batch) -> Outputs:
         """A teacher's outputs, completed with what depends on the student, such as logits at its region proposals.

@@ -15,6 +15,7 @@ from ..text import counted
 from . import build, names, task, unavailable
 from ._state_dicts import MisfitError, check_values, closest, fit, load_weights, misfit
 from .base import Network
+from .with_head import head_in, with_head
 
 
 def load_network(file: Path, name: str, classes: tuple[str, ...], device: torch.device) -> Network:
@@ -30,14 +31,21 @@ def load_network(file: Path, name: str, classes: tuple[str, ...], device: torch.
     Raises:
         CheckpointError: the file is damaged, another network's, made for other classes, or not finite.
     """
-    content = checkpoints.read(file)
-    check_classes(content, file, classes)
+    content, head = _content(file, classes)
     network = build(name, len(classes))
     try:
         load_weights(network, content, file, network.convert_state_dict)
     except MisfitError as error:
         raise CheckpointError(f"{error}{suggestion(content, task(name), len(classes))}") from error
-    return network.to(device)
+    return (network if head is None else with_head(network, head, file)).to(device)
+
+
+def _content(file: Path, classes: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The content of a checkpoint for these classes, and apart from it the head of a student that has one."""
+    content = checkpoints.read(file)
+    check_classes(content, file, classes)
+    head = head_in(content)
+    return {key: value for key, value in content.items() if head is None or value is not head}, head
 
 
 class Trial(NamedTuple):
@@ -64,8 +72,7 @@ def try_networks(file: Path, candidates: list[str], classes: tuple[str, ...]) ->
         CheckpointError: the file is damaged, made for other classes, or its weights cannot be used by a network that
             they fit.
     """
-    content = checkpoints.read(file)
-    check_classes(content, file, classes)
+    content, _ = _content(file, classes)
     trial = Trial({}, {})
     for name in candidates:
         network = _shapes(name, len(classes))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import CheckpointError
 from ..networks.base import Network
+from ..networks.with_head import content_of
 from ..records import checkpoint as checkpoints
 from ..records.checksum import is_intact
 from ..records.row import Epoch
@@ -141,7 +142,7 @@ def delete(folder: Path) -> None:
 
 
 def save_student(student: Student) -> str:
-    """Write the trained student, without modules of the method; returns the file's sha256."""
+    """Write the trained student, of the method's modules its head alone; returns the file's sha256."""
     return _save_network(student, STUDENT, student.run.student, student.evaluated_network)
 
 
@@ -153,9 +154,8 @@ def save_teacher(student: Student) -> str:
 
 
 def _save_network(student: Student, file: str, name: str, network: Network) -> str:
-    state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-    content = {"network": name, "classes": list(student.task.classes), "run": student.run.id, "state": state}
-    return checkpoints.write(student.folder / file, content)
+    content = {"network": name, "classes": list(student.task.classes), "run": student.run.id}
+    return checkpoints.write(student.folder / file, content | content_of(network))
 
 
 def _modules(student: Student) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _cost(student: Student, task: Task, network: Network, cohort: int, device: t
     parts = {name: sum(medians) / len(medians) if medians else 0.0 for name, medians in student.seconds.items()}
     step = sum(parts[name] for name in ("data", "teacher", "student"))
     return Cost(
-        params=sum(parameter.numel() for parameter in network.parameters()),
+        params=sum(parameter.numel() for parameter in network.used_parameters()),
         flops=task.flops(network),
         image_size=task.image_size,
         step_seconds=step,

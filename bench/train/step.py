@@ -132,8 +132,7 @@ class StudentStep:
             for parameters in student.clip_groups:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         student.optimizer.step()
-        if student.averaged is not None:
-            student.averaged.update_parameters(student.network)
+        student.update_mean()
         student.record_losses(self.losses)
 
 

@@ -17,6 +17,7 @@ from kdbench.methods.base import Method, NetworkInfo, Setting
 from .. import networks
 from ..errors import DivergedError
 from ..networks.base import Network
+from ..networks.with_head import NetworkWithHead
 from ..records.code import code_of
 from ..records.row import Epoch, Status
 from ..spec.run import Run
@@ -102,7 +103,7 @@ class Student:
             if run.recipe.channels_last:
                 module.to(memory_format=torch.channels_last)
         self.method.to(device)
-        self.averaged = None if run.recipe.ema is None else RunningMean(self.network, run.recipe.ema)
+        self.averaged = None if run.recipe.ema is None else RunningMean(self._with_head, run.recipe.ema)
         draws = [run.init_seed, "draws", *([ranks.rank()] if ranks.rank() else [])]  # each process has its own
         self.random_state = RandomState(int(digest(draws), 16) % 2**63, device)
         self.status: Status | None = None
@@ -150,8 +151,18 @@ class Student:
 
     @property
     def evaluated_network(self) -> Network:
-        """The network that is evaluated and saved: the student, or the running mean of its weights."""
-        return self.network if self.averaged is None else cast(Network, self.averaged.module)
+        """The network that is evaluated and saved: the student, or the running mean of its weights; with its head."""
+        return self._with_head if self.averaged is None else cast(Network, self.averaged.module)
+
+    def update_mean(self) -> None:
+        """Move the running mean of the weights, if there is one, towards those after a step."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self._with_head)
+
+    @property
+    def _with_head(self) -> Network:
+        head = self.method.student_head()
+        return self.network if head is None else NetworkWithHead(self.network, head)
 
     @cached_property
     def optimizer(self) -> Optimizers:

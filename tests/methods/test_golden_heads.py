@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from kdbench import methods
 from kdbench.methods.base import Method, NetworkInfo, Outputs, Setting
 from tests.helpers.golden import assert_golden, batch, fill, leaf, load
+
+RELATIVE = 2e-6  # of the largest entry
 
 
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -64,3 +68,77 @@ def test_srrl() -> None:
     norm = method.get_submodule("connector.1")
     torch.testing.assert_close(norm.running_mean, arrays["bn_running_mean_after"])
     torch.testing.assert_close(norm.running_var, arrays["bn_running_var_after"])
+
+
+@pytest.mark.parametrize(
+    ("recorded", "name", "options"),
+    [
+        ("sdd_kd", "sdd+kd", {}),
+        ("sdd_kd_m12", "sdd+kd", {"grids": "1,2"}),
+        ("sdd_dkd", "sdd+dkd", {}),
+        ("sdd_nkd", "sdd+nkd", {}),
+    ],
+)
+def test_sdd(recorded: str, name: str, options: dict[str, str]) -> None:
+    arrays = load(recorded)
+    feature, classifiers = leaf(arrays["student_feature"]), heads(arrays)
+    method = methods.build(name, setting_of(*classifiers), **options)
+    method.set_progress(40, 1)  # after the warm-up
+    student, teacher = (
+        outputs(feature, arrays["student_logits"]),
+        outputs(arrays["teacher_feature"], arrays["teacher_logits"]),
+    )
+    leaves = {"feature": feature, "classifier_weight": classifiers[0].weight, "classifier_bias": classifiers[0].bias}
+    gradients = {key: (value, arrays[f"grad_loss_kd__student_{key}"]) for key, value in leaves.items()}
+    assert_golden(total(losses(method, arrays, student, teacher)), arrays["loss_kd"], gradients, RELATIVE)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "options"),
+    [
+        ("catkd", {"weight": 15.0, "normalise": False}),
+        ("catkd_normalised", {"weight": 600.0, "resolution": 4}),
+    ],
+)
+def test_catkd(recorded: str, options: dict[str, float]) -> None:
+    arrays = load(recorded)
+    feature, classifiers = leaf(arrays["student_feature"]), heads(arrays)
+    method = methods.build("catkd", setting_of(*classifiers), **options)
+    student, teacher = (
+        outputs(feature, arrays["student_logits"]),
+        outputs(arrays["teacher_feature"], torch.zeros(8, 20)),
+    )
+    leaves = {"feature": feature, "classifier_weight": classifiers[0].weight}
+    gradients = {key: (value, arrays[f"grad_loss_CAT__student_{key}"]) for key, value in leaves.items()}
+    assert_golden(total(losses(method, arrays, student, teacher)), arrays["loss_CAT"], gradients, RELATIVE)
+
+
+@pytest.mark.parametrize(("recorded", "strides"), [("simkd", (4, 4)), ("simkd_teacher_larger", (8, 4))])
+def test_simkd(recorded: str, strides: tuple[int, int]) -> None:
+    arrays = load(recorded)
+    feature, classifiers = leaf(arrays["student_feature"]), heads(arrays)
+    setting = setting_of(*classifiers)
+    student, teacher = (
+        replace(info, strides=(s,)) for info, s in zip((setting.student, setting.teacher), strides, strict=True)
+    )
+    method = methods.build("simkd", replace(setting, student=student, teacher=teacher))
+    layers = {i: name for i in (0, 1, 3, 4, 6, 7) for name in [f"transfer_{i}"]}
+    names = [(f"{i}__{kind}", f"{name}_{kind}") for i, name in layers.items() for kind in ("weight", "bias")]
+    names = [(own, key) for own, key in names if f"w_{key}" in arrays]
+    fill(method, **{f"head__projector__{own}": arrays[f"w_{key}"] for own, key in names})
+    taught = outputs(arrays["teacher_feature"], torch.zeros(8, 20))
+    found = losses(method, arrays, outputs(feature, torch.zeros(8, 20)), taught)["simkd"]
+    gradients = {
+        key: (method.get_parameter(f"head.projector.{own.replace('__', '.')}"), arrays[f"grad_w_{key}"])
+        for own, key in names
+    }
+    assert_golden(found, arrays["loss"], {"feature": (feature, arrays["grad_student_feature"]), **gradients})
+    for layer in (1, 4, 7):
+        norm = method.get_submodule(f"head.projector.{layer}")
+        for statistic in ("running_mean", "running_var"):
+            torch.testing.assert_close(norm.get_buffer(statistic), arrays[f"buffer_transfer_{layer}_{statistic}"])
+    head = method.student_head()
+    assert head is not None
+    shown = outputs(feature.detach(), torch.zeros(8, 20))
+    torch.testing.assert_close(head.eval()(shown).logits, arrays["prediction_eval"], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(head.train()(shown).logits, arrays["prediction"], rtol=1e-5, atol=1e-6)

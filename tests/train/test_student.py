@@ -12,13 +12,15 @@ from torch import Tensor
 
 from kdbench import networks
 from kdbench.networks.base import Network
+from kdbench.networks.load import load_network
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.run import Run
 from kdbench.train import checkpointing
+from kdbench.train.job import execute
 from kdbench.train.step import train_step
 from kdbench.train.student import Student
 from kdbench.train.timing import StepTimer
-from tests.helpers.pictures import STEPS, Pictures, short, state_of
+from tests.helpers.pictures import STEPS, Pictures, done, short, state_of
 from tests.helpers.tensors import equal
 
 CPU = torch.device("cpu")
@@ -231,3 +233,24 @@ def test_a_classifier_without_bias_keeps_zeros_in_its_place(pictures: Pictures, 
     trained = {id(parameter) for group in student.optimizer.param_groups for parameter in group["params"]}
     assert id(student.network.get_parameter("fc.bias")) not in trained
     assert id(student.network.get_parameter("fc.weight")) in trained
+
+
+@pytest.mark.parametrize("recipe", [{}, {"ema": 0.5}])
+def test_a_student_with_a_head_is_evaluated_saved_and_counted_with_it(
+    recipe: dict[str, Any], pictures: Pictures, tmp_path: Path
+) -> None:
+    run = pictures.run("simkd", recipe=short(**recipe))
+    (row,) = done(execute(pictures.job(tmp_path, run), lambda _: None))
+    content = checkpoints.read(tmp_path / run.id / "student.pt")
+    head = content["head"]
+    assert head["method"] == "simkd" and head["arguments"]["student"] == 64
+    alone = networks.build("resnet8", 10)
+    assert content["state"].keys() == alone.state_dict().keys()
+    saved = load_network(tmp_path / run.id / "student.pt", "resnet8", pictures.task(run).classes, CPU).eval()
+    assert pictures.task(run).evaluate(saved, CPU, reference=True) == {
+        name: value for name, value in row.metrics.last.items() if not name.startswith("agreement")
+    }
+    projector = sum(value.numel() for name, value in head["state"].items() if name.endswith(("weight", "bias")))
+    own = sum(parameter.numel() for name, parameter in alone.named_parameters() if not name.startswith("fc."))
+    assert row.cost is not None and row.cost.params == own + projector
+    assert row.cost.flops > pictures.task(run).flops(alone)
