@@ -70,6 +70,21 @@ def test_a_file_s_network_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "at cannot be used for resnet20 -> net.py:build: " in reason
 
 
+def test_a_method_without_a_teacher_is_tried_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_name, "_files", {})
+    path = tmp_path / "flat.py"
+    path.write_text(
+        "from torch import nn\n\n\ndef build(num_classes):\n"
+        "    pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)]\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), *pooled)\n"
+    )
+    flat = run("uskd", network_name.resolve(f"{path}:build")).model_copy(update={"teacher": None})
+    assert misfit(flat, SHAPES) == (
+        "uskd cannot be used for flat.py:build: uskd: it reads the last feature but one, and the student has 1"
+    )
+    assert misfit(run("uskd", "resnet8").model_copy(update={"teacher": None}), SHAPES) == ""
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [

@@ -107,6 +107,13 @@ def test_losses_against_several_teachers_and_copies_are_traced(pictures: Picture
     assert one.saved < two.saved < 2 * one.saved
 
 
+def test_a_method_without_a_teacher_is_traced_and_the_student_alone_takes_nothing(pictures: Pictures) -> None:
+    alone, uskd = (pictures.run(method) for method in ("none", "uskd"))
+    nothing, loss = (tracing.loss_of(run, estimate().shapes(run)) for run in (alone, uskd))
+    assert (nothing.weights, nothing.saved) == (0, 0)
+    assert loss.weights == 4 * (32 + 1) * 10 and loss.saved > 0 and not loss.rule
+
+
 def test_a_method_whose_shapes_depend_on_values_is_counted_by_a_rule_with_its_bank(pictures: Pictures) -> None:
     run = pictures.run("crd")
     loss = tracing.loss_of(run, estimate().shapes(run))
