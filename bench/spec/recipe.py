@@ -153,6 +153,8 @@ class Recipe(Spec):
     # of training; evaluation is in ieee. ieee: float32 as it is. tf32: float32 tensors whose matrix products and
     # convolutions round their factors to 10 bits of mantissa. bfloat16: autocast; weights and losses are float32
     precision: Precision = "ieee"
+    # of the frozen teacher's forward in the students' steps; None for theirs
+    teacher_precision: Literal["bfloat16"] | None = _added(None)
     cudnn_benchmark: bool = _added(False)  # time cuDNN's algorithms for each shape; results may differ from run to run
     # compile networks by torch.compile for training, and take torch's fused optimizer; equal to eager up to rounding
     compile: bool = _added(False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -291,9 +291,27 @@ class Task(ABC):
         """Key of the metric that networks are compared by."""
         return self.metrics[0].key
 
+    def check_views(self, views: Sequence[str]) -> None:
+        """Refuse further views of the images where they are not made.
+
+        Raises:
+            SpecError: names the views.
+        """
+        if views:
+            raise SpecError(
+                f"the method reads further views of each image ({', '.join(views)}), which are made of small images "
+                "held as arrays, as CIFAR's, and not here; choose another method"
+            )
+
     @abstractmethod
     def batches(
-        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+        self,
+        epoch: int,
+        device: torch.device,
+        stream: str = "train",
+        skip: int = 0,
+        shard: Shard = WHOLE,
+        views: Sequence[str] = (),
     ) -> Iterator[Batch]:
         """The training batches of an epoch; they depend on the data seed, the epoch and the stream alone.
 
@@ -303,6 +321,7 @@ class Task(ABC):
             stream: one of `BATCHES`; each has its own order.
             skip: batches to leave out at the start.
             shard: the part of each batch that is wanted.
+            views: further views in each batch; neither the batch nor a view depends on which others are asked for.
         """
 
     @abstractmethod
@@ -362,11 +381,13 @@ class Task(ABC):
             return f"give it more with --workers ({counted(cores, 'core')} here)"
         return "no core is left for more; with --cohort more students share the images"
 
-    def endless(self, device: torch.device, stream: str, shard: Shard = WHOLE) -> Iterator[Batch]:
+    def endless(
+        self, device: torch.device, stream: str, shard: Shard = WHOLE, views: Sequence[str] = ()
+    ) -> Iterator[Batch]:
         """Batches without end, for a method's earlier phase."""
         epoch = 0
         while True:
-            yield from self.batches(epoch, device, stream, shard=shard)
+            yield from self.batches(epoch, device, stream, shard=shard, views=views)
             epoch += 1
 
     @property
@@ -385,6 +406,7 @@ class Task(ABC):
         return network(images)
 
 
-def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The precision of a recipe's forward passes."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16")
+def autocast(recipe: Recipe, device: torch.device, teacher: bool = False) -> torch.autocast:
+    """The precision of a recipe's forward passes in training: a student's, or its frozen teacher's."""
+    precision = (teacher and recipe.teacher_precision) or recipe.precision
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -36,6 +36,7 @@ def compile_networks(networks: Iterable[tuple[Network, Tensor]], recipe: Recipe)
 
     torch._dynamo.config.recompile_limit = FORMS
     torch._inductor.config.fallback_random = True  # dropout draws what it draws in eager mode
+    torch._inductor.config.freezing = True  # a frozen teacher's BatchNorm is folded into its convolutions
     for network, inputs in networks:
         network.compile(fullgraph=True, dynamic=False, backend=BACKEND)
         try:
@@ -55,7 +56,7 @@ def eager(recipe: Recipe) -> AbstractContextManager[object]:
 
 def _try(network: Network, inputs: Tensor, recipe: Recipe) -> None:
     with torch.set_grad_enabled(network.training):
-        with autocast(recipe, inputs.device):
+        with autocast(recipe, inputs.device, teacher=not network.training):
             outputs = network(inputs)
         if network.training:
             assert isinstance(outputs.logits, Tensor)

@@ -140,7 +140,9 @@ def _train_epoch(cohort: _Cohort, until: int | None) -> None:
     saved = counted = time.perf_counter()  # of the last checkpoint; up to which `wall_seconds` are counted
     pace = _Pace(step, saved)
     waits = DataWaits(cohort.device)
-    for batch in waits.timed(task.batches(epoch, cohort.device, skip=done, shard=ranks.shard())):
+    views = tuple(dict.fromkeys(view for student in cohort.active for view in student.views))
+    batches = task.batches(epoch, cohort.device, skip=done, shard=ranks.shard(), views=views)
+    for batch in waits.timed(batches):
         _compile(cohort, batch)
         step += 1
         timer = StepTimer(cohort.device, exact=step % READ_EVERY == 0)

@@ -28,4 +28,5 @@ def _part(batch: Batch, images: slice) -> Batch:
         targets=batch.targets[images],
         index=batch.index[images],
         full_inputs=None if full is None else full[images],
+        views={name: _part(view, images) for name, view in batch.views.items()},
     )

@@ -77,8 +77,13 @@ def _prepared(method: Method, student: Student, teacher: Network, seed: int) -> 
 
 def _teacher_batches(student: Student) -> Iterator[Batch]:
     """Whole batches without end, with the teacher's inputs in place of the student's."""
-    for batch in student.task.endless(student.device, "prepare"):
-        yield replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
+    for batch in student.task.endless(student.device, "prepare", views=student.views):
+        views = {name: _teacher_inputs(view) for name, view in batch.views.items()}
+        yield replace(_teacher_inputs(batch), views=views)
+
+
+def _teacher_inputs(batch: Batch) -> Batch:
+    return replace(batch, inputs=batch.teacher_inputs, full_inputs=None)
 
 
 @contextmanager

@@ -144,8 +144,8 @@ def backward(losses: dict[str, Tensor], share: float) -> None:
 
 @torch.no_grad()
 def teacher_forward(teacher: Network, batch: Batch, recipe: Recipe) -> Outputs:
-    """A frozen teacher's outputs for a batch, in the recipe's precision."""
-    with autocast(recipe, batch.inputs.device):
+    """A frozen teacher's outputs for a batch, in the recipe's precision for it."""
+    with autocast(recipe, batch.inputs.device, teacher=True):
         outputs: Outputs = teacher(batch.teacher_inputs)
     return outputs
 

@@ -70,6 +70,7 @@ class Student:
         network: the student network.
         online_teachers: the teachers that train with it, if any.
         method: the distillation method with its modules.
+        views: further views of each batch that the method reads.
         averaged: the running mean of the network's weights, if the recipe asks for one.
         random_state: of everything that the student and its method draw.
         status: None while the run trains and once it has finished; else how it ended.
@@ -96,6 +97,8 @@ class Student:
         steps = total_steps(run.recipe, task.steps_per_epoch)
         self.online_teachers = online_teachers.build(run, len(task.classes), steps)
         self.method: Method = methods.build(run.method, self._setting(teacher), **run.options)
+        self.views = methods.views(run.method)
+        task.check_views(self.views)
         if not self.method.student_bias:
             hold_bias_at_zero(self.network)
         for module in filter(None, (self.network, self.online_teachers)):

@@ -76,6 +76,22 @@ def test_a_compiled_network_computes_what_it_computes_eagerly() -> None:
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_batchnorm_of_a_frozen_teacher_is_folded_into_its_convolutions() -> None:
+    from torch._dynamo.utils import counters
+
+    teacher, x = Small().eval().requires_grad_(False), torch.randn(4, 3, 8, 8)
+    teacher.norm.running_mean.normal_()
+    teacher.norm.running_var.uniform_(0.5, 2.0)
+    expected = teacher(x)
+    assert compile_networks([(teacher, x)], short(**COMPILED)) == ""
+    assert counters["inductor"]["binary_folding_conv"] > 0
+    with torch.no_grad():
+        outputs = teacher(x)
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(outputs.features, expected.features, rtol=1e-4, atol=1e-5)
+
+
 def test_a_cohort_is_compiled_once_for_each_network_and_trains_as_without(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

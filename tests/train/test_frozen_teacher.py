@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from kdbench import networks
+from kdbench.methods.base import Batch
 from kdbench.records import checkpoint as checkpoints
 from kdbench.records.row import Row
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.run import Data
+from kdbench.tasks.base import autocast
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.tasks.detection import DetectionTask
 from kdbench.tasks.segmentation import SegmentationTask
 from kdbench.train.events import Event
 from kdbench.train.job import execute
+from kdbench.train.step import teacher_forward
 from tests.conftest import SHORT
 from tests.helpers.pictures import Pictures, short
 
@@ -98,3 +102,16 @@ def test_a_teacher_is_measured_on_images_of_the_size_that_it_was_trained_at(
         (row,) = execute(make_job(run), lambda _: None)
         assert row.status == "done", row.reason
     assert measured == [96, 96]
+
+
+def test_its_forward_may_have_a_precision_of_its_own() -> None:
+    recipe = load_recipe("cifar_mini", {"teacher_precision": "bfloat16"})
+    teacher = networks.build("resnet8", 10).eval()
+    images = torch.randn(4, 3, 16, 16)
+    batch = Batch(images, torch.zeros(4, dtype=torch.int64), torch.arange(4))
+    rounded, exact = teacher_forward(teacher, batch, recipe), teacher_forward(teacher, batch, load_recipe("cifar_mini"))
+    assert isinstance(rounded.logits, Tensor) and isinstance(exact.logits, Tensor)
+    assert (rounded.logits.dtype, exact.logits.dtype) == (torch.bfloat16, torch.float32)
+    torch.testing.assert_close(rounded.logits.float(), exact.logits, rtol=0.05, atol=0.05)
+    with autocast(recipe, images.device):  # a student's stays
+        assert teacher(images).logits.dtype == torch.float32
