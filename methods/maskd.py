@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ._prompts import dice, prompt_masks, train
 from .base import Batch, FeatureMethod, MethodError, Setting, Teacher
 from .functional import target
 
@@ -34,7 +35,7 @@ class ReceptiveTokens(nn.Module):
 
     def masks(self, feature: Tensor) -> Tensor:
         """sigmoid(tokens @ feature): [N, C, H, W] -> [N, T, H, W]."""
-        return torch.einsum("tc,nchw->nthw", self.mask_token, feature).sigmoid()
+        return prompt_masks(self.mask_token, feature)
 
     def mask_weights(self, feature: Tensor) -> Tensor:
         """Softmax of the head over tokens: [N, C, H, W] -> [N, T]."""
@@ -102,20 +103,8 @@ class MasKD(FeatureMethod):
         """
         for tokens in self.tokens:
             tokens.reset_parameters()  # type: ignore[operator]
-        if self.mask_steps == 0:
-            return
-        self.tokens.requires_grad_(True)
         parameters = list(self.tokens.parameters())
-        optimizer = torch.optim.Adam(parameters, lr=self.mask_lr, weight_decay=1e-3)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.mask_steps, eta_min=1e-6)
-        for _, batch in zip(range(self.mask_steps), batches, strict=False):
-            gradients = torch.autograd.grad(self.mask_loss(teacher, batch), parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-            schedule.step()
-        optimizer.zero_grad()
-        self.tokens.requires_grad_(False)
+        train(parameters, lambda batch: self.mask_loss(teacher, batch), batches, self.mask_steps, self.mask_lr)
 
     def mask_loss(self, teacher: Teacher, batch: Batch) -> Tensor:
         """The teacher's task losses on sum_t weight_t * m_t * T, plus the masks' mean pairwise dice, over levels."""
@@ -145,14 +134,3 @@ class MasKD(FeatureMethod):
         # The masks of a small map can all underflow to 0; clamping only prevents 0 / 0.
         inside = torch.einsum("nti,ni->nt", masks.square(), error) / masks.sum(dim=2).clamp_min(1e-12)
         return (weights * inside).sum(dim=1).mean()
-
-
-def dice(masks: Tensor) -> Tensor:
-    """Mean of 2<a, b> / (<a, a> + <b, b> + 1e-12) over pairs of different masks of an image, [N, T, H, W]."""
-    flat = masks.flatten(2)
-    products = flat @ flat.mT
-    squares = products.diagonal(dim1=1, dim2=2)
-    ratio = 2 * products / (squares[:, :, None] + squares[:, None, :] + 1e-12)
-    images, count, _ = ratio.shape
-    pairs = ratio.sum() - ratio.diagonal(dim1=1, dim2=2).sum()
-    return pairs / max(images * count * (count - 1), 1)

@@ -57,6 +57,7 @@ OPTIONS: dict[str, Any] = {
     "paraphraser_epochs": 1,
     "initial_epochs": 1,
     "mask_steps": 2,
+    "prompt_steps": 2,
     "custom_mask_warmup": 1,  # so that the first step is without the student's mask and the next with it
     "joint": True,  # AB and FSP: the loss of the initial phase is then seen as a term of its own
     "negatives": 16,

@@ -8,39 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from kdbench import methods
-from kdbench.methods.base import Batch, MethodError, NetworkInfo, Outputs, Setting
-from kdbench.methods.maskd import dice
-
-CHANNELS = (5, 6)
-
-
-class SmallTeacher(nn.Module):
-    """Two feature levels and a classifier over their means, in evaluation mode like any frozen teacher."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.BatchNorm2d(o), nn.ReLU())
-            for i, o in zip((3, *CHANNELS), CHANNELS, strict=False)
-        )
-        self.head = nn.Linear(sum(CHANNELS), 4)
-        self.eval()
-
-    def forward(self, inputs: Tensor) -> Outputs:
-        features = []
-        for stage in self.stages:
-            inputs = stage(inputs)
-            features.append(inputs)
-        return Outputs(self.classify(features), tuple(features))
-
-    def classify(self, features: Any) -> Tensor:
-        return self.head(torch.cat([feature.mean(dim=(2, 3)) for feature in features], dim=1))
-
-    def losses_from(self, features: tuple[Tensor, ...], batch: Batch) -> dict[str, Tensor]:
-        return {"classes": F.cross_entropy(self.classify(features), batch.targets)}
+from kdbench.methods._prompts import dice
+from kdbench.methods.base import Batch, MethodError, NetworkInfo, Setting
+from tests.helpers.small_teacher import CHANNELS, SmallTeacher, endless
 
 
 @pytest.fixture
@@ -59,11 +31,6 @@ def build(**options: Any) -> Any:
     torch.manual_seed(2)
     info = NetworkInfo(CHANNELS)
     return methods.build("maskd", Setting("detection", 4, 4, info, info), **options)
-
-
-def endless(batch: Batch) -> Iterator[Batch]:
-    while True:
-        yield batch
 
 
 def test_prepare_lowers_its_loss_and_leaves_the_teacher_alone(teacher: SmallTeacher, batch: Batch) -> None:
