@@ -129,7 +129,7 @@ def segmenter_sample(widths: tuple[int, int] = WIDTHS, images: int = IMAGES) -> 
     """
     generator = torch.Generator().manual_seed(7)
     height, width = 48, 64
-    strides, factors = (2, 4, 8, 8, 8, 8), (1, 1, 2, 2, 4, 1)
+    strides, factors = (2, 4, 8, 8, 8, 8), (1, 1, 2, 2, 8, 1)
 
     def rand(channels: int, stride: int) -> Tensor:
         shape = (images, channels, height // stride, width // stride)
