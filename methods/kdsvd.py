@@ -27,9 +27,10 @@ class KDSVD(Method):
         R_ab = exp(-(v_a[stage] - v_b[stage - 1])^2 / 8), for every pair of entries of two neighboring stages' vectors
         loss = weight * sum over stages, pairs and images of (R(student) - R(teacher))^2 / N
 
-    The choice of the vector has no gradient. Gradients of singular vectors with close singular values are large, and
-    not finite where these are equal. The largest entry of a teacher's vector is positive: our choice, since its sign
-    depends on the library, and equal to the released values on maps without negative entries.
+    The choice of the vector has no gradient. The gradient of a singular vector is the larger the closer its singular
+    value is to another; where two are equal, it leaves their part out (our choice: there is none). The largest entry of
+    a teacher's vector is positive: our choice, since its sign depends on the library, and equal to the released values
+    on maps without negative entries.
 
     Args:
         setting: the run's shapes; both networks must have the same number of stages, and two at least.
@@ -79,18 +80,21 @@ class KDSVD(Method):
                     f"kdsvd: a stage's maps have width {s.shape[2]} in the student and {t.shape[2]} in the teacher; "
                     "choose networks whose stages have equal widths"
                 )
-            t_vector = _positive(_right_vectors(t)[:, 0])
-            yield _aligned(_right_vectors(s)[:, :CANDIDATES], t_vector), t_vector
+            t_vector = _positive(_right_vectors(t)[0][:, 0])
+            yield _chosen(s, t_vector), t_vector
 
     def _matrix(self, features: Tensor) -> Tensor:
         """The matrix of each image: [N, C, H, W] -> [N, C * H, W] or [N, H * W, C]."""
         return features.flatten(1, 2) if self.over_width else features.flatten(2).transpose(1, 2)
 
 
-def _right_vectors(matrices: Tensor) -> Tensor:
-    """Right singular vectors, the largest singular value's first: [N, R, L] -> [N, min(R, L), L]."""
-    vectors: Tensor = torch.linalg.svd(matrices, full_matrices=False).Vh
-    return vectors
+def _right_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Right singular vectors and squared singular values, the largest first: [N, R, L] -> [N, L, L], [N, L].
+
+    They are the eigenvectors of M^T M: its decomposition takes a small part of the time of M's.
+    """
+    squares, vectors = torch.linalg.eigh(matrices.detach().transpose(1, 2) @ matrices.detach())
+    return vectors.flip(2).transpose(1, 2), squares.flip(1)
 
 
 def _positive(vectors: Tensor) -> Tensor:
@@ -98,12 +102,21 @@ def _positive(vectors: Tensor) -> Tensor:
     return vectors * vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True)).sign()
 
 
-def _aligned(candidates: Tensor, target: Tensor) -> Tensor:
-    """The candidate with the largest absolute cosine to the target, with its sign: [N, k, L], [N, L] -> [N, L]."""
-    cosines = (candidates.detach() @ target[:, :, None])[:, :, 0]
+def _chosen(matrices: Tensor, target: Tensor) -> Tensor:
+    """The right singular vector that is compared with the target: [N, R, L], [N, L] -> [N, L].
+
+    A change D of M^T M changes its eigenvector v_i by the sum over j of v_j (v_j D v_i) / (square_i - square_j), which
+    gives the gradient; terms with equal squares are left out.
+    """
+    vectors, squares = _right_vectors(matrices)
+    candidates = vectors[:, : min(CANDIDATES, *matrices.shape[1:])]
+    cosines = (candidates @ target[:, :, None])[:, :, 0]
     best = cosines.abs().argmax(dim=1, keepdim=True)
-    chosen = candidates.gather(1, best[:, :, None].expand(-1, -1, candidates.shape[2]))[:, 0]
-    return chosen * cosines.gather(1, best).sign()
+    vector = candidates.gather(1, best[:, :, None].expand(-1, -1, candidates.shape[2]))[:, 0]
+    gaps = squares.gather(1, best) - squares
+    product = matrices.transpose(1, 2) @ (matrices @ vector[:, :, None])
+    change = (torch.where(gaps == 0, 0, 1 / gaps)[:, None] @ (vectors * (vectors @ product)))[:, 0]
+    return (vector + change - change.detach()) * cosines.gather(1, best).sign()
 
 
 def _relations(vectors: Tensor, before: Tensor) -> Tensor:

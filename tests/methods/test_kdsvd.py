@@ -11,6 +11,7 @@ import torch
 
 from kdbench import methods
 from kdbench.methods.base import MethodError
+from kdbench.methods.kdsvd import _chosen
 
 Make = Callable[..., Any]
 
@@ -33,6 +34,23 @@ def test_the_sign_of_a_teachers_vector_does_not_count(sample: Make) -> None:
     stem, first, *others = data.teacher.features
     flipped = replace(data.teacher, features=(stem, -first, *others))
     assert loss(replace(data, teacher=flipped)) == pytest.approx(loss(data), rel=1e-4)
+
+
+def test_gradients_are_finite_where_a_map_is_zero_or_all_singular_values_are_equal(sample: Make) -> None:
+    data = sample("classification")
+    _, first, second, last = data.student.features
+    with torch.no_grad():
+        first.zero_()
+        second.copy_(torch.eye(4).expand_as(second))
+    (value,) = methods.build("kdsvd", data.setting)(data.batch, data.student, data.teacher).values()
+    gradients = torch.autograd.grad(value, [first, second, last])
+    assert all(gradient.isfinite().all() for gradient in gradients) and gradients[2].any()
+
+
+def test_the_gradient_is_that_of_a_singular_vector() -> None:
+    matrices = torch.randn(3, 9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    target = torch.eye(5, dtype=torch.float64)[:3]
+    assert torch.autograd.gradcheck(lambda m: _chosen(m, target), [matrices])
 
 
 def test_what_it_cannot_compare_is_refused(sample: Make) -> None:
