@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +22,9 @@ from kdbench.engines.base import End, Engine, Resources  # noqa: E402
 from kdbench.engines.ray import RayEngine  # noqa: E402
 from kdbench.engines.status import job_statuses  # noqa: E402
 from kdbench.records import checkpoint  # noqa: E402
+from kdbench.records.leases import Leases  # noqa: E402
 from kdbench.records.row import Row  # noqa: E402
+from kdbench.spec.run import Run  # noqa: E402
 from kdbench.train.events import Event, InterruptedEvent, StepEvent  # noqa: E402
 from kdbench.train.journal import kept_events  # noqa: E402
 from tests.helpers import namespaces  # noqa: E402
@@ -25,6 +32,7 @@ from tests.helpers.engines import Command  # noqa: E402
 from tests.helpers.pictures import Pictures, done, numbers  # noqa: E402
 from tests.helpers.ray_jobs import driver, long, trains  # noqa: E402
 from tests.helpers.ray_nodes import Node  # noqa: E402
+from tests.helpers.slurm import wait_for  # noqa: E402
 
 pytestmark = [
     pytest.mark.timeout(300),
@@ -124,6 +132,60 @@ def test_what_a_cancelled_job_saves_there_comes_back(
     assert checkpoint.read(results / run.id / "checkpoint.pt")["steps"] == steps[-1]
     assert [each.step for each in kept_events(results / run.id, 99) if isinstance(each, StepEvent)] == steps
     assert not list((results / run.id).glob("lease.*")) and not list(temporary.glob("kdbench-job-*"))
+
+
+COMMAND = """
+import sys
+from kdbench.engines.base import PlannedJob
+from kdbench.engines.driver import Driver
+from kdbench.engines.ray import RayEngine
+from kdbench.train.job import Job
+job = Job.model_validate_json(sys.argv[2])
+Driver(RayEngine(sys.argv[1], ["cpu"]), job.settings).execute([PlannedJob(job.runs, 0, 1)], job.runs)
+"""
+
+
+def test_a_run_survives_its_command_the_process_that_writes_its_results_and_its_node(
+    other: Node, cluster: str, pictures: Pictures, results: Path, undisturbed: Row, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = long(pictures)
+    given = pictures.job(results, run).model_dump_json()
+    with busy():
+        with subprocess.Popen([sys.executable, "-c", COMMAND, cluster, given], stdout=subprocess.DEVNULL) as first:
+            relay = trains(results, run)
+            first.kill()
+        wait_for(lambda: Leases(results).holder(run.id) is None)
+        assert (results / run.id / "checkpoint.pt").exists()
+        made = driver(pictures, results, run)
+        command = Command(made, ((run,),), threads=1)
+        relay = wait_for(lambda: _holder(results, run, relay) if made.reached else 0)
+        os.kill(relay, signal.SIGKILL)
+        reached = dict(made.reached)
+        wait_for(lambda: _holder(results, run, relay) if made.reached != reached else 0)
+        other.kill()
+    (row,) = done(command.finish())
+    assert numbers(row) == numbers(undisturbed)
+    printed = capsys.readouterr().out
+    assert printed.count("resumed after step") == 3 and not list((results / "jobs").iterdir())
+    reasons = re.findall(r"^(\S+): .*; 1 run given to another job$", printed, re.MULTILINE)
+    assert reasons == ["killed", "node-failure"]
+
+
+def _holder(results: Path, run: Run, other: int) -> int:
+    """The process that trains a run, if it is another one."""
+    holder = Leases(results).holder(run.id)
+    return holder.process if holder and holder.process != other else 0
+
+
+def test_a_job_for_which_ray_finds_too_little_memory_ends_as_out_of_memory(
+    start_node: StartNode, pictures: Pictures, tmp_path: Path
+) -> None:
+    """Ray's monitor kills workers of a node whose memory is used beyond a share, here nearly none of it."""
+    run = pictures.run()
+    with busy():
+        start_node("small", RAY_memory_usage_threshold="0.01", RAY_memory_monitor_refresh_ms="100")
+        (row,) = Command(driver(pictures, tmp_path, run), ((run,),), threads=1).finish()
+    assert row.status == "out-of-memory" and row.reason.startswith("Ray killed its worker")
 
 
 def follow(engine: Engine, until: Callable[[Event | End], bool]) -> list[Event | End]:
