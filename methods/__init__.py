@@ -103,6 +103,19 @@ def teacher_mode(name: str, options: dict[str, Any]) -> str:
     return next(mode for mode in ("online", "frozen", "none") if mode in modes)
 
 
+def views(name: str) -> tuple[str, ...]:
+    """The further views of a batch that the terms of a name read, in the order of `base.VIEWS`."""
+    from .base import VIEWS
+
+    wanted = {view for stem in name.split("+") for view in method_class(stem).views}
+    return tuple(view for view in VIEWS if view in wanted)
+
+
+def joint_views(name: str) -> bool:
+    """Whether the student sees a batch and its views in one forward."""
+    return any(method_class(stem).joint_views for stem in name.split("+"))
+
+
 def class_shortage(name: str, classes: int) -> str:
     """Why a method cannot train on so many classes; empty if it can."""
     for summand in _summands(name):

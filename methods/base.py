@@ -35,6 +35,11 @@ Item = TypeVar("Item")
 ALIGNMENTS = ("conv1x1", "conv1x1_no_bias", "conv1x1_if_unequal", None)
 """Values of the option `align` of methods that compare features."""
 
+VIEWS = ("strong", "rotated_90", "rotated_180", "rotated_270")
+"""Further inputs that a method may ask for (`Method.views`), each with a random crop of its own: "strong" has a flip of
+its own, two random operations (RandAugment) and a gray square; the others have the flip of `Batch.inputs` and are
+rotated counterclockwise by so many degrees."""
+
 IGNORE_INDEX = 255
 """Label of ignored pixels in the targets of segmentation."""
 
@@ -61,6 +66,7 @@ class Outputs:
         others: with online teachers, on the first one's outputs: the outputs of the further teachers, in order
             (`Method.online_teachers`), or of the latest snapshot, without gradients, once there is one
             (`Method.teacher_snapshots`).
+        views: the network's outputs for each of `Batch.views`.
     """
 
     logits: Tensor | tuple[Tensor, ...]
@@ -70,6 +76,7 @@ class Outputs:
     extra: dict[str, Tensor | tuple[Tensor, ...]] = field(default_factory=dict)
     losses: dict[str, Tensor] = field(default_factory=dict)
     others: tuple[Outputs, ...] = ()
+    views: dict[str, Outputs] = field(default_factory=dict)
 
     def float(self) -> Outputs:
         """The same outputs in float32; tensors that are float32 already are not copied."""
@@ -78,6 +85,10 @@ class Outputs:
     def detach(self) -> Outputs:
         """The same outputs without their gradients."""
         return self._map(Tensor.detach)
+
+    def of(self, images: slice) -> Outputs:
+        """The outputs of a classifier for some of the images."""
+        return self._map(lambda value: value[images])
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Outputs:
         done: dict[int, Tensor] = {}  # a tensor that is an output twice, as the last map and a feature, is mapped once
@@ -97,6 +108,7 @@ class Outputs:
             boxes=apply(self.boxes),
             extra={name: apply(value) for name, value in self.extra.items()},
             others=tuple(outputs._map(function) for outputs in self.others),
+            views={name: outputs._map(function) for name, outputs in self.views.items()},
         )
 
 
@@ -112,12 +124,14 @@ class Batch:
             padding at the right and the bottom.
         index: int64 [N], each sample's position in the training set.
         full_inputs: the teacher's inputs where the student's have a lower resolution; else None.
+        views: the same samples in further views, by their names in VIEWS, those that the method asks for.
     """
 
     inputs: Tensor
     targets: Any
     index: Tensor
     full_inputs: Tensor | None = None
+    views: dict[str, Batch] = field(default_factory=dict)
 
     @property
     def teacher_inputs(self) -> Tensor:
@@ -219,6 +233,9 @@ class Method(nn.Module, ABC):
         tasks: the tasks that the method supports.
         needs_teacher: False for training without a teacher, and then without `prepare` and `initial_epochs`.
         min_classes: least number of classes; 2 for methods that compare classes.
+        views: further views of every batch that the method reads, of VIEWS; for small images, which are held as arrays.
+        joint_views: the student sees the batch and its views in one forward, so that BatchNorm counts all images; else
+            in one after the other.
         prepared_prefixes: prefixes of the state dict entries that `prepare` fills.
         teacher_mode: "frozen" or "online" (trained with the student).
         task_weight: factor on the task loss.
@@ -237,6 +254,8 @@ class Method(nn.Module, ABC):
     tasks: ClassVar[frozenset[str]]
     needs_teacher: ClassVar[bool] = True
     min_classes: ClassVar[int] = 1
+    views: ClassVar[tuple[str, ...]] = ()
+    joint_views: ClassVar[bool] = False
     prepared_prefixes: ClassVar[tuple[str, ...]] = ()
     head_class: ClassVar[type[StudentHead] | None] = None
     teacher_mode: str = "frozen"
@@ -315,6 +334,13 @@ class Method(nn.Module, ABC):
         together, after one backward pass; their state is in the checkpoint.
         """
         return [group for method in self.submethods() for group in method.parameter_groups()]
+
+    def clip_norms(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Parameters whose gradients are clipped together before each step, with the largest norm of these.
+
+        The `clip_norm` of a recipe acts on all parameters, after this.
+        """
+        return [limit for method in self.submethods() for limit in method.clip_norms()]
 
     def teacher_side_modules(self) -> list[nn.Module]:
         """Modules that train with an online teacher, one per teacher, in order; at most one submethod has any."""

@@ -223,7 +223,8 @@ def tensors(outputs: Outputs) -> list[Tensor]:
     extra = [value for key, value in outputs.extra.items() if key != "proposals"]
     pooled = () if outputs.pooled is None else outputs.pooled
     values = [outputs.logits, outputs.features, pooled, outputs.boxes, *extra]
-    return [tensor for value in values for tensor in (value if isinstance(value, tuple) else (value,))]
+    here = [tensor for value in values for tensor in (value if isinstance(value, tuple) else (value,))]
+    return here + [tensor for view in outputs.views.values() for tensor in tensors(view)]
 
 
 def cast(outputs: Outputs, dtype: torch.dtype) -> Outputs:
@@ -239,6 +240,7 @@ def cast(outputs: Outputs, dtype: torch.dtype) -> Outputs:
         pooled=None if outputs.pooled is None else to(outputs.pooled),
         boxes=to(outputs.boxes),
         extra={key: to(value) for key, value in outputs.extra.items()},
+        views={name: cast(view, dtype) for name, view in outputs.views.items()},
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdbench.methods.base import Method, Outputs, Setting
+from kdbench.methods.base import Batch, Method, Outputs, Setting
 
 from ..text import counted
 from .emulated_cuda import CUDA, EmulatedCuda
@@ -61,8 +61,9 @@ def cuda_step(
 def on_device(sample: Sample) -> Sample:
     """A sample of the emulated device; the modules of its networks are moved themselves."""
     _move_networks(sample.setting)
-    batch = replace(sample.batch, **{name: _moved(value) for name, value in vars(sample.batch).items()})
-    return replace(sample, batch=batch, student=_outputs(sample.student), teacher=_outputs(sample.teacher))
+    return replace(
+        sample, batch=_moved(sample.batch), student=_outputs(sample.student), teacher=_outputs(sample.teacher)
+    )
 
 
 def listed(findings: Iterable[Finding]) -> list[str]:
@@ -79,7 +80,8 @@ def _move_networks(setting: Setting) -> None:
 
 
 def _outputs(outputs: Outputs) -> Outputs:
-    return Outputs(**{name: _moved(value) for name, value in vars(outputs).items()})
+    moved: Outputs = _moved(outputs)
+    return moved
 
 
 def _moved(value: Any) -> Any:
@@ -87,4 +89,6 @@ def _moved(value: Any) -> Any:
         return value.detach().to(CUDA).requires_grad_(value.requires_grad)
     if isinstance(value, list | tuple):
         return type(value)(map(_moved, value))
+    if isinstance(value, Outputs | Batch):
+        return type(value)(**_moved(vars(value)))
     return {name: _moved(each) for name, each in value.items()} if isinstance(value, dict) else value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.methods.base import IGNORE_INDEX, Batch, NetworkInfo, Outputs, Setting
+from kdbench.methods.base import IGNORE_INDEX, VIEWS, Batch, NetworkInfo, Outputs, Setting
 
 CLASSES, ANCHORS, IMAGES, ROIS = 5, 2, 2, (3, 4)
 WIDTHS = (4, 6)
@@ -88,7 +88,7 @@ def _detector_targets(images: int) -> list[dict[str, Tensor]]:
 
 
 def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples: int = 20_000) -> Sample:
-    """As `make_sample`, of two classifiers with a stem and three stages, as CIFAR's ResNets have them."""
+    """As `make_sample`, of two classifiers with a stem and three stages, as CIFAR's ResNets, and with all views."""
     generator = torch.Generator().manual_seed(7)
     sizes = (8, 8, 4, 2)
 
@@ -118,7 +118,11 @@ def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples
     infos = info(widths[0]), info(widths[1])
     setting = Setting("classification", CLASSES, samples, *infos, targets, batch_size=images, **LENGTH)
     batch = Batch(torch.zeros(images, 3, 8, 8), targets[:images], torch.arange(images))
-    return Sample(setting, batch, outputs(widths[0]), outputs(widths[1]))
+    both = [outputs(width) for width in widths]
+    for shown, width in zip(both, widths, strict=True):
+        shown.views = {name: outputs(width) for name in VIEWS}
+    batch.views = {name: replace(batch) for name in VIEWS}
+    return Sample(setting, batch, *both)
 
 
 def segmenter_sample(widths: tuple[int, int] = WIDTHS, images: int = IMAGES) -> Sample:

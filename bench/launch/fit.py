@@ -99,11 +99,15 @@ def _failure(method: str, options: str, student: str, teacher: str, others: int,
     task = tasks.get(shapes.task)
     learner, student_outputs = _outputs(student, shapes)
     frozen, teacher_outputs = _outputs(teacher, shapes)
-    teacher_outputs.others = (teacher_outputs,) * others
+    views = methods.views(method)
+    seen = dict.fromkeys(views, teacher_outputs)
+    teacher_outputs = replace(teacher_outputs, others=(teacher_outputs,) * others, views=seen)
+    student_outputs = replace(student_outputs, views=dict.fromkeys(views, student_outputs))
     labels = task.example_setting(shapes.samples, shapes.classes).train_targets
     length = {"steps_per_epoch": 1, "batch_size": shapes.batch}
     setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.info, frozen.info, labels, **length)
     batch = Batch(torch.zeros(shapes.batch, 3, *shapes.size), task.example_targets(shapes), torch.arange(shapes.batch))
+    batch = replace(batch, views=dict.fromkeys(views, batch))
     try:
         with torch.random.fork_rng(devices=[]):
             methods.build(method, setting, **json.loads(options)).train()(batch, student_outputs, teacher_outputs)

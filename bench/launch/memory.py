@@ -123,6 +123,7 @@ class Memory:
         except Exception:  # noqa: BLE001 - a network that cannot be built without memory; `split` reports it
             return math.inf
         parallel = max(1, *(len(online.teacher_names(run)) for run in runs))
+        parallel *= 1 + max(len(methods.views(run.method)) for run in runs)
         return MARGIN * (PIXEL * pixels * parallel + states + self._data(runs[0], shapes)) + LIBRARIES[self.kind]
 
     def needed(self, runs: Sequence[Run]) -> float:
@@ -135,9 +136,10 @@ class Memory:
         frozen = [traced(name, shapes) for name in {run.teacher.student for run in runs if run.teacher}]
         states = sum(_state(run.recipe, net, loss) for run, net, loss in zip(runs, students, losses, strict=True))
         states += sum(_state(runs[0].recipe, net, Loss()) for nets in online_teachers for net in nets)
-        states += sum(net.weights + net.buffers + net.output_bytes for net in [*frozen, *snapshots])
+        seen = 1 + max(loss.views for loss in losses)
+        states += sum(net.weights + net.buffers + seen * net.output_bytes for net in [*frozen, *snapshots])
         steps = [
-            loss.saved + sum(net.saved + net.forward for net in [student, *teachers])
+            loss.saved + sum((1 + loss.views) * net.saved + net.forward for net in [student, *teachers])
             for student, loss, teachers in zip(students, losses, online_teachers, strict=True)
         ]
         forward = max(net.forward for net in [*students, *frozen, *itertools.chain(*online_teachers)])

@@ -72,7 +72,7 @@ class Loss:
     """A method's memory in bytes: `saved` for the backward and its gradients; `rule` says why it was not traced.
 
     `prepares` says that it reads the teacher's outputs of whole batches before the training. `kernels` and `written`
-    are as in `Traced`, 0 where it was not traced.
+    are as in `Traced`, 0 where it was not traced. `views` are further forwards of student and teacher.
     """
 
     weights: int = 0
@@ -82,6 +82,7 @@ class Loss:
     prepares: bool = False
     kernels: int = 0
     written: int = 0
+    views: int = 0
 
 
 class UntracedError(RuntimeError):
@@ -139,7 +140,10 @@ def loss_of(run: Run, shapes: Shapes) -> Loss:
 @cache
 def _loss(method: str, options: str, student: str, teacher: str, others: int, shapes: Shapes) -> Loss:
     learner, frozen = traced(student, shapes), traced(teacher, shapes)
-    teacher_outputs = replace(frozen.outputs, others=(frozen.outputs,) * others)
+    views = methods.views(method)
+    student_outputs = replace(learner.outputs, views=dict.fromkeys(views, learner.outputs))
+    teacher_views = dict.fromkeys(views, frozen.outputs)
+    teacher_outputs = replace(frozen.outputs, others=(frozen.outputs,) * others, views=teacher_views)
     resolved = json.loads(options)
     setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.network.info, frozen.network.info)
     prepares = False
@@ -149,16 +153,17 @@ def _loss(method: str, options: str, student: str, teacher: str, others: int, sh
             setting = replace(setting, train_targets=labels, steps_per_epoch=1, epochs=1, batch_size=shapes.batch)
             made = methods.build(method, setting, **resolved).train()
             prepares = any(type(m).prepare is not Method.prepare for m in made.modules() if isinstance(m, Method))
-            with _PeakBytes(made, learner.outputs, teacher_outputs) as peak, _autocast(shapes):
-                terms = made(_batch(shapes), learner.outputs, teacher_outputs)
+            with _PeakBytes(made, learner.outputs, frozen.outputs) as peak, _autocast(shapes):
+                terms = made(_batch(shapes, views), student_outputs, teacher_outputs)
                 saved = peak.current
             del terms
     except Exception as error:  # noqa: BLE001 - values decide its shapes, or it is no method for fake tensors
         bank = methods.bank_bytes(method, setting, resolved)
         saved = METHOD * (learner.output_bytes + (1 + others) * frozen.output_bytes) + bank
-        return Loss(0, bank, 2 * saved, _first_line(error), prepares)
+        return Loss(0, bank, 2 * saved, _first_line(error), prepares, views=len(views))
     sizes = _size(made.parameters()), _size(made.buffers())
-    return Loss(*sizes, 2 * saved, prepares=prepares, kernels=peak.kernels, written=peak.written)
+    work = {"kernels": peak.kernels, "written": peak.written}
+    return Loss(*sizes, 2 * saved, prepares=prepares, views=len(views), **work)
 
 
 class _PeakBytes(TorchDispatchMode):
@@ -222,10 +227,11 @@ def _add_regions(name: str, outputs: Outputs, shapes: Shapes) -> None:
     }
 
 
-def _batch(shapes: Shapes) -> Batch:
+def _batch(shapes: Shapes, views: Iterable[str]) -> Batch:
     targets = tasks.get(shapes.task).example_targets(shapes)
     index = torch.zeros(shapes.batch, dtype=torch.int64)
-    return Batch(torch.empty(shapes.batch, 3, *shapes.size), targets, index)
+    batch = Batch(torch.empty(shapes.batch, 3, *shapes.size), targets, index)
+    return replace(batch, views=dict.fromkeys(views, batch))
 
 
 def _size(tensors: Iterable[Tensor]) -> int:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdbench import methods
-from kdbench.methods.base import Batch, Outputs
+from kdbench.methods.base import VIEWS, Batch, Outputs
 
 from .. import networks, tasks
 from ..errors import StoreError
@@ -35,7 +35,7 @@ from ..tasks.base import OpenedData, Task
 from ..text import counted
 from ..train.failures import status_of
 from ..train.preparation import Prepared, prepare
-from ..train.step import student_step
+from ..train.step import student_step, teacher_forward
 from ..train.student import Student
 from ..train.timing import StepTimer
 
@@ -302,7 +302,8 @@ class _CaseSetup:
 
     @cached_property
     def batches(self) -> list[Batch]:
-        return list(itertools.islice(self.task.batches(0, self.device), self.case.steps))
+        views = VIEWS if self.case.task == "classification" else ()
+        return list(itertools.islice(self.task.batches(0, self.device, views=views), self.case.steps))
 
     @cached_property
     def teacher(self) -> Network:
@@ -320,7 +321,7 @@ class _CaseSetup:
     def teacher_outputs(self) -> list[Outputs]:
         """The teacher's outputs for each batch."""
         with torch.no_grad():
-            return [self.teacher(batch.teacher_inputs) for batch in self.batches]
+            return [teacher_forward(self.teacher, batch, self.recipe) for batch in self.batches]
 
     def losses(self, method: str, prepared: Prepared) -> list[dict[str, float]]:
         """The loss terms of a method's first steps, by the training loop's step."""

@@ -83,11 +83,11 @@ def crop(padded: Tensor, draws: Draws, chosen: slice | Tensor, height: int, widt
 
 def normalize(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """uint8 [N, 3, H, W] -> float32, (x / 255 - mean) / std per channel, as torchvision's `Normalize`."""
-    return images.float().div_(255).sub_(_by_channel(mean, images.device)).div_(_by_channel(std, images.device))
+    return images.float().div_(255).sub_(by_channel(mean, images.device)).div_(by_channel(std, images.device))
 
 
 @cache
-def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+def by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Values as [1, 3, 1, 1], copied to the device once, because the host waits for the copy."""
     with torch.inference_mode(False):  # evaluation may come first, and training needs a normal tensor
         return torch.tensor(values, device=device).view(1, 3, 1, 1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +120,30 @@ class ClassificationTask(Task):
         return torch.zeros(shapes.batch, dtype=torch.int64)
 
     def batches(
-        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+        self,
+        epoch: int,
+        device: torch.device,
+        stream: str = "train",
+        skip: int = 0,
+        shard: Shard = WHOLE,
+        views: Sequence[str] = (),
     ) -> Iterator[Batch]:
-        resolution = self.data.resolution
-        batches = self.images.train_batches(self._epoch(epoch, stream), self.batch_size, device, skip, shard)
+        self.check_views(views)
+        batches = self.images.train_batches(self._epoch(epoch, stream), self.batch_size, device, skip, shard, views)
         for images, targets, index in batches:
-            inputs = self._in_layout(images)
-            if resolution is None:
-                yield Batch(inputs, targets, index)
-            else:
-                yield Batch(augment.reduce_resolution(inputs, resolution), targets, index, full_inputs=inputs)
+            first, *others = (self._batch(view, targets, index) for view in images)
+            yield replace(first, views=dict(zip(views, others, strict=True)))
+
+    def _batch(self, images: Tensor, targets: Tensor, index: Tensor) -> Batch:
+        inputs, resolution = self._in_layout(images), self.data.resolution
+        if resolution is None:
+            return Batch(inputs, targets, index)
+        return Batch(augment.reduce_resolution(inputs, resolution), targets, index, full_inputs=inputs)
+
+    def check_views(self, views: Sequence[str]) -> None:
+        """See `Task`."""
+        if self.reads_files:
+            super().check_views(views)
 
     @property
     def reads_files(self) -> bool:

@@ -118,7 +118,13 @@ class DetectionTask(Task):
         return [target] * shapes.batch
 
     def batches(
-        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+        self,
+        epoch: int,
+        device: torch.device,
+        stream: str = "train",
+        skip: int = 0,
+        shard: Shard = WHOLE,
+        views: Sequence[str] = (),
     ) -> Iterator[Batch]:
         groups = [shard.of(keys) for keys in grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]]
         for images, targets, _ in self._loader.batches(groups, device):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -14,6 +14,7 @@ from ..spec.recipe import PaddedCrop
 from . import augment
 from .order import Epoch
 from .shard import WHOLE, Shard
+from .views import View
 
 Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 """Mean and standard deviation per channel, RGB in 0..1."""
@@ -39,20 +40,28 @@ class ArrayImages:
         return self.train.images.shape[1], self.train.images.shape[2]
 
     def train_batches(
-        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int, shard: Shard
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Augmented images [B, 3, H, W], labels [B] and positions in the training set [B], without the first `skip`.
+        self,
+        epoch: Epoch,
+        batch_size: int,
+        device: torch.device,
+        skip: int,
+        shard: Shard,
+        views: Sequence[str] = (),
+    ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
+        """Augmented images, labels [B] and positions in the training set [B], without the first `skip` batches.
 
-        B is of the shard of a batch.
+        The images are [B, 3, H, W], with one more such tensor for each of `views`. B is of the shard of a batch.
         """
         padding, flip = self.image.padding, self.image.flip
         padded, labels = self._padded(device)
         draws = augment.draw_parts(epoch.seed, epoch.samples, epoch.parts, padding, flip, device)
+        further = [View(name, epoch, draws, self.image) for name in views]
         for start in range(skip * batch_size, len(draws.index), batch_size):
             group = shard.positions(min(batch_size, len(draws.index) - start), start, device)
-            images = augment.normalize(augment.crop(padded, draws, group, *self.size), *self.statistics)
+            images = [augment.crop(padded, draws, group, *self.size)]
+            images += [view.images(padded, group, self.size) for view in further]
             index = draws.index[group]
-            yield images, labels[index], index
+            yield [augment.normalize(each, *self.statistics) for each in images], labels[index], index
 
     def val_batches(
         self, batch_size: int, device: torch.device, shard: Shard = WHOLE

@@ -5,7 +5,7 @@ Loader processes send 8-bit pixels, a quarter of what normalized ones take; the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -50,9 +50,17 @@ class FileImages:
         return self.image.size, self.image.size
 
     def train_batches(
-        self, epoch: Epoch, batch_size: int, device: torch.device, skip: int, shard: Shard
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        self,
+        epoch: Epoch,
+        batch_size: int,
+        device: torch.device,
+        skip: int,
+        shard: Shard,
+        views: Sequence[str] = (),
+    ) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
         """Augmented images [B, 3, H, W], targets and positions in the training set [B], without the first `skip`.
+
+        There are no further views of files.
 
         Targets are labels [B], or float32 [B, K] where the images of a batch are mixed.
         """
@@ -66,7 +74,7 @@ class FileImages:
                 with draws.kept():
                     draws.seed((*epoch.seed, epoch.number, drawn + number))
                     inputs, targets = mix(inputs, targets)
-            yield inputs, targets, index
+            yield [inputs], targets, index
 
     def val_batches(
         self, batch_size: int, device: torch.device, shard: Shard = WHOLE

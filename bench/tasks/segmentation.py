@@ -95,7 +95,13 @@ class SegmentationTask(Task):
         return [F.cross_entropy(each, cls.example_targets(shapes)) for each in upsampled]
 
     def batches(
-        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+        self,
+        epoch: int,
+        device: torch.device,
+        stream: str = "train",
+        skip: int = 0,
+        shard: Shard = WHOLE,
+        views: Sequence[str] = (),
     ) -> Iterator[Batch]:
         groups = [shard.of(keys) for keys in grouped(self._epoch(epoch, stream).keys(), self.batch_size)[skip:]]
         for images, masks, inside, index in self._loader.batches(groups, device):

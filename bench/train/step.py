@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from kdbench import methods
 from kdbench.methods.base import Batch, MethodError, Outputs
 
 from ..networks.base import Network
@@ -40,7 +42,8 @@ def train_step(students: Sequence[Student], batch: Batch, teacher: Network | Non
         outputs = None
         if teacher is not None and any(step.student.uses_frozen_teacher for step in current):
             with timer.part("teacher"):
-                outputs = teacher_forward(teacher, part, recipe)
+                wanted = {view for step in current if step.student.uses_frozen_teacher for view in step.student.views}
+                outputs = teacher_forward(teacher, _with_views(part, wanted), recipe)
         for step in current:
             with isolate_failures(step.student), step.timer.part("student"):
                 step.add_gradients(part, share, teacher, outputs if step.student.uses_frozen_teacher else None)
@@ -108,10 +111,13 @@ class StudentStep:
             teacher_outputs: its outputs for the micro-batch; None for a student that does not use it.
         """
         student = self.student
-        recipe, task = student.run.recipe, student.task
+        recipe, batch = student.run.recipe, _with_views(batch, student.views)
+        if teacher_outputs is not None:
+            views = {name: teacher_outputs.views[name] for name in batch.views}
+            teacher_outputs = replace(teacher_outputs, views=views)
         with student.random_state.current():
             with autocast(recipe, student.device):
-                outputs = task.outputs(student.network, batch)
+                outputs = student_outputs(student, batch)
                 if student.online_teachers is not None:
                     teacher_outputs = student.online_teachers(batch.teacher_inputs, student.steps)
                 elif teacher is not None and teacher_outputs is not None:
@@ -128,6 +134,8 @@ class StudentStep:
         """Change the weights by the gradients, of all processes, and record the step."""
         student, recipe = self.student, self.student.run.recipe
         student.gradient_mean.reduce()
+        for parameters, norm in student.method.clip_norms():
+            nn.utils.clip_grad_norm_(parameters, norm)
         if recipe.clip_norm:
             for parameters in student.clip_groups:
                 nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
@@ -147,7 +155,44 @@ def teacher_forward(teacher: Network, batch: Batch, recipe: Recipe) -> Outputs:
     """A frozen teacher's outputs for a batch, in the recipe's precision for it."""
     with autocast(recipe, batch.inputs.device, teacher=True):
         outputs: Outputs = teacher(batch.teacher_inputs)
+        views = {name: teacher(view.teacher_inputs) for name, view in batch.views.items()}
+    return replace(outputs, views=views)
+
+
+def student_outputs(student: Student, batch: Batch) -> Outputs:
+    """A student's outputs for a batch, with its task losses, and those for the views, which come after it."""
+    task, network = student.task, student.network
+    if methods.joint_views(student.run.method):
+        return _joint_outputs(student, batch)
+    outputs = task.outputs(network, batch)
+    outputs.views = {name: network(view.inputs) for name, view in batch.views.items()}
     return outputs
+
+
+def _joint_outputs(student: Student, batch: Batch) -> Outputs:
+    """As `student_outputs`, in one forward."""
+    images, parts = len(batch.inputs), [batch, *batch.views.values()]
+    every: Outputs = student.network(torch.cat([part.inputs for part in parts]))
+    first, *others = (every.of(slice(i * images, (i + 1) * images)) for i in range(len(parts)))
+    outputs = student.task.outputs(_Known(first), batch)
+    outputs.views = dict(zip(batch.views, others, strict=True))
+    return outputs
+
+
+class _Known(Network):
+    """Returns outputs that were computed with other images."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: Tensor, targets: object = None) -> Outputs:
+        return self.outputs
+
+
+def _with_views(batch: Batch, names: Collection[str]) -> Batch:
+    """The batch with these views alone."""
+    return replace(batch, views={name: view for name, view in batch.views.items() if name in names})
 
 
 def joined(task_losses: dict[str, Tensor], method_losses: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor, distributed, nn
 
 from kdbench.methods import cirkd, crd
 from kdbench.methods.base import Batch
+from kdbench.networks.base import Network
 from kdbench.regress import first_losses
 from kdbench.regress.first_losses import CASES, _CaseSetup
 from kdbench.spec.schema import digest
@@ -28,7 +29,7 @@ from kdbench.train import ranks
 from kdbench.train.micro_batches import micro_batches
 from kdbench.train.preparation import prepare
 from kdbench.train.rng import RandomState
-from kdbench.train.step import StudentStep, student_step
+from kdbench.train.step import StudentStep, student_step, teacher_forward
 from kdbench.train.student import Student
 from kdbench.train.timing import StepTimer
 
@@ -83,14 +84,14 @@ def _fix_batchnorm(module: nn.Module | None) -> None:
             layer.train = lambda _mode=True, layer=layer: layer  # type: ignore[method-assign,assignment]
 
 
-def _sharded(student: Student, batch: Batch, teacher: nn.Module | None) -> None:
+def _sharded(student: Student, batch: Batch, teacher: Network | None) -> None:
     part = micro_batches(batch, len(batch.inputs) // 2)[ranks.rank()][0]
-    outputs = None if teacher is None else teacher(part.teacher_inputs)
+    outputs = None if teacher is None else teacher_forward(teacher, part, student.run.recipe)
     student_step(student, part, teacher, outputs, StepTimer(student.device, exact=False))
 
 
-def _whole(student: Student, batch: Batch, teacher: nn.Module | None) -> None:
-    outputs = None if teacher is None else teacher(batch.teacher_inputs)
+def _whole(student: Student, batch: Batch, teacher: Network | None) -> None:
+    outputs = None if teacher is None else teacher_forward(teacher, batch, student.run.recipe)
     student_step(student, batch, teacher, outputs, StepTimer(student.device, exact=False))
 
 
@@ -101,7 +102,7 @@ class _InTurn:
         second = int(digest([student.run.init_seed, "draws", 1]), 16) % 2**63
         self.states = [student.random_state, RandomState(second, student.device)]
 
-    def __call__(self, student: Student, batch: Batch, teacher: nn.Module | None) -> None:
+    def __call__(self, student: Student, batch: Batch, teacher: Network | None) -> None:
         step = StudentStep(student, StepTimer(student.device, exact=False))
         step.begin()
         before = {name: value.clone() for name, value in student.method.named_buffers()}
@@ -109,7 +110,8 @@ class _InTurn:
             student.random_state = state
             for name, value in student.method.named_buffers():  # spectral norms, which each process moves once a step
                 value.copy_(before[name])
-            step.add_gradients(part, share, teacher, None if teacher is None else teacher(part.teacher_inputs))
+            outputs = None if teacher is None else teacher_forward(teacher, part, student.run.recipe)
+            step.add_gradients(part, share, teacher, outputs)
         step.update()
 
 

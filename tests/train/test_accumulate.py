@@ -133,7 +133,7 @@ def run_of(task: Task, student: str, teacher: str, method: str, recipe: Recipe) 
     return Run(student=student, teacher=taught, method=method, options=methods.resolve(method, {}), **common)
 
 
-METHODS = ("none", "kd", "crd", "mag+kd", "ab", "dml", "ekd", "reviewkd")
+METHODS = ("none", "kd", "crd", "mag+kd", "ab", "dml", "ekd", "reviewkd", "mlkd")
 
 
 def test_every_kind_of_method_trains_in_a_cohort_as_alone(pictures: Pictures, tmp_path: Path) -> None:
