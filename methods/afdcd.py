@@ -30,9 +30,6 @@ class AfDCD(Method):
     Rows and columns beyond the last whole patch take no part in `contrast` (as released for CamVid: 44 of 45), nor in
     H' W'; where the pooled map is smaller than a patch, the patch is as small (our choice).
 
-    The released code also clips the gradient of align and generator at norm 15; here they are clipped with the student,
-    by `clip_norm` of the recipe.
-
     Args:
         setting: the run's shapes.
         feature_weight: Cityscapes 2e-6; CamVid 8e-6; Pascal VOC and ADE20K 1e-6; COCO-Stuff 5e-6.
@@ -44,6 +41,7 @@ class AfDCD(Method):
             ReLU(conv3x3(a)). Which one the paper's tables have cannot be told from the released scripts.
         pool: size of the max pooling; CamVid 1.
         groups: number of groups of channels.
+        max_norm: norm at which the gradient of align and generator together is clipped; null for no clipping.
     """
 
     name = "afdcd"
@@ -65,12 +63,15 @@ class AfDCD(Method):
         enhanced: bool = False,
         pool: int = 4,
         groups: int = 16,
+        max_norm: float | None = 15.0,
     ) -> None:
         super().__init__(setting)
         if tau <= 0 or not 0 <= mask_ratio <= 1:
             raise MethodError(
                 f"afdcd: tau is {tau} and mask_ratio {mask_ratio}; tau must be positive and mask_ratio from 0 to 1"
             )
+        if max_norm is not None and max_norm <= 0:
+            raise MethodError(f"afdcd: max_norm is {max_norm}; it must be positive, or null for no clipping")
         if pool < 1 or groups < 2:
             raise MethodError(f"afdcd: pool is {pool} and groups {groups}; they must be at least 1 and 2")
         if min(len(setting.student.channels), len(setting.teacher.channels)) < 2:
@@ -84,9 +85,12 @@ class AfDCD(Method):
                 f"set groups to {math.gcd(channels, groups)}, or another divisor"
             )
         self.feature_weight, self.contrast_weight, self.kd_weight = feature_weight, contrast_weight, kd_weight
-        self.tau, self.mask_ratio, self.pool, self.groups = tau, mask_ratio, pool, groups
+        self.tau, self.mask_ratio, self.pool, self.groups, self.max_norm = tau, mask_ratio, pool, groups, max_norm
         self.align = nn.Identity() if student == channels else nn.Conv2d(student, channels, kernel_size=1)
         self.generator = EnhancedGenerator(channels) if enhanced else _generator(channels)
+
+    def clip_norms(self) -> list[tuple[list[nn.Parameter], float]]:
+        return [] if self.max_norm is None else [(list(self.parameters()), self.max_norm)]
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Terms `feature`, `contrast` and `kd`; see the class."""

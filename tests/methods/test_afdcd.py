@@ -105,3 +105,13 @@ def test_a_map_that_is_too_small_is_refused() -> None:
     feature = torch.randn(2, 8, 3, 8)
     with pytest.raises(MethodError, match="a map of 3x8 is smaller than pool 4"):
         build(pool=4)(batch(2), outputs(feature), outputs(feature))
+
+
+def test_the_gradients_of_its_layers_are_clipped_together_also_in_a_sum() -> None:
+    infos = [NetworkInfo((c, 1)) for c in (4, 16)]
+    method = methods.build("afdcd+skd", setting(*infos, "segmentation"))
+    ((parameters, norm),) = method.clip_norms()
+    assert norm == 15 and {id(p) for p in parameters} == {id(p) for p in method.parameters()}
+    assert not build(max_norm=None).clip_norms()
+    with pytest.raises(MethodError, match="max_norm is 0.0"):
+        build(max_norm=0.0)

@@ -223,6 +223,20 @@ def test_modules_beside_a_fixed_teacher_are_clipped_apart_from_the_student(pictu
     assert {id(parameter) for parameter in student.network.parameters()} < of_student
 
 
+def test_a_method_clips_gradients_of_its_choice_before_the_step(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, clipped = (student_of(pictures, pictures.run("dml"), tmp_path) for _ in range(2))
+    last = list(clipped.network.get_submodule("fc").parameters())
+    monkeypatch.setattr(clipped.method, "clip_norms", lambda: [(last, 1e-3)])
+    for student in (free, clipped):
+        train(student, 1)
+    assert gradient_norm(last) == pytest.approx(1e-3, rel=1e-3)
+    for (name, one), other in zip(free.network.named_parameters(), clipped.network.parameters(), strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert torch.equal(one.grad, other.grad) == (not name.startswith("fc.")), name
+
+
 def test_a_classifier_without_bias_keeps_zeros_in_its_place(pictures: Pictures, tmp_path: Path) -> None:
     student = student_of(pictures, pictures.run("catkd"), tmp_path)
     biased = student_of(pictures, pictures.run("kd"), tmp_path)
