@@ -30,6 +30,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "ab": {"initial_epochs": 1},
     "fsp": {"initial_epochs": 1},
     "ft": {"paraphraser_epochs": 1},
+    "sskd": {"module_epochs": 1},
     "ad": {"safe": True},
 }
 """Options that make a method fit for so few images and steps."""
