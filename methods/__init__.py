@@ -16,6 +16,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,13 @@ def _wraps(stem: str) -> tuple[str, ...]:
     return getattr(method_class(stem), "wraps", ())
 
 
+def _bases(stem: str) -> tuple[str, ...]:
+    """What a wrapper can wrap; empty for another method. With `wraps_any` its `wraps` are examples of all methods."""
+    if not getattr(method_class(stem), "wraps_any", False):
+        return _wraps(stem)
+    return tuple(base for base in _stems() if base not in (stem, "none"))
+
+
 def _summands(name: str) -> list[str]:
     """`akd+maskd+box_l1` -> [`akd+maskd`, `box_l1`]; a single method is its only summand."""
     summands: list[str] = []
@@ -198,11 +206,13 @@ def _summands(name: str) -> list[str]:
         term = terms.pop(0)
         if term not in _stems():
             raise unknown("method", name, names())
-        if wraps := _wraps(term):
+        summand = term
+        while wraps := _bases(term):
             if not terms or terms[0] not in wraps:
-                raise unknown("method", name, [f"{term}+{base}" for base in wraps])
-            term = f"{term}+{terms.pop(0)}"
-        summands.append(term)
+                raise unknown("method", name, [f"{summand}+{base}" for base in wraps])
+            term = terms.pop(0)
+            summand = f"{summand}+{term}"
+        summands.append(summand)
     if len(set(summands)) < len(summands):
         raise MethodError(f"{name} names a method twice")
     return summands
@@ -232,8 +242,8 @@ def _resolve_summand(summand: str, options: dict[str, Any]) -> dict[str, Any]:
     defaults: dict[str, Any] = {}
     for stem in reversed(summand.split("+")):
         defaults |= _defaults(stem)
-    wrapper, _, base = summand.partition("+")
-    defaults |= getattr(method_class(wrapper), "wrapped_defaults", {}).get(base, {})
+    for wrapper, base in pairwise(summand.split("+")):
+        defaults |= getattr(method_class(wrapper), "wrapped_defaults", {}).get(base, {})
     _reject_unknown(summand, options, list(defaults))
     for stem in summand.split("+"):
         options = options | _typed(summand, stem, options)

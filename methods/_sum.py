@@ -26,6 +26,8 @@ class Sum(Method):
                 raise MethodError(f"{name} cannot be part of a sum: it trains its teacher or has an initial phase")
             self.task_weight *= method.task_weight
             self.student_bias &= method.student_bias
+            if method.gradients == "separate":
+                self.gradients, self.momentum_delta = method.gradients, method.momentum_delta
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}

@@ -240,8 +240,13 @@ class Method(nn.Module, ABC):
         teacher_mode: "frozen" or "online" (trained with the student).
         task_weight: factor on the task loss.
         student_bias: False if the student's classifier has none: its bias is 0 and does not train.
+        gradients: "summed", or "separate" where the optimizer gets those of the task loss and of all other terms apart.
+        momentum_delta: with separate gradients, by how much the momentum of the task's is below the recipe's, and that
+            of the others' above it.
         head_class: class of the method's `student_head`; None for a method without one.
         initial_epochs: epochs of the initial phase, before those of the recipe.
+        inherits_head: a detector starts with the neck and head of its frozen teacher, where it has tensors of the same
+            names and shapes; all others start as they do.
         epoch: finished epochs, with the fraction of the current one: 1.5 in the middle of the second epoch. The
             training loop sets it before every optimizer step, also after a resume; it is 0.0 in `prepare` and in the
             `initial_epochs`. Schedules and warm-ups read it, with `setting.epochs` where they end with the training.
@@ -261,7 +266,10 @@ class Method(nn.Module, ABC):
     teacher_mode: str = "frozen"
     task_weight: float = 1.0
     student_bias: bool = True
+    gradients: str = "summed"
+    momentum_delta: float = 0.0
     initial_epochs: int = 0
+    inherits_head: bool = False
     epoch: float = 0.0
     step: int = 0
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import nn
 
 from kdbench.methods.base import Method, MethodError
 
+from ..errors import SpecError
 from ..spec.recipe import Recipe
+from .separate_gradients import SeparateSGD
 
 CONSTANT_RATE = "own_rate"
 """Key of parameter groups whose learning rate a method sets, and which the schedule leaves alone."""
@@ -42,6 +45,17 @@ class Optimizers:
         for optimizer in (self.recipe, *self.method):
             optimizer.zero_grad(set_to_none=True)
 
+    def each_gradient(self) -> Iterator[None]:
+        """Once; with separate gradients a second time, while `grad` of the parameters is that of distillation."""
+        yield
+        if isinstance(self.recipe, SeparateSGD):
+            with self.distillation():
+                yield
+
+    def distillation(self) -> AbstractContextManager[None]:
+        """A block in which `grad` of the parameters is that of distillation, if gradients are separate."""
+        return self.recipe.distillation() if isinstance(self.recipe, SeparateSGD) else nullcontext()
+
     def step(self) -> None:
         for optimizer in (self.recipe, *self.method):
             optimizer.step()
@@ -65,6 +79,7 @@ def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Metho
 
     Raises:
         MethodError: a group of the method names an unknown optimizer, or a setting that it does not have.
+        SpecError: the recipe's optimizer cannot keep the gradients of task and distillation apart.
     """
     method_groups = [group | {CONSTANT_RATE: True} for group in method.parameter_groups()]
     grouped = {id(parameter) for group in method_groups for parameter in group["params"]}
@@ -79,6 +94,8 @@ def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Metho
         ]
     groups += [group for group in method_groups if "optimizer" not in group]
     named_optimizers = [_named_optimizer(group) for group in method_groups if "optimizer" in group]
+    if method.gradients == "separate":
+        return Optimizers(_separate(recipe, groups, method.momentum_delta), named_optimizers)
     return Optimizers(_optimizer(recipe, groups), named_optimizers)
 
 
@@ -120,3 +137,13 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Opti
     return torch.optim.SGD(
         groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=fused
     )
+
+
+def _separate(recipe: Recipe, groups: list[dict[str, Any]], delta: float) -> SeparateSGD:
+    if recipe.optimizer != "sgd" or recipe.nesterov or not delta <= recipe.momentum < 1 - delta:
+        raise SpecError(
+            f"the method trains by SGD without Nesterov and changes its momentum by {delta}; the recipe has "
+            f"{recipe.optimizer}{' with Nesterov' if recipe.nesterov else ''} and momentum {recipe.momentum}; give "
+            "--set optimizer=sgd --set nesterov=false --set momentum=0.9"
+        )
+    return SeparateSGD(groups, recipe.lr, recipe.momentum, delta, recipe.weight_decay)

@@ -123,9 +123,15 @@ class StudentStep:
                 elif teacher is not None and teacher_outputs is not None:
                     with self.timer.part("teacher"), torch.no_grad():
                         teacher_outputs = teacher.outputs_for_student(teacher_outputs, outputs, batch)
-            losses = {name: student.method.task_weight * value for name, value in outputs.losses.items()}
-            losses = joined(losses, student.method(batch, outputs, teacher_outputs or outputs.detach()))
-            backward(losses, share)
+            task = {name: student.method.task_weight * value for name, value in outputs.losses.items()}
+            terms = student.method(batch, outputs, teacher_outputs or outputs.detach())
+            losses = joined(task, terms)
+            if student.method.gradients == "separate" and terms:
+                backward(task, share, again=True)
+                with student.optimizer.distillation():
+                    backward(terms, share)
+            else:
+                backward(losses, share)
         for name, value in losses.items():
             weighted = share * value.detach().float()
             self.losses[name] = self.losses[name] + weighted if name in self.losses else weighted
@@ -133,21 +139,28 @@ class StudentStep:
     def update(self) -> None:
         """Change the weights by the gradients, of all processes, and record the step."""
         student, recipe = self.student, self.student.run.recipe
-        student.gradient_mean.reduce()
-        for parameters, norm in student.method.clip_norms():
-            nn.utils.clip_grad_norm_(parameters, norm)
-        if recipe.clip_norm:
-            for parameters in student.clip_groups:
-                nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+        for _ in student.optimizer.each_gradient():
+            student.gradient_mean.reduce()
+            for parameters, norm in student.method.clip_norms():
+                nn.utils.clip_grad_norm_(parameters, norm)
+            if recipe.clip_norm:
+                for parameters in student.clip_groups:
+                    nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         student.optimizer.step()
         student.update_mean()
         student.record_losses(self.losses)
 
 
-def backward(losses: dict[str, Tensor], share: float) -> None:
-    """Add the gradients of the sum of all loss terms, times a micro-batch's share of the images."""
+def backward(losses: dict[str, Tensor], share: float, again: bool = False) -> None:
+    """Add the gradients of the sum of all loss terms, times a micro-batch's share of the images.
+
+    Args:
+        losses: by name.
+        share: of the images.
+        again: other terms of the same forward have their backward pass afterwards.
+    """
     total = torch.stack(list(losses.values())).sum()
-    (total if share == 1 else share * total).backward()
+    (total if share == 1 else share * total).backward(retain_graph=again)
 
 
 @torch.no_grad()

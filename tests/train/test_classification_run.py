@@ -25,7 +25,23 @@ from kdbench.train.student import Student
 from tests.helpers.pictures import EKD, OPTIONS, Pictures, counted, done, numbers, short, state_of
 from tests.helpers.tensors import equal
 
-MIXED = ("none", "mas+at", "kd", "dist", "mag+kd", "crd", "ad", "ekd", "ab", "ft", "uskd", "ls+ctkd", "mlkd", "simkd", "sskd")
+MIXED = (
+    "none",
+    "mas+at",
+    "kd",
+    "dist",
+    "mag+kd",
+    "crd",
+    "ad",
+    "ekd",
+    "ab",
+    "ft",
+    "uskd",
+    "ls+ctkd",
+    "mlkd",
+    "simkd",
+    "sskd",
+)
 
 
 @pytest.fixture(scope="module")

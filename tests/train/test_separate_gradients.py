@@ -1,0 +1,96 @@
+"""SGD on the gradients of task and distillation apart: DOT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from kdbench import methods
+from kdbench.errors import SpecError
+from kdbench.train.job import execute
+from kdbench.train.separate_gradients import DISTILLATION, TASK, SeparateSGD
+from kdbench.train.student import Student
+from tests.helpers.golden import load
+from tests.helpers.pictures import Pictures, done, numbers, short, state_of
+from tests.helpers.tensors import equal
+
+CPU = torch.device("cpu")
+SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.02, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    return Pictures(tmp_path_factory.mktemp("data"))
+
+
+def test_three_steps_are_the_authors() -> None:
+    arrays = load("dot")
+    names = ("both", "task_only", "kd_only")
+    parameters = {name: nn.Parameter(arrays[f"before_{name}"][0].clone()) for name in names}
+    optimizer = SeparateSGD([{"params": list(parameters.values())}], 0.05, 0.9, 0.075, 5e-4)
+    for step in range(3):
+        optimizer.zero_grad()
+        for name, parameter in parameters.items():
+            torch.testing.assert_close(parameter.data, arrays[f"before_{name}"][step], rtol=1e-6, atol=1e-7)
+            if f"task_grad_{name}" in arrays:
+                parameter.grad = arrays[f"task_grad_{name}"][step].clone()
+        with optimizer.distillation():
+            for name, parameter in parameters.items():
+                if f"kd_grad_{name}" in arrays:
+                    parameter.grad = arrays[f"kd_grad_{name}"][step].clone()
+        optimizer.step()
+        for name, parameter in parameters.items():
+            torch.testing.assert_close(parameter.data, arrays[f"after_{name}"][step], rtol=1e-6, atol=1e-7)
+            for key, recorded in ((TASK, "momentum_buffer"), (DISTILLATION, "momentum_kd_buffer")):
+                if f"{recorded}_{name}" in arrays:
+                    buffer = optimizer.state[parameter][key]
+                    torch.testing.assert_close(buffer, arrays[f"{recorded}_{name}"][step], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2}, {"clip_norm": 1e6}], ids=str)
+def test_without_a_difference_of_momenta_it_is_sgd(changes: dict[str, Any], pictures: Pictures, tmp_path: Path) -> None:
+    recipe = short(**SGD, **changes)
+    plain = pictures.run("kd", recipe=recipe)
+    runs = [pictures.run("dot+kd", recipe=recipe, options={"delta": delta}) for delta in (0.0, 0.075)]
+    done(execute(pictures.job(tmp_path, plain, *runs), lambda _: None))
+    expected, same, other = (state_of(tmp_path, run) for run in (plain, *runs))
+    for name, value in expected.items():
+        torch.testing.assert_close(same[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert not torch.allclose(other["conv1.weight"], expected["conv1.weight"], rtol=1e-4, atol=1e-5)
+
+
+def test_both_momenta_are_resumed(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = pictures.run("dot+crd", recipe=short(**SGD, epochs=2), options={"negatives": 8})
+    (whole,) = done(execute(pictures.job(tmp_path / "whole", run), lambda _: None))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(event: Any) -> None:
+        if event.event == "epoch":
+            raise Killed
+
+    with pytest.raises(Killed):
+        execute(pictures.job(tmp_path / "killed", run), kill)
+    (resumed,) = done(execute(pictures.job(tmp_path / "killed", run), lambda _: None))
+    assert equal(state_of(tmp_path / "killed", run), state_of(tmp_path / "whole", run))
+    assert numbers(resumed) == numbers(whole)
+
+
+@pytest.mark.parametrize("change", [{"nesterov": True}, {"optimizer": "adamw"}, {"momentum": 0.0}], ids=str)
+def test_recipes_with_another_optimizer_are_refused(change: dict[str, Any], pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run("dot+kd", recipe=short(**SGD | change))
+    student = Student(run, pictures.task(run), None, tmp_path, CPU)
+    with pytest.raises(SpecError, match="trains by SGD without Nesterov and changes its momentum by 0.075"):
+        _ = student.optimizer
+
+
+def test_wraps_any_method_also_a_wrapper(pictures: Pictures) -> None:
+    assert methods.resolve("dot+ls+kd", {}) == {**methods.resolve("ls+kd", {}), "delta": 0.075}
+    assert set(methods.resolve("dot+crd+kd", {})) == {"dot+crd", "kd"}
+    assert {"dot+crd", "dot+kd"} <= set(methods.names()) and "dot+dist" not in methods.names()
+    assert methods.views("dot+mlkd") == ("strong",)
