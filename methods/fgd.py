@@ -30,8 +30,6 @@ class FGD(Method):
 
         context(F) = F + conv1x1(ReLU(LayerNorm(conv1x1(c)))),  c = sum_{hw} softmax_{hw}(conv1x1(F)) F,  hidden C / 2
 
-    The released recipes also start the student with the teacher's neck and head, unless the teacher is a cascade.
-
     Args:
         setting: the run's shapes.
         temperature: T; FCOS 0.8.
@@ -41,6 +39,8 @@ class FGD(Method):
             Faster and Mask R-CNN 5e-5.
         relation_weight: lambda. RetinaNet, GFL 5e-6; FCOS, RepPoints 8e-6; Faster and Mask R-CNN 5e-7.
         levels: compared pyramid levels, from the finest; all, if there are fewer. Faster and Mask R-CNN 4.
+        inherit: start the student with the teacher's neck and head, as the released recipes do unless the teacher is a
+            cascade: with every tensor of theirs that has the same name and shape in the student.
     """
 
     name = "fgd"
@@ -59,6 +59,7 @@ class FGD(Method):
         attention_weight: float = 5e-4,
         relation_weight: float = 5e-6,
         levels: int = 5,
+        inherit: bool = True,
     ) -> None:
         super().__init__(setting)
         if temperature <= 0 or levels < 1:
@@ -73,7 +74,7 @@ class FGD(Method):
             )
         if min(teacher, default=0) < 2:
             raise MethodError(f"fgd: the teacher's levels have {teacher} channels; each must have at least 2")
-        self.temperature, self.levels = temperature, levels
+        self.temperature, self.levels, self.inherits_head = temperature, levels, inherit
         self.weights = (foreground_weight, background_weight, attention_weight, relation_weight)
         self.align = nn.ModuleList(
             nn.Identity() if s == t else nn.Conv2d(s, t, kernel_size=1) for s, t in zip(student, teacher, strict=True)

@@ -33,6 +33,7 @@ class Detectron2Detector(Detector):
         levels: the names of the pyramid levels that the head reads, from fine to coarse.
     """
 
+    backbone_prefixes = ("model.backbone.bottom_up.",)
     scale: Tensor
     shift: Tensor
 

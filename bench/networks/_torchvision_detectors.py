@@ -38,6 +38,7 @@ class TorchvisionDetector(Detector):
     """A detector of torchvision in `model`, under its state-dict names."""
 
     model: Any
+    backbone_prefixes = ("model.backbone.pyramid.body.", "model.backbone.stem.", "model.backbone.stages.")
 
     def __init__(self, pyramid: Pyramid, num_classes: int) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,12 @@ class Detector(Network):
     """A detector: `forward` for training and distillation, `detect` for evaluation.
 
     Labels are 0..K-1, boxes (x1, y1, x2, y2) in pixels of the padded input.
+
+    Attributes:
+        backbone_prefixes: of the state dict entries below the neck.
     """
+
+    backbone_prefixes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward_head(self, features: tuple[Tensor, ...], x: Tensor, targets: list[Target] | None) -> Outputs:

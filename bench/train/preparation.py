@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
-from kdbench.methods.base import Batch, Method
+from kdbench.methods.base import Batch, Method, MethodError
 
 from ..errors import DivergedError
-from ..networks.base import Network
+from ..networks.base import Detector, Network
 from ..spec.schema import digest
 from ..tasks.base import autocast
 from . import checkpointing, ranks
@@ -38,6 +39,8 @@ def prepare(student: Student, teacher: Network, cache: Prepared) -> None:
     """
     if student.prepared:
         return
+    if any(module.inherits_head for module in student.method.modules() if isinstance(module, Method)):
+        inherit_head(student, teacher)
     for module in student.method.modules():
         if isinstance(module, Method) and type(module).prepare is not Method.prepare:
             _prepare_method(module, student, teacher, cache)
@@ -52,6 +55,29 @@ def prepare(student: Student, teacher: Network, cache: Prepared) -> None:
     student.prepared = True
     if student.prepare_seconds:
         checkpointing.save(student)
+
+
+@torch.no_grad()
+def inherit_head(student: Student, teacher: Network) -> None:
+    """Give a student the teacher's tensors outside of the backbone, where it has any of the same name and shape.
+
+    Raises:
+        MethodError: there is none, or it is unknown what belongs to the backbone.
+    """
+    network = student.network
+    prefixes = network.backbone_prefixes if isinstance(network, Detector) else ()
+    given, own = teacher.state_dict(), network.state_dict()
+    fitting = [name for name, value in own.items() if name in given and given[name].shape == value.shape]
+    head = [name for name in fitting if prefixes and not name.startswith(prefixes)]
+    if not head:
+        raise MethodError(
+            f"{student.run.method}: {student.run.student} has no tensors outside of its backbone that fit those of its "
+            "teacher, whose head it is to start with; choose a teacher of the same family, or set inherit to false"
+        )
+    for name in head:
+        own[name].copy_(given[name])
+    if student.averaged is not None:
+        student.averaged.module.load_state_dict(network.state_dict())
 
 
 def _prepare_method(method: Method, student: Student, teacher: Network, cache: Prepared) -> None:
