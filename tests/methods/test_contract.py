@@ -86,7 +86,7 @@ for name in {NAMES!r}:
         del sys.modules[module]
     methods = importlib.import_module("methods")
     base = importlib.import_module("methods.base")
-    info = base.NetworkInfo((4, 4, 8, 16), (1, 1, 2, 4), 16, torch.nn.Linear(16, 5), (torch.nn.BatchNorm2d(16),) * 3)
+    info = base.NetworkInfo((4, 4, 16, 16), (1, 1, 2, 4), 16, torch.nn.Linear(16, 5), (torch.nn.BatchNorm2d(16),) * 3)
     task = sorted(frozenset.intersection(*(methods.method_class(term).tasks for term in name.split("+"))))[0]
     methods.build(name, base.Setting(task, 5, 20_000, info, info, torch.arange(20_000) % 5, 5, batch_size=8))
     print(name, *(key.split(".")[1] for key in sys.modules if key.startswith("methods.")))
