@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from kdbench import networks
 from kdbench.datasets.coco import CocoFolder
 from kdbench.methods.base import MethodError
-from kdbench.networks.base import Network
+from kdbench.networks.base import Detector, Network
 from kdbench.spec.run import Run
 from kdbench.tasks.detection import DetectionTask
 from kdbench.train.preparation import inherit_head, prepare
@@ -37,6 +38,18 @@ def copy(network: torch.nn.Module) -> dict[str, Tensor]:
 
 def changed(before: dict[str, Tensor], network: torch.nn.Module) -> set[str]:
     return {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize("name", ["retinanet_r18_fpn", "faster_rcnn_mobilenet_v3_fpn", "fcos_mini_student"])
+def test_what_is_no_backbone_is_neck_and_head(name: str) -> None:
+    with torch.device("meta"):
+        network = networks.build(name, 10)
+    assert isinstance(network, Detector)
+    backbone = [key for key in network.state_dict() if key.startswith(network.backbone_prefixes)]
+    rest = network.state_dict().keys() - {*backbone}
+    assert len(backbone) > 20
+    assert all(".fpn." in key or re.match(r"model\.(head|rpn|roi_heads)\.", key) for key in rest)
+    assert any(".fpn." in key for key in rest) and any("head" in key for key in rest)
 
 
 @pytest.mark.parametrize("family", ["retinanet", "fcos", "faster_rcnn"])
