@@ -14,10 +14,11 @@ class DOT(Method):
         v_distillation <- (m + delta) * v_distillation + h
         w <- w - lr * (v_task + v_distillation)
 
-    g, h: the gradients of the weighted task loss and of all other terms, from one forward; m: the recipe's momentum,
-    which must be of SGD without Nesterov. Parameters with one gradient alone, such as a method's own layers, have
-    momentum m and weight decay, but h alone has no decay in its first step (as released). A step has two backward
-    passes. In a sum such as `dot+crd+kd` the terms of all summands are distillation.
+    g, h: the gradients of the weighted task loss and of all other terms, from one forward; m: the momentum of the
+    recipe's SGD, which has no Nesterov. For AdamW, our extension, m is beta 1 of a first moment of each gradient, over
+    the second moment of their sum. Parameters with one gradient alone, such as a method's own layers, have momentum m
+    and weight decay, but h alone has no decay in its first step (as released). A step has two backward passes. In a
+    sum such as `dot+crd+kd` the terms of all summands are distillation.
 
     The name takes any method with a frozen teacher and no initial phase as base: `dot+dist`, `dot+ls+kd`.
 

@@ -204,7 +204,7 @@ def _is_over(seconds: float, since: float) -> bool:
 def _finish_epoch(cohort: _Cohort, epoch: int, counted: float) -> None:
     """Evaluate the students if it is due, and save them; `wall_seconds` include the time from `counted` on."""
     recipe = cohort.recipe
-    last = cohort.students[0].steps == cohort.total_steps
+    last = cohort.active[0].steps == cohort.total_steps  # the first student may have failed before
     save = last or ranks.first_says(cohort.saving.is_due)
     took = 0.0
     for student in cohort.active:

@@ -13,10 +13,13 @@ from kdbench.methods.base import Method, MethodError
 
 from ..errors import SpecError
 from ..spec.recipe import Recipe
-from .separate_gradients import SeparateSGD
+from .separate_gradients import SeparateAdamW, SeparateGradients, SeparateSGD
 
 CONSTANT_RATE = "own_rate"
 """Key of parameter groups whose learning rate a method sets, and which the schedule leaves alone."""
+
+ADAM_MOMENTUM = 0.9
+"""AdamW's beta 1, which is torch's default."""
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -48,13 +51,13 @@ class Optimizers:
     def each_gradient(self) -> Iterator[None]:
         """Once; with separate gradients a second time, while `grad` of the parameters is that of distillation."""
         yield
-        if isinstance(self.recipe, SeparateSGD):
+        if isinstance(self.recipe, SeparateGradients):
             with self.distillation():
                 yield
 
     def distillation(self) -> AbstractContextManager[None]:
         """A block in which `grad` of the parameters is that of distillation, if gradients are separate."""
-        return self.recipe.distillation() if isinstance(self.recipe, SeparateSGD) else nullcontext()
+        return self.recipe.distillation() if isinstance(self.recipe, SeparateGradients) else nullcontext()
 
     def step(self) -> None:
         for optimizer in (self.recipe, *self.method):
@@ -139,11 +142,14 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Opti
     )
 
 
-def _separate(recipe: Recipe, groups: list[dict[str, Any]], delta: float) -> SeparateSGD:
-    if recipe.optimizer != "sgd" or recipe.nesterov or not delta <= recipe.momentum < 1 - delta:
+def _separate(recipe: Recipe, groups: list[dict[str, Any]], delta: float) -> SeparateGradients:
+    kinds: dict[str, type[SeparateGradients]] = {"sgd": SeparateSGD, "adamw": SeparateAdamW}
+    momentum = recipe.momentum if recipe.optimizer == "sgd" else ADAM_MOMENTUM
+    if recipe.optimizer not in kinds or recipe.nesterov or not delta <= momentum < 1 - delta:
         raise SpecError(
-            f"the method trains by SGD without Nesterov and changes its momentum by {delta}; the recipe has "
-            f"{recipe.optimizer}{' with Nesterov' if recipe.nesterov else ''} and momentum {recipe.momentum}; give "
+            f"the method trains by SGD without Nesterov, or AdamW, and changes the momentum by {delta}; the recipe has "
+            f"{recipe.optimizer}{' with Nesterov' if recipe.nesterov else ''} and momentum {momentum}; give "
             "--set optimizer=sgd --set nesterov=false --set momentum=0.9"
         )
-    return SeparateSGD(groups, recipe.lr, recipe.momentum, delta, recipe.weight_decay)
+    decay = recipe.weight_decay
+    return kinds[recipe.optimizer](groups, lr=recipe.lr, momentum=momentum, delta=delta, weight_decay=decay)

@@ -1,7 +1,8 @@
-"""SGD on two gradients of each parameter, of the task loss and of distillation, with a momentum for each (DOT)."""
+"""Optimizers on two gradients of each parameter, of task and distillation, with a momentum for each (DOT)."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,25 +11,20 @@ import torch
 from torch import Tensor
 
 TASK, DISTILLATION = "momentum_buffer", "momentum_distillation_buffer"
+SQUARES, STEPS = "squares", "step"
 
 
-class SeparateSGD(torch.optim.Optimizer):
-    """SGD that keeps the gradients of task and distillation apart; `methods/dot.py` has the formulas.
-
-    A parameter's `grad` is that of the task, but in `distillation`.
+class SeparateGradients(torch.optim.Optimizer):
+    """Keeps the gradients of task and distillation apart; a parameter's `grad` is the task's, but in `distillation`.
 
     Args:
         groups: parameter groups.
-        lr: learning rate.
-        momentum: of parameters with one of the gradients.
-        delta: that of task gradients is smaller by so much, that of distillation gradients larger.
-        weight_decay: of the task part.
+        settings: of all groups: `lr`, `weight_decay`, `momentum` of parameters with one of the gradients alone, and
+            `delta`: that of task gradients is smaller by so much, that of distillation gradients larger.
     """
 
-    def __init__(
-        self, groups: Iterable[dict[str, Any]], lr: float, momentum: float, delta: float, weight_decay: float
-    ) -> None:
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "delta": delta, "weight_decay": weight_decay})
+    def __init__(self, groups: Iterable[dict[str, Any]], **settings: float) -> None:
+        super().__init__(groups, settings)
         self._others: dict[Tensor, Tensor] = {}
 
     @contextmanager
@@ -54,35 +50,95 @@ class SeparateSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Move the parameters that have a gradient."""
+        """Move the parameters that have a gradient, those with the same gradients and state at once."""
         for group in self.param_groups:
-            kinds: dict[tuple[bool, bool, bool], list[Tensor]] = {}
+            kinds: dict[tuple[bool, bool, int], list[Tensor]] = {}
             for p in group["params"]:
-                kind = p.grad is not None, p in self._others, DISTILLATION in self.state[p]
-                if kind[0] or kind[1]:
-                    kinds.setdefault(kind, []).append(p)
-            for (task, distilled, moved), parameters in kinds.items():
-                self._move(group, parameters, task, distilled, moved)
+                steps = int(self.state[p].get(STEPS, 0))
+                kinds.setdefault((p.grad is not None, p in self._others, steps), []).append(p)
+            for (task, distilled, steps), parameters in kinds.items():
+                if task or distilled:
+                    delta = group["delta"] if task and distilled else 0.0
+                    gradients = [[p.grad for p in parameters if p.grad is not None] if task else []]
+                    gradients += [[self._others[p] for p in parameters] if distilled else []]
+                    momenta = group["momentum"] - delta, group["momentum"] + delta
+                    self.move(group, parameters, gradients[0], gradients[1], momenta, steps)
+                    for p in parameters:
+                        self.state[p][STEPS] = steps + 1
 
-    def _move(self, group: dict[str, Any], parameters: list[Tensor], task: bool, distilled: bool, moved: bool) -> None:
-        delta, decay = group["delta"] if task and distilled else 0.0, group["weight_decay"]
-        if task:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            decayed = torch._foreach_add(gradients, parameters, alpha=decay) if decay else gradients
-            self._advance(TASK, parameters, decayed, group["momentum"] - delta, group["lr"])
-        if distilled:
-            others = [self._others[p] for p in parameters]
-            if decay and not task and moved:
-                others = list(torch._foreach_add(others, parameters, alpha=decay))
-            self._advance(DISTILLATION, parameters, others, group["momentum"] + delta, group["lr"])
-
-    def _advance(
-        self, key: str, parameters: list[Tensor], gradients: Iterable[Tensor], momentum: float, lr: float
+    @abstractmethod
+    def move(
+        self,
+        group: dict[str, Any],
+        parameters: list[Tensor],
+        task: list[Tensor],
+        distilled: list[Tensor],
+        momenta: tuple[float, float],
+        steps: int,
     ) -> None:
+        """Move parameters of a group that have moved `steps` times, by the gradients that they have."""
+
+    def kept(self, key: str, parameters: list[Tensor]) -> list[Tensor]:
+        """A state of each parameter, zeros at first."""
         for p in parameters:
             if key not in self.state[p]:
                 self.state[p][key] = torch.zeros_like(p)
-        buffers = [self.state[p][key] for p in parameters]
-        torch._foreach_mul_(buffers, momentum)
-        torch._foreach_add_(buffers, list(gradients))
-        torch._foreach_add_(parameters, buffers, alpha=-lr)
+        return [self.state[p][key] for p in parameters]
+
+
+class SeparateSGD(SeparateGradients):
+    """SGD as released; `methods/dot.py` has the formulas."""
+
+    def move(
+        self,
+        group: dict[str, Any],
+        parameters: list[Tensor],
+        task: list[Tensor],
+        distilled: list[Tensor],
+        momenta: tuple[float, float],
+        steps: int,
+    ) -> None:
+        decay = group["weight_decay"]
+        if decay and task:
+            task = list(torch._foreach_add(task, parameters, alpha=decay))
+        elif decay and steps:  # distillation alone has no decay in its first step
+            distilled = list(torch._foreach_add(distilled, parameters, alpha=decay))
+        for key, gradients, momentum in zip((TASK, DISTILLATION), (task, distilled), momenta, strict=True):
+            if gradients:
+                buffers = self.kept(key, parameters)
+                torch._foreach_mul_(buffers, momentum)
+                torch._foreach_add_(buffers, gradients)
+                torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
+
+
+class SeparateAdamW(SeparateGradients):
+    """AdamW with a first moment for each gradient and the second moment of their sum; without `delta` it is AdamW.
+
+    Our extension, for recipes with AdamW: DOT was released for SGD.
+    """
+
+    BETA, EPS = 0.999, 1e-8
+
+    def move(
+        self,
+        group: dict[str, Any],
+        parameters: list[Tensor],
+        task: list[Tensor],
+        distilled: list[Tensor],
+        momenta: tuple[float, float],
+        steps: int,
+    ) -> None:
+        count = steps + 1
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        total = list(torch._foreach_add(task, distilled)) if task and distilled else task or distilled
+        squares = self.kept(SQUARES, parameters)
+        torch._foreach_mul_(squares, self.BETA)
+        torch._foreach_addcmul_(squares, total, total, value=1 - self.BETA)
+        roots = torch._foreach_sqrt(squares)
+        torch._foreach_div_(roots, (1 - self.BETA**count) ** 0.5)
+        torch._foreach_add_(roots, self.EPS)
+        for key, gradients, momentum in zip((TASK, DISTILLATION), (task, distilled), momenta, strict=True):
+            if gradients:
+                means = self.kept(key, parameters)
+                torch._foreach_lerp_(means, gradients, 1 - momentum)
+                torch._foreach_addcdiv_(parameters, means, roots, value=-group["lr"] / (1 - momentum**count))

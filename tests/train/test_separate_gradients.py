@@ -12,7 +12,7 @@ from torch import nn
 from kdbench import methods
 from kdbench.errors import SpecError
 from kdbench.train.job import execute
-from kdbench.train.separate_gradients import DISTILLATION, TASK, SeparateSGD
+from kdbench.train.separate_gradients import DISTILLATION, TASK, SeparateAdamW, SeparateSGD
 from kdbench.train.student import Student
 from tests.helpers.golden import load
 from tests.helpers.pictures import Pictures, done, numbers, short, state_of
@@ -31,7 +31,9 @@ def test_three_steps_are_the_authors() -> None:
     arrays = load("dot")
     names = ("both", "task_only", "kd_only")
     parameters = {name: nn.Parameter(arrays[f"before_{name}"][0].clone()) for name in names}
-    optimizer = SeparateSGD([{"params": list(parameters.values())}], 0.05, 0.9, 0.075, 5e-4)
+    optimizer = SeparateSGD(
+        [{"params": list(parameters.values())}], lr=0.05, momentum=0.9, delta=0.075, weight_decay=5e-4
+    )
     for step in range(3):
         optimizer.zero_grad()
         for name, parameter in parameters.items():
@@ -63,6 +65,31 @@ def test_without_a_difference_of_momenta_it_is_sgd(changes: dict[str, Any], pict
     assert not torch.allclose(other["conv1.weight"], expected["conv1.weight"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_without_a_difference_of_momenta_adamw_is_torch_s(share: float) -> None:
+    torch.manual_seed(0)
+    start = torch.randn(4, 5)
+    ours, theirs = (nn.Parameter(start.clone()) for _ in range(2))
+    separate = SeparateAdamW([{"params": [ours]}], lr=0.01, momentum=0.9, delta=0.0, weight_decay=0.1)
+    adamw = torch.optim.AdamW([theirs], 0.01, weight_decay=0.1)
+    for _ in range(5):
+        gradient = torch.randn(4, 5)
+        separate.zero_grad()
+        ours.grad = share * gradient if share else None
+        with separate.distillation():
+            ours.grad = (1 - share) * gradient if share < 1 else None
+        theirs.grad = gradient
+        separate.step()
+        adamw.step()
+        torch.testing.assert_close(ours.data, theirs.data, rtol=1e-5, atol=1e-6)
+
+
+def test_dot_trains_by_adamw_too(pictures: Pictures, tmp_path: Path) -> None:
+    runs = [pictures.run("dot+kd", recipe=short(optimizer="adamw"), options={"delta": d}) for d in (0.0, 0.075)]
+    rows = done(execute(pictures.job(tmp_path, *runs), lambda _: None))
+    assert rows[0].history[0].losses != rows[1].history[0].losses
+
+
 def test_both_momenta_are_resumed(pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = pictures.run("dot+crd", recipe=short(**SGD, epochs=2), options={"negatives": 8})
     (whole,) = done(execute(pictures.job(tmp_path / "whole", run), lambda _: None))
@@ -81,11 +108,11 @@ def test_both_momenta_are_resumed(pictures: Pictures, tmp_path: Path, monkeypatc
     assert numbers(resumed) == numbers(whole)
 
 
-@pytest.mark.parametrize("change", [{"nesterov": True}, {"optimizer": "adamw"}, {"momentum": 0.0}], ids=str)
+@pytest.mark.parametrize("change", [{"nesterov": True}, {"optimizer": "rmsprop_tf"}, {"momentum": 0.0}], ids=str)
 def test_recipes_with_another_optimizer_are_refused(change: dict[str, Any], pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run("dot+kd", recipe=short(**SGD | change))
     student = Student(run, pictures.task(run), None, tmp_path, CPU)
-    with pytest.raises(SpecError, match="trains by SGD without Nesterov and changes its momentum by 0.075"):
+    with pytest.raises(SpecError, match="trains by SGD without Nesterov, or AdamW, and changes the momentum by 0.075"):
         _ = student.optimizer
 
 
@@ -94,3 +121,11 @@ def test_wraps_any_method_also_a_wrapper(pictures: Pictures) -> None:
     assert set(methods.resolve("dot+crd+kd", {})) == {"dot+crd", "kd"}
     assert {"dot+crd", "dot+kd"} <= set(methods.names()) and "dot+dist" not in methods.names()
     assert methods.views("dot+mlkd") == ("strong",)
+
+
+def test_a_run_that_fails_first_leaves_a_cut_training_to_the_others(pictures: Pictures, tmp_path: Path) -> None:
+    recipe = short(**SGD | {"nesterov": True}, max_steps=2)
+    runs = [pictures.run(method, recipe=recipe) for method in ("dot+kd", "kd")]
+    rows = {row.run.method: row for row in execute(pictures.job(tmp_path, *runs), lambda _: None)}
+    assert (rows["dot+kd"].status, rows["kd"].status) == ("failed", "done")
+    assert [epoch.steps for epoch in rows["kd"].history] == [2]
