@@ -12,6 +12,7 @@ import torch
 
 from kdbench import methods, networks
 from kdbench.deploy.formats import load_student
+from kdbench.deploy.plain import plain
 from kdbench.errors import CheckpointError
 from kdbench.methods.base import MethodError, StudentHead
 from kdbench.networks.load import load_network, try_networks
@@ -91,3 +92,12 @@ def test_senseless_settings_are_refused(sample: Make) -> None:
             methods.build("simkd", setting, factor=factor)
     with pytest.raises(MethodError, match="needs maps of both networks"):
         methods.build("simkd", replace(setting, student=replace(setting.student, channels=(), strides=())))
+
+
+def test_the_head_is_in_an_exported_graph() -> None:
+    network, head = head_for()
+    exported = plain(NetworkWithHead(network, head), "classification", (32, 32))
+    with torch.no_grad():
+        graph = torch.export.export(exported.module, exported.example, dynamic_shapes=exported.dynamic).module()
+        images = torch.randn(3, 3, 32, 32)
+        torch.testing.assert_close(graph(images), head(network(images)).logits)
