@@ -68,8 +68,9 @@ class MLKD(Method):
         confidence = F.softmax(t, dim=1)
         images = _share_below_median(confidence.amax(dim=1))
         classes = _share_below_median(confidence.sum(dim=0))
-        weak, strong = self._kl(s, t), self._kl(strong_s, strong_t)
-        soft = images * sum(map(weak, levels)) + sum(map(strong, levels[:3])) + sum(map(weak, levels[3:]))
+        weak = torch.stack([*map(self._kl(s, t), levels)])
+        strong = torch.stack([*map(self._kl(strong_s, strong_t), levels[:3])])
+        soft = images * weak.sum() + strong.sum() + weak[3:].sum()
         pairs = [(F.softmax(s / level, dim=1), F.softmax(t / level, dim=1)) for level in levels]
         by_class = [(p_s.T @ p_s - p_t.T @ p_t).square().sum() for p_s, p_t in pairs]
         by_image = [(p_s @ p_s.T - p_t @ p_t.T).square().sum() for p_s, p_t in pairs]

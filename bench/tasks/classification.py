@@ -142,7 +142,7 @@ class ClassificationTask(Task):
 
     def check_views(self, views: Sequence[str]) -> None:
         """See `Task`."""
-        if self.reads_files:
+        if views and self.reads_files:
             super().check_views(views)
 
     @property

@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -86,7 +86,8 @@ def time_steps(timing: Timing) -> tuple[float, int]:
         students[-1].prepared = True
     windows: list[float] = []
     size = 1 if device.type == "cpu" else 10  # steps between which the device is waited for
-    batches = task.endless(device, "train", Shard(world_size=timing.job.world_size))
+    views = sorted({view for student in students for view in student.views})
+    batches = task.endless(device, "train", Shard(world_size=timing.job.world_size), views)
     begin = _run(students, batches, teacher, WARM_UP if device.type == "cuda" else 2)
     first = begin
     while not _enough(len(windows) * size, begin - first):
@@ -160,10 +161,19 @@ class _Synthetic:
             run.task, data.classes, data.train_images, recipe.batch_size, *self.image_size, recipe.precision
         )
 
+    def check_views(self, views: Sequence[str]) -> None:
+        """See `Task`; any view can be made up."""
+
     def batches(
-        self, epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+        self,
+        epoch: int,
+        device: torch.device,
+        stream: str = "train",
+        skip: int = 0,
+        shard: Shard = WHOLE,
+        views: Sequence[str] = (),
     ) -> Iterator[Batch]:
-        """The same batch for every step: its values do not change the time."""
+        """The same batch for every step, which is each of its views: its values do not change the time."""
         images = len(shard.of(range(self.batch_size)))
         index = torch.arange(images) % self.num_samples
         inputs = torch.rand(images, 3, *self.image_size)
@@ -171,7 +181,7 @@ class _Synthetic:
         inputs = inputs.to(device).contiguous(memory_format=layout)
         batch = Batch(inputs, _on(device, self._targets(index)), index.to(device))
         for _ in range(self.steps_per_epoch - skip):
-            yield replace(batch)
+            yield replace(batch, views={name: replace(batch) for name in views})
 
     def _targets(self, index: Tensor) -> Any:
         targets = tasks.get(self.shapes.task).example_targets(self.shapes)

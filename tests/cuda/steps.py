@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 
-from kdbench import networks
+from kdbench import methods, networks
 from kdbench.contract.emulated_cuda import CUDA, EmulatedCuda
 from kdbench.contract.findings import Record
 from kdbench.methods.base import Batch
@@ -58,7 +58,7 @@ def run_steps(run: Run) -> Steps:
         task = make_task(run)
         teacher = None if run.teacher is None else on_device(cuda, run.teacher.student, len(task.classes))
         student = Student(run, task, None if teacher is None else teacher.info, Path(), CUDA)
-        batch, outputs = next(task.batches(0, CUDA)), None
+        batch, outputs = next(task.batches(0, CUDA, views=student.views)), None
         with cuda.recorded() as before, mock.patch.object(checkpointing, "save"):
             if teacher is not None:
                 prepare(student, teacher, {})
@@ -79,8 +79,8 @@ def make_task(run: Run) -> Task:
     task = synthetic_task(run, STORED)
     batches, image = task.batches, run.recipe.image
 
-    def made(epoch: int, device: torch.device) -> Iterator[Batch]:
-        for batch in batches(epoch, device):
+    def made(epoch: int, device: torch.device, views: Sequence[str] = ()) -> Iterator[Batch]:
+        for batch in batches(epoch, device, views=views):
             if getattr(image, "mixup", 0.0):
                 batch.targets = F.one_hot(batch.targets, len(task.classes)).float()
             if resolution := run.data.options.get("resolution"):
@@ -89,8 +89,8 @@ def make_task(run: Run) -> Task:
             yield batch
 
     task.batches = made  # type: ignore[method-assign]
-    prepared = list(islice(made(0, CUDA), PREPARED))
-    task.endless = lambda *_: iter(prepared)  # type: ignore[method-assign]
+    prepared = list(islice(made(0, CUDA, methods.views(run.method)), PREPARED))
+    task.endless = lambda *_, **__: iter(prepared)  # type: ignore[method-assign]
     return task
 
 

@@ -202,9 +202,14 @@ class Loop:
 
     def _held(self, task: Task) -> Any:
         def batches(
-            epoch: int, device: torch.device, stream: str = "train", skip: int = 0, shard: Shard = WHOLE
+            epoch: int,
+            device: torch.device,
+            stream: str = "train",
+            skip: int = 0,
+            shard: Shard = WHOLE,
+            views: Sequence[str] = (),
         ) -> Iterator[Batch]:
-            source = task.batches(epoch, device, stream, skip, shard)
+            source = task.batches(epoch, device, stream, skip, shard, views)
             while True:
                 self._waits.release()
                 self._go.acquire()
