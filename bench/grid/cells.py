@@ -77,6 +77,11 @@ class CellSpec:
         return self.entry.added or self.pair.added
 
     @property
+    def reported(self) -> bool:
+        """Whether a paper's numbers can be about the cell."""
+        return not (self.added or self.entry.control)
+
+    @property
     def data(self) -> dict[str, Any]:
         """Options of the data set: which variant of it the cell is about."""
         return self.pair.data if self.scale == "full" else self.pair.mini_data

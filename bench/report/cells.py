@@ -207,7 +207,7 @@ def _evidence(
     spec: CellSpec, reported: Reported | None, selection: Selection, context: _Context
 ) -> dict[Kind, Evidence]:
     """What others measured of a cell; nothing at mini scale, or of a variant of the data."""
-    if spec.scale == "mini" or spec.data or spec.added:
+    if spec.scale == "mini" or spec.data or not spec.reported:
         return {}
     table, method = context.table, spec.entry.reported or spec.entry.method
     subject = Subject(table.dataset.full, spec.pair.teacher, spec.pair.student, method, table.metric)
@@ -217,7 +217,7 @@ def _evidence(
 
 def _settings(spec: CellSpec, context: _Context) -> str:
     """Whether a method's options differ between pairs: in the authors' files, else in the table."""
-    if spec.scale == "mini" or spec.entry.method == "none" or spec.added:
+    if spec.scale == "mini" or spec.entry.method == "none" or not spec.reported:
         return ""
     method = spec.entry.reported or spec.entry.method
     if published := [setting for setting in context.published.settings if setting.method == method]:

@@ -82,13 +82,14 @@ def unused(tables: Iterable[Table], reported: Numbers) -> list[str]:
 
 
 def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table]) -> Coverage:
-    counts, known_methods = Coverage(file), set(methods.names())
+    named_otherwise = {entry.reported for t in tables for pair in t.pairs for entry in t.entries(pair)}
+    counts, known_methods = Coverage(file), {"teacher", *methods.names(), *named_otherwise}
     for row in rows:
         if row.value is None:
             continue
         named = [t for t in tables if any((s.file, s.table) == (file, row.table) for s in t.reported)]
         if not named:
-            known = row.method == "teacher" or known_methods.issuperset(row.method.split("+"))
+            known = row.method in known_methods or known_methods.issuperset(row.method.split("+"))
             (counts.no_table if known else counts.no_method)[row.table if known else row.method] += 1
         else:
             _count(row, named, counts)
@@ -154,7 +155,7 @@ def _other_strategies(row: Reported, table: Table) -> str:
 
 def _methods(table: Table, pair: Pair) -> set[str]:
     """The names of the pair's entries in files of reported numbers."""
-    return {entry.reported or entry.method for entry in table.entries(pair)}
+    return {entry.reported or entry.method for entry in table.entries(pair) if not entry.control}
 
 
 def _describe(row: Reported) -> str:

@@ -15,7 +15,7 @@ ReportedTables = Sequence[tuple[str, list[Reported]]]
 
 def number(table: Table, spec: CellSpec, reported: ReportedTables) -> Reported | None:
     """The first number that the table's files give this cell; for `none`, failing that, the reported student."""
-    if spec.added:
+    if not spec.reported:
         return None
     pair = spec.pair
     names: dict[str, Any] = {"teacher": pair.teacher, "student": pair.student, "metric": table.metric}

@@ -35,6 +35,7 @@ class MethodEntry(Spec):
     reported: str | None = None
     gain_over: str | None = None  # label of the entry that this one builds on: its gain over that is reported too
     label: str | None = None  # its name in tables and plots, where one method has several entries
+    control: bool = False  # in no paper: what a part of a method's recipe is worth without the method
     added: bool = False  # by a request, not by the paper: no reported number is about it
     differs: tuple[str, ...] = ()
     note: str = ""

@@ -12,12 +12,14 @@ from kdbench.records.row import Metrics, Row
 from kdbench.records.store import share_equal_parts
 from kdbench.report.cells import Cell, collect
 from kdbench.report.comparability import recipe_differences
+from kdbench.report.evidence import Published
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.reported import load_reported
+from kdbench.spec.reruns import all_reruns, all_settings
 from kdbench.spec.scale import Scale
-from kdbench.spec.table import MethodEntry, Pair, Table
+from kdbench.spec.table import MethodEntry, Pair, ReportedTable, Table
 from tests.helpers.rows import COCO, expand, full_truth, make_row, mini_truth
-from tests.helpers.tables import fixed_table
+from tests.helpers.tables import cifar_table, fixed_table
 
 pytestmark = pytest.mark.usefixtures("without_detectron2")
 
@@ -48,6 +50,17 @@ def test_one_cell_for_each_pair_and_method_in_order(akd: Table) -> None:
     assert named[: len(expected)] == expected
     # RepPoints cannot run and names no method: its reported rows stand as skipped
     assert named[len(expected) :] == [("reppoints_x101_dcn_fpn", name) for name in ("none", "akd", "maskd")]
+
+
+def test_a_control_has_neither_a_reported_number_nor_evidence_of_others() -> None:
+    kd = MethodEntry(method="kd")
+    control = kd.model_copy(update={"label": "kd, same T", "options": {"temperature": 2.0}, "control": True})
+    table = cifar_table("none", kd, control, reported=(ReportedTable(file="dkd", table="cifar100"),), selection="best")
+    published = Published(all_reruns(), all_settings(), [])
+    cells = {x.label: x for x in collect(table, [], "full", published=published)}
+    assert cells["kd"].reported is not None and cells["kd"].evidence
+    assert cells["kd, same T"].reported is None and not cells["kd, same T"].evidence
+    assert cells["kd, same T"].settings == ""
 
 
 def test_reported_numbers_come_from_the_tables_files_in_order(akd: Table) -> None:

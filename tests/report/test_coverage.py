@@ -85,6 +85,18 @@ def test_an_entry_counts_under_the_name_that_the_paper_gives_it() -> None:
     assert uncovered([table_of(entry)], {"dist": [number("dist")]})
 
 
+def test_a_control_reaches_no_number() -> None:
+    control = MethodEntry(method="dist", label="dist, more epochs", control=True)
+    assert "has no dist for this pair" in uncovered([table_of(control)], {"dist": [number("dist")]})[0]
+    assert uncovered([table_of(control, DIST)], {"dist": [number("dist")]}) == []
+
+
+def test_a_name_that_some_table_gives_a_method_waits_for_a_table_alone() -> None:
+    entry = MethodEntry(method="dist", reported="dist_t4")
+    (found,) = coverage([table_of(entry)], {"cirkd": [number("dist_t4"), number("dist_t9")]})
+    assert (dict(found.no_table), dict(found.no_method)) == ({"imagenet": 1}, {"dist_t9": 1})
+
+
 @pytest.mark.parametrize("student", ["resnet18", ""])
 def test_teachers_and_students_alone_belong_to_the_pair(student: str) -> None:
     rows = {"dist": [number("teacher", student=student), number("none")]}
