@@ -23,7 +23,7 @@ def bench(chosen: str, saved: Path, files: str = "tests/perf") -> list[str]:
 
 
 def test_quick_benchmarks_are_saved_and_set_beside_the_run_before(tmp_path: Path) -> None:
-    first = bench("start_of_the_command or cifar-mini-kd", tmp_path)
+    first = bench("start_of_the_command or cifar-mini-rkd", tmp_path)
     second = bench("start_of_the_command", tmp_path, "tests/perf/test_tables.py")
     shown = [next(line for line in lines if "start_of_the_command" in line) for lines in (first, second)]
     before = shown[0].split("median")[1].split()[:2]
@@ -31,7 +31,7 @@ def test_quick_benchmarks_are_saved_and_set_beside_the_run_before(tmp_path: Path
     files = sorted(tmp_path.rglob("*.json"))
     assert len(files) == 2 and len({file.parent for file in files}) == 1
     content = json.loads(files[0].read_text())
-    assert {one["name"] for one in content["benchmarks"]} == {"test_step[cifar-mini-kd]", "test_start_of_the_command"}
+    assert {one["name"] for one in content["benchmarks"]} == {"test_step[cifar-mini-rkd]", "test_start_of_the_command"}
     assert content["machine_info"].keys() >= {"machine", "threads", "commit", "libraries"}
-    step = next(one for one in content["benchmarks"] if one["name"] == "test_step[cifar-mini-kd]")["extra_info"]
+    step = next(one for one in content["benchmarks"] if one["name"] == "test_step[cifar-mini-rkd]")["extra_info"]
     assert step["figures"]["x none"]["rounds"] == 2 and set(step["seconds"]) == {"own", "none"}
