@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from .base import Batch, FeatureMethod, MethodError, Outputs, Setting, Teacher
 from .functional import target
 
 WAVELET_LEVELS = 3
+SHA256_DIGITS = 8
 
 
 class FreeKD(FeatureMethod):
@@ -45,6 +47,8 @@ class FreeKD(FeatureMethod):
         prompts: file of prompts, written by `torch.save`: a state dict (or a dict with one under "state_dict") with an
             entry `mask_modules.LEVEL.mask_token` [4, tokens, C] for each pyramid level, as the released module names
             them. None trains them.
+        prompts_sha256: the beginning of the file's sha256, at least 8 digits; needed with `prompts`, so that a run's
+            options say what its prompts were.
         prompt_steps: iterations of `prepare`; with 0 and without a file the prompts keep their random initial values.
         prompt_lr: learning rate of `prepare`.
         align: see `FeatureMethod`.
@@ -65,6 +69,7 @@ class FreeKD(FeatureMethod):
         mse_weight: float = 5.0,
         num_tokens: int = 6,
         prompts: str | None = None,
+        prompts_sha256: str | None = None,
         prompt_steps: int = 2000,
         prompt_lr: float = 0.01,
         align: str | None = "conv1x1",
@@ -75,11 +80,10 @@ class FreeKD(FeatureMethod):
                 f"freekd: num_tokens is {num_tokens}, prompt_steps {prompt_steps} and prompt_lr {prompt_lr}; they must "
                 "be at least 1, at least 0 and positive"
             )
-        if prompts is not None and not Path(prompts).is_file():
-            raise MethodError(
-                f"freekd: prompts is {prompts!r}, and there is no such file; give the path of one, or null"
-            )
-        self.mse_weight, self.num_tokens, self.file = mse_weight, num_tokens, prompts
+        if prompts is not None:
+            check_file(prompts, prompts_sha256)
+        self.mse_weight, self.num_tokens = mse_weight, num_tokens
+        self.file, self.sha256 = prompts, prompts_sha256
         self.prompt_steps, self.prompt_lr = prompt_steps, prompt_lr
         self.prompts = nn.ParameterList(
             nn.Parameter(0.01 * torch.randn(1 + WAVELET_LEVELS, num_tokens, channels), requires_grad=False)
@@ -88,7 +92,7 @@ class FreeKD(FeatureMethod):
 
     @property
     def preparation_key(self) -> str:
-        made = f"of {self.file}" if self.file else f"{self.prompt_steps} steps lr {self.prompt_lr}"
+        made = f"of {self.file} {self.sha256}" if self.file else f"{self.prompt_steps} steps lr {self.prompt_lr}"
         return f"freekd {self.num_tokens} tokens {made}"
 
     def prepare(self, teacher: Teacher, batches: Iterable[Batch]) -> None:
@@ -140,6 +144,25 @@ class FreeKD(FeatureMethod):
     def _masks(self, maps: list[Tensor], level: int) -> list[Tensor]:
         """The masks [N, tokens, h, w] of the low band and each level's bands, summed over orientations [N, C, h, w]."""
         return [prompt_masks(prompts, x) for prompts, x in zip(self.prompts[level], maps, strict=True)]
+
+
+def check_file(prompts: str, sha256: str | None) -> None:
+    """Refuse a file of prompts that is not the one that the options state.
+
+    Raises:
+        MethodError: says what to give.
+    """
+    try:
+        found = hashlib.sha256(Path(prompts).read_bytes()).hexdigest()
+    except OSError as error:
+        raise MethodError(
+            f"freekd: prompts is {prompts!r}, which cannot be read ({error.strerror}); give the path of a file, or null"
+        ) from error
+    if sha256 is None or len(sha256) < SHA256_DIGITS or not found.startswith(sha256.lower()):
+        raise MethodError(
+            f"freekd: prompts_sha256 is {sha256}, and the sha256 of {prompts} begins with {found[:16]}; give "
+            f"prompts_sha256={found[:16]}, if that is the file"
+        )
 
 
 def read_prompts(file: Path, shapes: list[tuple[int, ...]]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def teacher() -> SmallTeacher:
 
 def build(**options: Any) -> Any:
     torch.manual_seed(2)
+    if (file := Path(options.get("prompts", ""))).is_file():
+        options = {"prompts_sha256": hashlib.sha256(file.read_bytes()).hexdigest()[:16]} | options
     info = NetworkInfo(CHANNELS)
     return methods.build("freekd", setting(info, info, "detection"), **options)
 
@@ -100,8 +103,17 @@ def test_a_file_that_does_not_fit_is_refused(teacher: SmallTeacher, data: Batch,
     (tmp_path / "text.pt").write_text("prompts")
     with pytest.raises(MethodError, match="cannot be read as a file of torch.save"):
         build(prompts=str(tmp_path / "text.pt")).prepare(teacher, endless(data))
-    with pytest.raises(MethodError, match="there is no such file"):
+    with pytest.raises(MethodError, match="cannot be read .No such file"):
         build(prompts=str(tmp_path / "none.pt"))
+
+
+@pytest.mark.parametrize("sha256", [None, "", "00000000"])
+def test_options_name_the_content_of_the_file(sha256: str | None, tmp_path: Path) -> None:
+    file = saved(tmp_path / "prompts.pt", [torch.zeros(shape) for shape in SHAPES])
+    content = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    with pytest.raises(MethodError, match=f"give prompts_sha256={content[:16]}, if that is the file"):
+        build(prompts=file, prompts_sha256=sha256)
+    build(prompts=file, prompts_sha256=content)
 
 
 @pytest.mark.parametrize(
