@@ -89,4 +89,4 @@ def _gram(features: Tensor) -> Tensor:
 
 def _entropy(gram: Tensor) -> Tensor:
     """Sum of the squares of a matrix [N, N] divided by its trace."""
-    return (gram / torch.trace(gram)).square().sum()
+    return (gram / torch.trace(gram).clamp(min=EPS)).square().sum()  # a trace of 0: all features are dead

@@ -37,6 +37,16 @@ def test_dead_dimensions_of_the_teacher_have_no_gradient_and_are_finite(sample: 
     assert gradient.isfinite().all() and not gradient[:5].any() and gradient[5:].any(dim=1).all()
 
 
+def test_features_that_are_all_dead_give_finite_losses_and_gradients(equal_widths: Any) -> None:
+    data = equal_widths
+    pooled = torch.zeros_like(data.student.pooled).requires_grad_()
+    method = methods.build("itrd", data.setting)
+    terms = method(data.batch, replace(data.student, pooled=pooled), data.teacher)
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert total.isfinite() and pooled.grad is not None and pooled.grad.isfinite().all()
+
+
 def test_what_it_cannot_compare_is_refused(sample: Make) -> None:
     data = sample("classification")
     with pytest.raises(MethodError, match="the pooled_dim of a network is unknown"):
