@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
@@ -12,14 +11,10 @@ from ..errors import SpecError
 from ..records import environment
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
+from ..tasks.loading import cores
 
 MINI_JOBS = 4
 """Most jobs at a time on a CPU at mini scale."""
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable(names: tuple[str, ...] | None, log: Callable[[str], None] = lambda _: None) -> tuple[str, ...]:

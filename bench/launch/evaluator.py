@@ -24,10 +24,11 @@ from ..spec.normalisation import Normalisation
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.request import RESULTS, data_root
 from ..spec.weights import WeightsFile
-from ..tasks.base import DataFormat, OpenedData, Task
+from ..tasks.base import DataFormat, Task
+from ..tasks.loading import cores
+from ..tasks.opened import OpenedData
 from ..text import counted, printable, shortened
 from ..train.frozen_teacher import TOLERANCE, finite_logits
-from .devices import cores
 from .table_lookup import default_dataset, find_network, for_evaluation, image_recipe
 from .teachers import misfit_message
 from .user_data import detect_format

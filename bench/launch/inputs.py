@@ -11,7 +11,7 @@ from ..grid.plan import Plan
 from ..spec.recipe import Recipe, ResizedCrop, UnfitRecipeError
 from ..spec.request import RunRequest
 from ..spec.run import Run
-from ..tasks.base import OpenedData
+from ..tasks.opened import OpenedData
 from ..train import online_teachers
 from .published import PublishedData
 
@@ -77,9 +77,11 @@ def _checked_variant(runs: list[Run], teachers: set[str], request: RunRequest, d
         sharing.setdefault(run.recipe.model_dump_json(), []).append(run)
     for same in sharing.values():
         try:
-            task(data, same[0].recipe, same[0].data_seed)
+            opened = task(data, same[0].recipe, same[0].data_seed)
         except UnfitRecipeError as error:
             raise error.of(sorted({"teacher." if run.id in teachers else "" for run in same})) from error
+        for method in sorted({run.method for run in same}):
+            opened.check_views(methods.views(method), method)
     return data
 
 

@@ -27,7 +27,7 @@ from ..spec.request import RunRequest
 from ..spec.run import Data, Run
 from ..spec.scale import Scale
 from ..spec.table import Table
-from ..tasks.base import OpenedData
+from ..tasks.opened import OpenedData
 from ..tasks.precision import without_tf32
 from ..trackers import check_trackers
 from ..train.job import JobSettings

@@ -12,8 +12,8 @@ from ..records.row import Row
 from ..records.stale import has_old_teacher, is_stale, trained_weights
 from ..records.store import InvalidRow, Store
 from ..spec.run import Run
+from ..tasks.loading import cores
 from ..train.claim import FINISHED
-from .devices import cores
 from .memory import Memory, Split
 
 

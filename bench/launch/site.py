@@ -13,8 +13,9 @@ from ..engines.slurm import SlurmEngine
 from ..errors import SpecError
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
+from ..tasks.loading import cores
 from ..text import counted
-from .devices import cores, grouped, slots, usable
+from .devices import grouped, slots, usable
 
 QUEUED = 100
 """Jobs in a batch system's queue at a time."""

@@ -20,7 +20,7 @@ from ..spec import network_name
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
 from ..spec.table import Pair, Table
-from ..tasks.base import OpenedData
+from ..tasks.opened import OpenedData
 
 SUFFIXES = (".pt", ".pth", ".tar", ".pkl", ".ckpt", ".bin", ".safetensors")
 MOST_FILES = 500

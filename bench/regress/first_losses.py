@@ -31,7 +31,8 @@ from ..networks.base import Network
 from ..records.store import write_atomically
 from ..spec.recipe import Recipe, load_recipe
 from ..spec.run import Run
-from ..tasks.base import OpenedData, Task
+from ..tasks.base import Task
+from ..tasks.opened import OpenedData
 from ..text import counted
 from ..train.failures import status_of
 from ..train.preparation import Prepared, prepare

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +21,9 @@ from ..spec.recipe import Recipe, UnfitRecipeError
 from ..spec.run import Data
 from ..text import counted
 from . import order
+from .loading import cores
 from .measurement import Measurement
+from .opened import OpenedData
 from .shard import WHOLE, Shard
 
 BATCHES = {"train": 0, "prepare": 1, "initial": 2}
@@ -72,31 +73,6 @@ class Shapes:
     @property
     def size(self) -> tuple[int, int]:
         return self.height, self.width
-
-
-class OpenedData(Protocol):
-    """An opened data set of any task."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> Path: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def mean(self) -> tuple[float, float, float]: ...
-    @property
-    def std(self) -> tuple[float, float, float]: ...
-    @property
-    def notices(self) -> tuple[str, ...]: ...
-    @property
-    def empty_classes(self) -> tuple[str, ...]: ...
-    @property
-    def train(self) -> Sized: ...
-    @property
-    def val(self) -> Sized: ...
 
 
 class Task(ABC):
@@ -291,16 +267,16 @@ class Task(ABC):
         """Key of the metric that networks are compared by."""
         return self.metrics[0].key
 
-    def check_views(self, views: Sequence[str]) -> None:
-        """Refuse further views of the images where they are not made.
+    def check_views(self, views: Sequence[str], method: str) -> None:
+        """Refuse a method that reads further views of the images where they are not made.
 
         Raises:
-            SpecError: names the views.
+            SpecError: names the method and the views.
         """
         if views:
             raise SpecError(
-                f"the method reads further views of each image ({', '.join(views)}), which are made of small images "
-                "held as arrays, as CIFAR's, and not here; choose another method"
+                f"{method} reads further views of each image ({', '.join(views)}), which are made of small images held "
+                "as arrays, as CIFAR's, and not here; choose another method"
             )
 
     @abstractmethod
@@ -376,9 +352,8 @@ class Task(ABC):
 
     def faster_loading(self) -> str:
         """What to do where training waits for batches."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.workers < cores - 1:
-            return f"give it more with --workers ({counted(cores, 'core')} here)"
+        if self.workers < cores() - 1:
+            return f"give it more with --workers ({counted(cores(), 'core')} here)"
         return "no core is left for more; with --cohort more students share the images"
 
     def endless(
@@ -404,9 +379,3 @@ class Task(ABC):
     def _forward(self, network: Network, images: Tensor) -> object:
         """The forward pass of evaluation, with a network in evaluation mode."""
         return network(images)
-
-
-def autocast(recipe: Recipe, device: torch.device, teacher: bool = False) -> torch.autocast:
-    """The precision of a recipe's forward passes in training: a student's, or its frozen teacher's."""
-    precision = (teacher and recipe.teacher_precision) or recipe.precision
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

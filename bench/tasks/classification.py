@@ -128,7 +128,6 @@ class ClassificationTask(Task):
         shard: Shard = WHOLE,
         views: Sequence[str] = (),
     ) -> Iterator[Batch]:
-        self.check_views(views)
         batches = self.images.train_batches(self._epoch(epoch, stream), self.batch_size, device, skip, shard, views)
         for images, targets, index in batches:
             first, *others = (self._batch(view, targets, index) for view in images)
@@ -140,10 +139,10 @@ class ClassificationTask(Task):
             return Batch(inputs, targets, index)
         return Batch(augment.reduce_resolution(inputs, resolution), targets, index, full_inputs=inputs)
 
-    def check_views(self, views: Sequence[str]) -> None:
+    def check_views(self, views: Sequence[str], method: str) -> None:
         """See `Task`."""
-        if views and self.reads_files:
-            super().check_views(views)
+        if self.reads_files:
+            super().check_views(views, method)
 
     @property
     def reads_files(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import traceback
@@ -33,6 +34,11 @@ BUDGET = 2**29  # bytes of shared memory that the loader processes of a job use 
 MARGIN = 2  # images differ in size, and other jobs take of the same memory
 TIMEOUT = 600.0  # seconds for one batch; a loader process that died without a word is waited for no longer
 CPU = torch.device("cpu")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Loader:

@@ -38,6 +38,12 @@ def use(recipe: Recipe, device: torch.device) -> None:
         _check_exact(device)
 
 
+def autocast(recipe: Recipe, device: torch.device, teacher: bool = False) -> torch.autocast:
+    """The precision of a recipe's forward passes in training: a student's, or its frozen teacher's."""
+    precision = (teacher and recipe.teacher_precision) or recipe.precision
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 @contextmanager
 def evaluation() -> Iterator[None]:
     """Compute with float32 as it is, in whatever precision networks train."""

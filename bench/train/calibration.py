@@ -161,7 +161,7 @@ class _Synthetic:
             run.task, data.classes, data.train_images, recipe.batch_size, *self.image_size, recipe.precision
         )
 
-    def check_views(self, views: Sequence[str]) -> None:
+    def check_views(self, views: Sequence[str], method: str) -> None:
         """See `Task`; any view can be made up."""
 
     def batches(

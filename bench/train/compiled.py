@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..networks.base import Network
 from ..spec.recipe import Recipe
-from ..tasks.base import autocast
+from ..tasks.precision import autocast
 
 BACKEND: Any = "inductor"
 

@@ -15,7 +15,7 @@ from kdbench.methods.base import Batch, Method, MethodError
 from ..errors import DivergedError
 from ..networks.base import Detector, Network
 from ..spec.schema import digest
-from ..tasks.base import autocast
+from ..tasks.precision import autocast
 from . import checkpointing, ranks
 from .micro_batches import micro_batches
 from .optimizer import build_optimizer, trained_parameters

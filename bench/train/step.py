@@ -13,7 +13,7 @@ from kdbench.methods.base import Batch, MethodError, Outputs
 
 from ..networks.base import Network
 from ..spec.recipe import Recipe
-from ..tasks.base import autocast
+from ..tasks.precision import autocast
 from . import ranks
 from .failures import isolate_failures
 from .lr_schedule import learning_rate

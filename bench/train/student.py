@@ -98,7 +98,7 @@ class Student:
         self.online_teachers = online_teachers.build(run, len(task.classes), steps)
         self.method: Method = methods.build(run.method, self._setting(teacher), **run.options)
         self.views = methods.views(run.method)
-        task.check_views(self.views)
+        task.check_views(self.views, run.method)
         if not self.method.student_bias:
             hold_bias_at_zero(self.network)
         for module in filter(None, (self.network, self.online_teachers)):

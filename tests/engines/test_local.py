@@ -21,10 +21,10 @@ from kdbench.engines.order import next_job
 from kdbench.errors import EngineError, StoreError
 from kdbench.grid.plan import Plan
 from kdbench.launch import schedule
-from kdbench.launch.devices import cores
 from kdbench.launch.schedule import threads_of
 from kdbench.records.row import Row
 from kdbench.spec.run import Run
+from kdbench.tasks.loading import cores
 from kdbench.train.events import Event
 from kdbench.train.job import Job
 from tests.helpers.engines import execute, interpreter, local

@@ -22,12 +22,12 @@ from kdbench.engines.base import Resources  # noqa: E402
 from kdbench.engines.ray import RayEngine  # noqa: E402
 from kdbench.engines.status import job_statuses  # noqa: E402
 from kdbench.errors import EngineError, SpecError  # noqa: E402
-from kdbench.launch.devices import cores  # noqa: E402
 from kdbench.launch.site import site_of  # noqa: E402
 from kdbench.records.leases import Leases  # noqa: E402
 from kdbench.records.row import Row  # noqa: E402
 from kdbench.records.store import read_rows  # noqa: E402
 from kdbench.spec.request import RunRequest  # noqa: E402
+from kdbench.tasks.loading import cores  # noqa: E402
 from tests.helpers.engines import Command  # noqa: E402
 from tests.helpers.memory_limit import limit_memory  # noqa: E402
 from tests.helpers.pictures import Pictures, done, numbers, short  # noqa: E402

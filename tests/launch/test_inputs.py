@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,20 @@ def test_what_is_advised_about_recipes_makes_them_fit(masks: Path, tmp_path: Pat
     for recipe in recipes.values():
         assert isinstance(recipe.image, ScaledCrop) and recipe.batch_size == 2
         assert (recipe.image.height, recipe.image.width) == (64, 64)
+
+
+def test_a_method_that_reads_views_of_images_in_files_is_refused_in_a_plan(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (40, 40), (40 * i, 0, 0)).save(folder / f"{i}.jpg")
+    changes = {"batch_size": 4, "teacher.batch_size": 4}
+    request = RunRequest(
+        data=tmp_path / "data", results=tmp_path / "results", changes=changes, pairs=("resnet34->resnet18",)
+    )
+    table = load_table("dist/imagenet")
+    with pytest.raises(SpecError, match=r"mlkd reads further views of each image \(strong\)"):
+        make_plans([table], replace(request, methods=parse_methods("mlkd")), lambda _: None)
+    assert make_plans([table], replace(request, methods=parse_methods("kd")), lambda _: None)

@@ -19,7 +19,7 @@ from kdbench.launch.teachers import GivenTeachers, assign, check_networks
 from kdbench.spec.choice import MethodChoice
 from kdbench.spec.request import RunRequest, TeacherFile, parse_teachers
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table
-from kdbench.tasks.base import OpenedData
+from kdbench.tasks.opened import OpenedData
 from tests.helpers.tables import cifar_table
 
 CLASSES = ("cat", "dog", "fox")

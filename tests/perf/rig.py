@@ -20,7 +20,8 @@ from kdbench.methods.base import Batch
 from kdbench.networks.base import Network
 from kdbench.spec.recipe import Recipe, load_recipe
 from kdbench.spec.run import Run
-from kdbench.tasks.base import OpenedData, Task
+from kdbench.tasks.base import Task
+from kdbench.tasks.opened import OpenedData
 from kdbench.tasks.shard import WHOLE, Shard
 from kdbench.train.loop import train
 from kdbench.train.student import Student

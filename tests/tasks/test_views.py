@@ -135,5 +135,5 @@ def test_an_interrupted_epoch_goes_on_with_the_same_views(task: ClassificationTa
 def test_tasks_on_files_have_no_views() -> None:
     from kdbench.tasks.detection import DetectionTask
 
-    with pytest.raises(SpecError, match=r"further views of each image \(strong\), which are made of small images"):
-        DetectionTask.check_views(object.__new__(DetectionTask), ("strong",))
+    with pytest.raises(SpecError, match=r"mlkd reads further views of each image \(strong\), which are made of"):
+        DetectionTask.check_views(object.__new__(DetectionTask), ("strong",), "mlkd")

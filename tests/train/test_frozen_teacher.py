@@ -15,9 +15,9 @@ from kdbench.records import checkpoint as checkpoints
 from kdbench.records.row import Row
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.run import Data
-from kdbench.tasks.base import autocast
 from kdbench.tasks.classification import ClassificationTask
 from kdbench.tasks.detection import DetectionTask
+from kdbench.tasks.precision import autocast
 from kdbench.tasks.segmentation import SegmentationTask
 from kdbench.train.events import Event
 from kdbench.train.job import execute
