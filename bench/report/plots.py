@@ -30,6 +30,7 @@ from .own_data import with_results
 from .panel_file import PanelRecord, Role, Tile, TileRow, described
 from .panels import PANELS, Gallery, panels
 from .pictures import Panel, SavedNetwork
+from .reported_scores import reported_scores
 
 PLOTS = Path("results/plots")
 DPI = 150
@@ -82,10 +83,10 @@ def draw_reported_ranks(folder: Path) -> Drawing:
     if reason := ranks.unavailable():
         drawing.messages.append(reason)
         return drawing
-    for file in reported_names():
-        for name, scores in ranks.reported_scores(load_reported(file)).items():
+    for file, tables in reported_scores({file: load_reported(file) for file in reported_names()}).items():
+        for name, table in tables.items():
             with matplotlib.rc_context({"text.parse_math": False}):
-                figure = ranks.ranks_figure(f"{file}, {name}, reported numbers", scores)
+                figure = ranks.ranks_figure(f"{file}, {name}, reported numbers", table.scores, table.quoted)
             if figure is not None:
                 stem = re.sub(r"[^\w.+-]+", "-", f"reported-{file}-{name}-ranks")
                 drawing.files += _write(figure, folder / stem)

@@ -11,7 +11,7 @@ import math
 import statistics
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import friedmanchisquare, studentized_range
 
-from ..spec.reported import Reported
 from ..text import counted
 from .blocks import Block
 from .figures import SMALL, TITLE, WIDTH
@@ -81,16 +80,6 @@ def measured_scores(blocks: Sequence[Block]) -> Scores:
     }
 
 
-def reported_scores(rows: Iterable[Reported]) -> dict[str, Scores]:
-    """Reported numbers of methods by `TABLE, METRIC`, teachers and students alone left out."""
-    tables: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        if row.value is not None and row.student and row.method not in ("teacher", "none"):
-            pair = " -> ".join(filter(None, (row.strategy, row.teacher, row.student)))
-            tables[f"{row.table}, {row.metric}"][pair][row.method] = row.value
-    return dict(tables)
-
-
 def ranking(scores: Scores) -> Ranking | None:
     """The ranking of as many methods over as many pairs as have all their scores; None of fewer than 3 or 5."""
     whole = pd.DataFrame(dict(scores)).T
@@ -116,7 +105,7 @@ def most_ranked(scores: Scores, most: int) -> tuple[Scores, int]:
     return chosen, len(order) - len(kept)
 
 
-def ranks_figure(title: str, scores: Scores) -> Figure | None:
+def ranks_figure(title: str, scores: Scores, quoted: Collection[str] = ()) -> Figure | None:
     """A critical-difference diagram: methods by mean rank, bars over those that Nemenyi's test does not tell apart.
 
     None where too few methods or pairs have a score. Methods must be at least 3, in at least 5 pairs.
@@ -137,7 +126,7 @@ def ranks_figure(title: str, scores: Scores) -> Figure | None:
         crossbar_props={"color": "#000000", "linewidth": 3},
         text_h_margin=0.02,
     )
-    figure.suptitle(textwrap.fill(f"{title}: {words(found)}", TITLE), fontsize=SMALL + 1, x=0.02, ha="left")
+    figure.suptitle(textwrap.fill(f"{title}: {words(found, quoted)}", TITLE), fontsize=SMALL + 1, x=0.02, ha="left")
     return figure
 
 
@@ -159,11 +148,20 @@ def _complete(scores: pd.DataFrame) -> pd.DataFrame | None:
     return max(parts, key=lambda part: part.size, default=None)
 
 
-def words(found: Ranking) -> str:
-    """What the tests say, and which methods are left out."""
+def words(found: Ranking, quoted: Collection[str] = ()) -> str:
+    """What the tests say, and which methods are left out.
+
+    Args:
+        found: the ranking.
+        quoted: methods whose numbers are of a table with other teachers or students.
+    """
     differ = "differ" if found.p_value < ALPHA else "are not told apart"
-    words = (
+    sentences = [
         f"mean ranks over {counted(found.pairs, 'pair')}, 1 is best. Ranks {differ} (Friedman, p = "
         f"{found.p_value:.2g}); a bar joins methods that Nemenyi's test does not tell apart (p >= {ALPHA})"
-    )
-    return f"{words}. Without a score in every pair: {', '.join(found.left_out)}" if found.left_out else words
+    ]
+    if found.left_out:
+        sentences.append(f"Without a score in every pair: {', '.join(found.left_out)}")
+    if quoted:
+        sentences.append(f"Quoted from a table with other teachers or students: {', '.join(sorted(quoted))}")
+    return ". ".join(sentences)

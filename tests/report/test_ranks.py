@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from kdbench.report import plots, ranks
-from kdbench.report.ranks import Scores, measured_scores, ranking, ranks_figure, reported_scores
-from kdbench.spec.reported import load_reported
+from kdbench.report.ranks import Scores, measured_scores, ranking, ranks_figure
+from kdbench.report.reported_scores import reported_scores
+from kdbench.spec.reported import Reported
 
 pytest.importorskip("scikit_posthocs")
 
@@ -47,10 +48,37 @@ def test_too_few_pairs_or_methods_have_no_ranking(few: Scores) -> None:
     assert ranking(few) is None and ranks_figure("few", few) is None
 
 
+def number(method: str, value: float, teacher_value: float = 75.0, student: str = "small", **more: str) -> Reported:
+    names = {"paper": "p", "table": "t", "dataset": "d", "strategy": "", "metric": "top1", "selection": "", **more}
+    texts = {"source": "a", "evidence": "primary", "note": "", "teacher": "large", "student": student}
+    numbers = {"teacher_value": teacher_value, "student_value": 70.0, "value": value, "std": None}
+    return Reported.model_validate({"method": method, **names, **texts, **numbers})
+
+
 def test_reported_numbers_are_ranked_without_teachers_and_students_alone() -> None:
-    found = reported_scores(load_reported("lskd"))["cifar100, top1"]
-    assert len(found) == 14 and {"kd", "dkd"} <= set(found[next(iter(found))])
-    assert not {"teacher", "none"} & {method for of in found.values() for method in of}
+    rows = [number(method, 71.0 + i) for i, method in enumerate(("teacher", "none", "kd", "dkd"))]
+    table = reported_scores({"a": rows})["a"]["t, top1"]
+    assert list(table.scores.values()) == [{"kd": 73.0, "dkd": 74.0}] and table.quoted == set()
+
+
+def test_numbers_with_other_teachers_are_other_pairs() -> None:
+    rows = [number("kd", 73.0), number("dkd", 74.0, table="t"), number("crd", 76.0, teacher_value=80.0)]
+    scores = reported_scores({"a": rows})["a"]["t, top1"].scores
+    assert sorted(list(of) for of in scores.values()) == [["crd"], ["kd", "dkd"]]
+
+
+def test_a_number_quoted_from_tables_with_another_teacher_is_not_ranked() -> None:
+    origin = {name: [number("kd", 73.0), number("crd", 74.0)] for name in ("a", "b")}
+    own = [number("kd", 73.0, teacher_value=80.0), number("crd", 75.0, teacher_value=80.0)]
+    found = reported_scores({**origin, "quoting": own})
+    quoting = found["quoting"]["t, top1"]
+    assert list(quoting.scores.values()) == [{"crd": 75.0}] and quoting.quoted == {"kd"}
+    assert found["a"]["t, top1"].quoted == set()
+
+
+def test_the_figure_names_methods_with_quoted_numbers() -> None:
+    figure = ranks_figure("a test", scores(a=0.0, b=1.0, c=2.0), {"kd"})
+    assert figure is not None and "other teachers or students: kd" in figure.get_suptitle().replace("\n", " ")
 
 
 def test_equal_scores_give_equal_files() -> None:

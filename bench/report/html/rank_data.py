@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ...spec.reported import Reported
 from ...text import counted, printable
 from .. import ranks
 from ..ranks import Ranking, Scores
+from ..reported_scores import reported_scores
 from .figures import Group
 
 MOST = 30
@@ -23,11 +24,11 @@ def rankings(groups: Sequence[Group], reported: Mapping[str, Sequence[Reported]]
     """
     if ranks.unavailable():
         return []
-    of_rows = [(f"{group.title}", "measured", _measured(group)) for group in groups if group.runs]
+    of_rows = [(f"{group.title}", "measured", _measured(group), frozenset[str]()) for group in groups if group.runs]
     of_papers = [
-        (f"{file}: {table}", "reported", scores)
-        for file, rows in reported.items()
-        for table, scores in ranks.reported_scores(rows).items()
+        (f"{file}: {name}", "reported", table.scores, table.quoted)
+        for file, tables in reported_scores(reported).items()
+        for name, table in tables.items()
     ]
     found = [_record(*each) for each in (*of_rows, *of_papers)]
     return [record for record in found if record is not None]
@@ -43,7 +44,7 @@ def _measured(group: Group) -> Scores:
     return scores
 
 
-def _record(title: str, kind: str, scores: Scores) -> dict[str, Any] | None:
+def _record(title: str, kind: str, scores: Scores, quoted: Collection[str]) -> dict[str, Any] | None:
     chosen, more = ranks.most_ranked(scores, MOST)
     found = ranks.ranking(chosen)
     if found is None:
@@ -56,7 +57,7 @@ def _record(title: str, kind: str, scores: Scores) -> dict[str, Any] | None:
         "alike": found.alike,
         "difference": round(found.critical_difference, 4),
         "origin": _origin(kind, found),
-        "words": printable(_words(found, more)),
+        "words": printable(_words(found, more, quoted)),
     }
 
 
@@ -65,8 +66,8 @@ def _origin(kind: str, found: Ranking) -> str:
     return f"{counted(len(found.ranks), 'method')} on {counted(found.pairs, 'pair')}, {what}"
 
 
-def _words(found: Ranking, more: int) -> str:
+def _words(found: Ranking, more: int, quoted: Collection[str]) -> str:
     """What the tests say, as a sentence, and which methods are left out."""
-    text = ranks.words(found)
+    text = ranks.words(found, quoted)
     capped = f" {counted(more, 'more method')} with fewer pairs or a lower mean are not ranked." if more else ""
     return f"{text[0].upper()}{text[1:]}.{capped}"
