@@ -24,9 +24,6 @@ from tests.helpers.pictures import Pictures, done, short, state_of
 
 COMPILED: dict[str, Any] = {"compile": True}
 
-# Of torch's own code, the first time that it builds a kernel under Python 3.11.
-pytestmark = pytest.mark.filterwarnings("ignore:The distutils package is deprecated:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
