@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,7 +25,7 @@ class PKD(FeatureMethod):
 
     S [N, C_s, H_s, W_s], T [N, C, H, W]. A channel's term is about 1 minus the Pearson correlation of S and T. Where
     sizes differ, S is resized to the teacher's size by bilinear interpolation. Padding takes part, and the gradient
-    goes through mean and deviation. The statistics are those of the images in one process (2 in the papers' recipe).
+    goes through mean and deviation.
 
     Args:
         setting: the run's shapes.
@@ -32,6 +33,8 @@ class PKD(FeatureMethod):
             RetinaNet R50 and RepPoints X101 -> R50: 10.
         levels: compared pyramid levels, from the finest; all, if there are fewer. Released: 4, which are P2 to P5 of
             two-stage detectors and P3 to P6 of RetinaNet.
+        chunk: images that share mean and deviation, 2 (on one device) in the released recipe; the loss is the mean over
+            chunks. None is the whole batch.
         resize_student: False resizes the teacher's map instead of the student's.
         align: see `FeatureMethod`; the released code has no layer, so pyramids of equal widths have none here either.
     """
@@ -49,12 +52,15 @@ class PKD(FeatureMethod):
         setting: Setting,
         weight: float = 6.0,
         levels: int = 4,
+        chunk: int | None = None,
         resize_student: bool = True,
         align: str | None = "conv1x1_if_unequal",
     ) -> None:
         if levels < 1:
             raise MethodError(f"pkd: levels is {levels}; it must be at least 1")
-        self.levels, self.resize_student = levels, resize_student
+        if chunk is not None and chunk < 1:
+            raise MethodError(f"pkd: chunk is {chunk}; use a number of images or null")
+        self.levels, self.chunk, self.resize_student = levels, chunk, resize_student
         super().__init__(setting, weight, align)
 
     def maps(self, features: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -69,18 +75,28 @@ class PKD(FeatureMethod):
             else:
                 teacher = _resized(teacher, student)
         teacher = target(self.name, student, teacher, f"features of level {level}")
-        if student.numel() // student.shape[1] < 2:
+        images = len(student)
+        chunk = min(self.chunk or images, images)
+        if (images % chunk or chunk) * student[0, 0].numel() < 2:
             raise MethodError(
                 f"pkd: level {level} is 1x1 for a single image, so a channel has one value and no deviation; use more "
-                "images or larger ones, or fewer levels"
+                "images or larger ones, a larger chunk, or fewer levels"
             )
-        return F.mse_loss(standardized(student), standardized(teacher)) / 2
+        pairs = zip(chunks(student, chunk), chunks(teacher, chunk), strict=True)
+        errors = [len(s) * F.mse_loss(standardized(s), standardized(t)) for s, t in pairs]
+        return torch.stack(errors).sum() / (2 * -(-images // chunk))
+
+
+def chunks(features: Tensor, size: int) -> list[Tensor]:
+    """Maps [N, C, H, W] in chunks of images, [chunks, images, C, H, W]; a last chunk of fewer images comes alone."""
+    pieces = features.split(len(features) // size * size)
+    return [piece.unflatten(0, (-1, min(size, len(piece)))) for piece in pieces]
 
 
 def standardized(features: Tensor) -> Tensor:
-    """Z of the class: every channel of [N, C, H, W] with mean 0 and deviation 1 over images and positions."""
-    centered = features - features.mean(dim=(0, 2, 3), keepdim=True)
-    return centered / (features.std(dim=(0, 2, 3), keepdim=True) + EPS)
+    """Z of the class: every channel of [chunks, N, C, H, W] with mean 0 and deviation 1 over images and positions."""
+    dims = (1, 3, 4)
+    return (features - features.mean(dim=dims, keepdim=True)) / (features.std(dim=dims, keepdim=True) + EPS)
 
 
 def _resized(features: Tensor, like: Tensor) -> Tensor:

@@ -53,9 +53,21 @@ def test_either_map_is_resized() -> None:
     assert loss(student, teacher, resize_student=False) != pytest.approx(loss(student, teacher), rel=1e-2)
 
 
+def test_a_chunk_of_images_has_statistics_of_its_own() -> None:
+    (student,), (teacher,) = maps(4, images=5), maps(4, images=5, seed=1)
+    parts = [loss((student[i : i + 2],), (teacher[i : i + 2],)) for i in (0, 2, 4)]
+    assert loss((student,), (teacher,), chunk=2) == pytest.approx(sum(parts) / 3)
+    assert loss((student,), (teacher,), chunk=9) == loss((student,), (teacher,))
+    assert loss((student,), (teacher,)) != pytest.approx(sum(parts) / 3, rel=1e-2)
+
+
 def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(MethodError, match="level 0 is 1x1 for a single image"):
         loss(maps(1, images=1), maps(1, images=1, seed=1))
+    with pytest.raises(MethodError, match="level 0 is 1x1 for a single image"):
+        loss(maps(1, images=3), maps(1, images=3, seed=1), chunk=2)
+    with pytest.raises(MethodError, match="chunk is 0"):
+        loss(maps(4), maps(4), chunk=0)
     with pytest.raises(MethodError, match="levels is 0"):
         loss(maps(4), maps(4), levels=0)
     with pytest.raises(MethodError, match="align is null but widths differ"):
