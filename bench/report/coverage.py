@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kdbench import methods
+from kdbench import datasets, methods
 
 from ..spec.reported import Reported
 from ..spec.table import Pair, Table, Unreachable
@@ -30,6 +30,7 @@ class Coverage:
         unreachable: numbers that a table declares unsupported, by its reason.
         no_table: numbers of methods that are there, in tables without a YAML file yet, by table.
         no_method: numbers of such tables that wait for a method, by method.
+        no_dataset: numbers of such tables that wait for a data set, by data set.
         problems: a message for each number of our tables that is none of these.
     """
 
@@ -38,21 +39,23 @@ class Coverage:
     unreachable: Counter[str] = field(default_factory=Counter)
     no_table: Counter[str] = field(default_factory=Counter)
     no_method: Counter[str] = field(default_factory=Counter)
+    no_dataset: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     @property
     def line(self) -> str:
         """The counts in one line: `reported crd: 188 numbers, 188 reachable`."""
-        unreachable, no_table, no_method = (c.total() for c in (self.unreachable, self.no_table, self.no_method))
-        total = self.reachable + unreachable + no_table + no_method + len(self.problems)
+        others = (self.unreachable, self.no_table, self.no_method, self.no_dataset)
+        unreachable, no_table, no_method, no_dataset = (counter.total() for counter in others)
+        total = self.reachable + unreachable + no_table + no_method + no_dataset + len(self.problems)
         parts = [counted(total, "number"), f"{self.reachable} reachable"]
         if unreachable:
             parts.append(f"{unreachable} unreachable ({_counts(self.unreachable)})")
         if no_table:
             parts.append(f"{no_table} in no table yet ({_counts(self.no_table)})")
-        if no_method:
-            verb = "waits" if no_method == 1 else "wait"
-            parts.append(f"{no_method} {verb} for a method ({_counts(self.no_method)})")
+        for count, what, names in ((no_method, "method", self.no_method), (no_dataset, "data set", self.no_dataset)):
+            if count:
+                parts.append(f"{count} {'waits' if count == 1 else 'wait'} for a {what} ({_counts(names)})")
         if self.problems:
             parts.append(f"{len(self.problems)} uncovered: {'; '.join(self.problems)}")
         return f"reported {self.file}: {', '.join(parts)}"
@@ -88,11 +91,14 @@ def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table]) -> Co
         if row.value is None:
             continue
         named = [t for t in tables if any((s.file, s.table) == (file, row.table) for s in t.reported)]
-        if not named:
-            known = row.method in known_methods or known_methods.issuperset(row.method.split("+"))
-            (counts.no_table if known else counts.no_method)[row.table if known else row.method] += 1
-        else:
+        if named:
             _count(row, named, counts)
+        elif row.dataset not in datasets.names():
+            counts.no_dataset[row.dataset] += 1
+        elif row.method in known_methods or known_methods.issuperset(row.method.split("+")):
+            counts.no_table[row.table] += 1
+        else:
+            counts.no_method[row.method] += 1
     return counts
 
 
@@ -119,7 +125,7 @@ def _unsupported(row: Reported, table: Table) -> list[str]:
 
 
 def _matches(unreachable: Unreachable, row: Reported) -> bool:
-    fields = ("method", "teacher", "student")
+    fields = ("method", "teacher", "student", "metric")
     return all(getattr(unreachable, name) in (None, getattr(row, name)) for name in fields)
 
 

@@ -110,6 +110,7 @@ class Unreachable(Spec):
     method: str | None = None
     teacher: str | None = None
     student: str | None = None
+    metric: str | None = None
 
 
 class Table(Spec):

@@ -56,7 +56,8 @@ def test_the_tree_reaches_what_it_promises(tables: list[Table], reported: Number
     assert {name for name in promised if found[name].unreachable} == {"granularity"}
     for name, one in found.items():
         printed = sum(row.value is not None for row in reported[name])
-        assert one.reachable + one.unreachable.total() + one.no_table.total() + one.no_method.total() == printed
+        others = (one.unreachable, one.no_table, one.no_method, one.no_dataset)
+        assert one.reachable + sum(counter.total() for counter in others) == printed
         assert all(one.unreachable), "every unsupported number has a reason"
 
 
@@ -134,6 +135,19 @@ def test_numbers_without_a_table_are_counted_and_are_no_problem() -> None:
         "reported dist: 2 numbers, 1 reachable, 1 in no table yet (camvid: 1)",
         "reported cirkd: 1 number, 0 reachable, 1 in no table yet (imagenet: 1)",
     ]
+
+
+def test_a_number_about_an_unknown_data_set_waits_for_it_whatever_its_method() -> None:
+    rows = [number(method, table="others", dataset="voc") for method in ("dist", "a_new_method")]
+    (found,) = coverage([table_of(DIST)], {"dist": [number("dist"), *rows]})
+    assert found.line == "reported dist: 3 numbers, 1 reachable, 2 wait for a data set (voc: 2)"
+
+
+def test_a_metric_that_is_not_measured_is_unsupported_for_every_pair() -> None:
+    unmeasured = (Unreachable(reason="not measured", metric="top5"),)
+    rows = [number("dist"), number("dist", metric="top5"), number("kd", metric="top5", teacher="resnet50")]
+    (found,) = coverage([table_of(DIST, unreachable=unmeasured)], {"dist": rows})
+    assert found.line == "reported dist: 3 numbers, 1 reachable, 2 unreachable (not measured: 2)"
 
 
 def test_a_line_names_what_is_uncovered() -> None:
