@@ -12,7 +12,8 @@ from .base import Batch, Method, MethodError, Outputs, Setting
 class Sum(Method):
     """All losses of several methods, named `method`, or `method/term` if a method has several.
 
-    The task weight is the product of the methods' task weights. Methods that train their teacher or have an initial
+    The task weight is the product of the methods' task weights. Where one method lets the teacher's BatchNorm count the
+    batch, all read these outputs. Methods that train their teacher or have an initial
     phase cannot be summed.
     """
 
@@ -26,6 +27,7 @@ class Sum(Method):
                 raise MethodError(f"{name} cannot be part of a sum: it trains its teacher or has an initial phase")
             self.task_weight *= method.task_weight
             self.student_bias &= method.student_bias
+            self.teacher_batch_statistics |= method.teacher_batch_statistics
             if method.gradients == "separate":
                 self.gradients, self.momentum_delta = method.gradients, method.momentum_delta
 

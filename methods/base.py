@@ -87,6 +87,8 @@ class Method(nn.Module, ABC):
             in one after the other.
         prepared_prefixes: prefixes of the state dict entries that `prepare` fills.
         teacher_mode: "frozen" or "online" (trained with the student).
+        teacher_batch_statistics: the frozen teacher's BatchNorm normalizes by the batch, as in train mode; no tensor of
+            the teacher changes by that, and its dropout stays off.
         task_weight: factor on the task loss.
         student_bias: False if the student's classifier has none: its bias is 0 and does not train.
         gradients: "summed", or "separate" where the optimizer gets those of the task loss and of all other terms apart.
@@ -113,6 +115,7 @@ class Method(nn.Module, ABC):
     prepared_prefixes: ClassVar[tuple[str, ...]] = ()
     head_class: ClassVar[type[StudentHead] | None] = None
     teacher_mode: str = "frozen"
+    teacher_batch_statistics: bool = False
     task_weight: float = 1.0
     student_bias: bool = True
     gradients: str = "summed"

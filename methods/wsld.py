@@ -24,13 +24,15 @@ class WSLD(Method):
 
     z [N, K] logits. H is a cross-entropy: the teacher's entropy stays in the value.
 
-    The released training leaves the teacher in train mode, so that its BatchNorm counts the batch; here a frozen
-    teacher is in eval mode.
+    The released training leaves the teacher in train mode, so that its BatchNorm normalizes by the batch; here a frozen
+    teacher is in eval mode unless `teacher_batch_statistics` is true.
 
     Args:
         setting: the run's shapes.
         weight: ImageNet 2.5; CIFAR-100 2.25, by others.
         temperature: T. ImageNet 2; CIFAR-100 4, by others.
+        teacher_batch_statistics: let the teacher's BatchNorm normalize by the batch, as in the released training. The
+            released running statistics drift meanwhile, which no output shows; here they stay.
     """
 
     name = "wsld"
@@ -42,10 +44,17 @@ class WSLD(Method):
     tasks = frozenset({"classification"})
     min_classes = 2
 
-    def __init__(self, setting: Setting, weight: float = 2.5, temperature: float = 2.0) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        weight: float = 2.5,
+        temperature: float = 2.0,
+        teacher_batch_statistics: bool = False,
+    ) -> None:
         super().__init__(setting)
         require_positive(self.name, temperature=temperature)
         self.weight, self.temperature = weight, temperature
+        self.teacher_batch_statistics = teacher_batch_statistics
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """One term; see the class."""

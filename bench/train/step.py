@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -15,6 +16,7 @@ from ..networks.base import Network
 from ..spec.recipe import Recipe
 from ..tasks.precision import autocast
 from . import ranks
+from .compiled import eager
 from .failures import isolate_failures
 from .lr_schedule import learning_rate
 from .micro_batches import micro_batches
@@ -29,7 +31,8 @@ def train_step(students: Sequence[Student], batch: Batch, teacher: Network | Non
     Args:
         students: of one cohort, so of one recipe.
         batch: on the students' device; this process's shard of it.
-        teacher: their frozen teacher, if they have one; one forward of a micro-batch serves them all.
+        teacher: their frozen teacher, if they have one; one forward of a micro-batch serves them all, and a second one
+            those whose method wants its BatchNorm to count the batch.
         timer: of this step.
     """
     steps = [StudentStep(student, timer.empty()) for student in students if student.active]
@@ -39,14 +42,12 @@ def train_step(students: Sequence[Student], batch: Batch, teacher: Network | Non
     recipe = steps[0].student.run.recipe
     for part, share in micro_batches(batch, ranks.shard().size(recipe.micro_batch_size)):
         current = [step for step in steps if step.student.active]
-        outputs = None
-        if teacher is not None and any(step.student.uses_frozen_teacher for step in current):
-            with timer.part("teacher"):
-                wanted = {view for step in current if step.student.uses_frozen_teacher for view in step.student.views}
-                outputs = teacher_forward(teacher, _with_views(part, wanted), recipe)
+        readers = [step.student for step in current if step.student.uses_frozen_teacher]
+        outputs = _teacher_outputs(teacher, readers, part, timer) if teacher is not None else {}
         for step in current:
+            read = outputs.get(step.student.method.teacher_batch_statistics) if step.student in readers else None
             with isolate_failures(step.student), step.timer.part("student"):
-                step.add_gradients(part, share, teacher, outputs if step.student.uses_frozen_teacher else None)
+                step.add_gradients(part, share, teacher, read)
     for step in [step for step in steps if step.student.active]:
         with isolate_failures(step.student):
             with step.timer.part("student"):
@@ -163,13 +164,50 @@ def backward(losses: dict[str, Tensor], share: float, again: bool = False) -> No
     (total if share == 1 else share * total).backward(retain_graph=again)
 
 
+def _teacher_outputs(
+    teacher: Network, readers: Sequence[Student], batch: Batch, timer: StepTimer
+) -> dict[bool, Outputs]:
+    """The outputs that students read of their frozen teacher, by `Method.teacher_batch_statistics`."""
+    outputs = {}
+    for by_batch in {student.method.teacher_batch_statistics for student in readers}:
+        alike = [student for student in readers if student.method.teacher_batch_statistics == by_batch]
+        views = {view for student in alike for view in student.views}
+        with timer.part("teacher"):
+            outputs[by_batch] = teacher_forward(teacher, _with_views(batch, views), alike[0].run.recipe, by_batch)
+    return outputs
+
+
 @torch.no_grad()
-def teacher_forward(teacher: Network, batch: Batch, recipe: Recipe) -> Outputs:
-    """A frozen teacher's outputs for a batch, in the recipe's precision for it."""
-    with autocast(recipe, batch.inputs.device, teacher=True):
+def teacher_forward(teacher: Network, batch: Batch, recipe: Recipe, batch_statistics: bool = False) -> Outputs:
+    """A frozen teacher's outputs for a batch, in the recipe's precision for it.
+
+    Args:
+        teacher: in eval mode.
+        batch: of one or several images.
+        recipe: of the training.
+        batch_statistics: its BatchNorm normalizes by the batch; it then runs eagerly.
+    """
+    with autocast(recipe, batch.inputs.device, teacher=True), _normalizing(teacher, recipe, batch_statistics):
         outputs: Outputs = teacher(batch.teacher_inputs)
         views = {name: teacher(view.teacher_inputs) for name, view in batch.views.items()}
     return replace(outputs, views=views)
+
+
+@contextmanager
+def _normalizing(network: Network, recipe: Recipe, by_batch: bool) -> Iterator[None]:
+    """BatchNorm of a network in eval mode normalizes by the batch inside; its running statistics do not change."""
+    if not by_batch:
+        yield
+        return
+    norms = [norm for norm in network.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        with eager(recipe):
+            yield
+    finally:
+        for norm in norms:
+            norm.training, norm.track_running_stats = False, True
 
 
 def student_outputs(student: Student, batch: Batch) -> Outputs:

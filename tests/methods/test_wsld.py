@@ -40,3 +40,11 @@ def test_mixed_labels_and_a_temperature_of_zero_are_refused(sample: Make) -> Non
     mixed = replace(data.batch, targets=torch.rand(4, 5))
     with pytest.raises(MethodError, match=r"wsld: targets have shape \(4, 5\) for 4 images"):
         methods.build("wsld", data.setting)(mixed, data.student, data.teacher)
+
+
+def test_the_teachers_batchnorm_counts_the_batch_if_asked_for_also_in_a_sum(sample: Make) -> None:
+    setting = sample("classification").setting
+    assert not methods.build("wsld", setting).teacher_batch_statistics
+    assert methods.build("wsld", setting, teacher_batch_statistics=True).teacher_batch_statistics
+    assert not methods.build("wsld+cwd", setting).teacher_batch_statistics
+    assert methods.build("wsld+cwd", setting, wsld={"teacher_batch_statistics": True}).teacher_batch_statistics
