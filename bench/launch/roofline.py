@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdbench import methods
+
 from .. import tasks
 from ..spec.run import Run
+from ..tasks.base import Shapes
 from ..train import online_teachers as online
 from .device_facts import Device
 from .memory import Memory
-from .tracing import Loss, Traced, loss_of, traced
+from .tracing import Traced, loss_of, traced
 
 BACKWARD = 3
 """Forward and backward of a network, in forwards."""
@@ -50,22 +53,59 @@ def work(runs: Sequence[Run], memory: Memory) -> Work:
         UntracedError: a network cannot be traced.
     """
     recipe, shapes = runs[0].recipe, memory.shapes(runs[0])
-    trained = [traced(name, shapes) for run in runs for name in (run.student, *online.teacher_names(run))]
-    names = {run.teacher.student for run in runs if run.teacher}
-    frozen = [traced(name, shapes) for name in [*names, *(n for run in runs for n in online.snapshot_names(run))]]
+    passes = [*_student_passes(runs, shapes), *_teacher_passes(runs, shapes)]
     losses = [loss_of(run, shapes) for run in runs]
     height, width = tasks.get(shapes.task).typical_size(recipe, memory.stored)
     area = height * width / (shapes.height * shapes.width)
-    many: list[Traced | Loss] = [*trained, *losses]
-    flops = sum(BACKWARD * net.flops for net in trained) + sum(net.flops for net in frozen)
-    written = sum(BACKWARD * each.written for each in many) + sum(net.written for net in frozen)
-    kernels = sum(BACKWARD * each.kernels for each in many) + sum(net.kernels for net in frozen)
-    states = STATES * sum(each.weights for each in many)
+    flops = sum(each.images * each.network.flops for each in passes)
+    written = sum(each.images * each.network.written for each in passes) + BACKWARD * sum(x.written for x in losses)
+    kernels = sum(each.launches * each.network.kernels for each in passes) + BACKWARD * sum(x.kernels for x in losses)
+    trained = [each.network.weights for each in passes if each.trains] + [loss.weights for loss in losses]
+    states = STATES * sum(trained)
     return Work(
         recipe.accumulate * area * flops,
         recipe.accumulate * area * MOVED * written + states,
         recipe.accumulate * kernels + OPTIMIZER * len(runs),
     )
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """The passes of one network in a step, in forwards: a method that reads views has one of each view as well.
+
+    Attributes:
+        network: traced.
+        images: forwards of a batch.
+        launches: forwards that are launched, fewer where views are in one forward with the batch.
+        trains: whether the step changes its weights.
+    """
+
+    network: Traced
+    images: int
+    launches: int
+    trains: bool = False
+
+
+def _student_passes(runs: Sequence[Run], shapes: Shapes) -> list[_Passes]:
+    """Of students, and of the teachers that train with them, which see no views."""
+    passes = []
+    for run in runs:
+        images = 1 + len(methods.views(run.method))
+        launches = 1 if methods.joint_views(run.method) else images
+        passes.append(_Passes(traced(run.student, shapes), BACKWARD * images, BACKWARD * launches, trains=True))
+        for name in online.teacher_names(run):
+            passes.append(_Passes(traced(name, shapes), BACKWARD, BACKWARD, trains=True))
+    return passes
+
+
+def _teacher_passes(runs: Sequence[Run], shapes: Shapes) -> list[_Passes]:
+    """Of frozen teachers: one serves all students of the cohort and sees the views that any of them reads."""
+    taught: dict[str, set[str]] = {}
+    for run in runs:
+        if run.teacher:
+            taught.setdefault(run.teacher.student, set()).update(methods.views(run.method))
+    passes = [_Passes(traced(name, shapes), 1 + len(views), 1 + len(views)) for name, views in taught.items()]
+    return passes + [_Passes(traced(name, shapes), 1, 1) for run in runs for name in online.snapshot_names(run)]
 
 
 def step_seconds(runs: Sequence[Run], memory: Memory, device: Device, threads: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdbench import methods
 from kdbench.datasets import DataError
 from kdbench.engines.base import PlannedJob, Resources
 from kdbench.errors import SpecError, StoreError
@@ -18,8 +19,9 @@ from kdbench.launch.estimates import Estimator, Target, key_of
 from kdbench.launch.explain import FEW, explain
 from kdbench.launch.memory import Memory
 from kdbench.launch.planning import FinalPlan, make_plans
-from kdbench.launch.roofline import step_seconds, with_loading, work
+from kdbench.launch.roofline import BACKWARD, OPTIMIZER, step_seconds, with_loading, work
 from kdbench.launch.totals import wall_clock
+from kdbench.launch.tracing import loss_of, traced
 from kdbench.records.calibration import Calibrated, add_calibration, read_calibration
 from kdbench.spec.recipe import load_recipe
 from kdbench.spec.request import RunRequest
@@ -75,6 +77,18 @@ def test_a_method_adds_its_own_operations() -> None:
     without = work([kd.model_copy(update={"method": "none", "teacher": frozen})], CIFAR)
     assert work([none], CIFAR).kernels < without.kernels
     assert work([kd], CIFAR).kernels > work([none], CIFAR).kernels
+
+
+@pytest.mark.parametrize(("method", "views", "forwards"), [("strong_view+kd", 1, 2), ("sskd", 3, 1)])
+def test_views_are_further_passes_and_a_joint_one_is_launched_once(method: str, views: int, forwards: int) -> None:
+    kd, alone = cifar_run(), cifar_run("none")
+    run = kd.model_copy(update={"method": method, "options": methods.resolve(method, {})})
+    assert work([run], CIFAR).flops == pytest.approx((1 + views) * work([kd], CIFAR).flops)
+    assert work([run, kd], CIFAR).flops == pytest.approx(work([run], CIFAR).flops + work([alone], CIFAR).flops)
+    shapes = CIFAR.shapes(run)
+    student, teacher = (traced(name, shapes).kernels for name in (run.student, run.teacher_network or ""))
+    networks = BACKWARD * forwards * student + (1 + views) * teacher
+    assert work([run], CIFAR).kernels == networks + BACKWARD * loss_of(run, shapes).kernels + OPTIMIZER
 
 
 def test_files_are_loaded_beside_the_step_by_workers_and_before_it_without() -> None:

@@ -37,7 +37,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "wrn": ("wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"),
     "vgg": ("vgg8", "vgg11", "vgg13", "vgg16", "vgg19"),
     "mobilenet": ("cifar_mobilenet_v2",),
-    "shufflenet": ("cifar_shufflenet_v1", "cifar_shufflenet_v2"),
+    "shufflenet": ("cifar_shufflenet_v1", "cifar_shufflenet_v2", "cifar_shufflenet_v2_x1_5"),
 }
 """The networks that each module of this package builds."""
 

@@ -1,7 +1,7 @@
 """ShuffleNet V1 (Zhang et al., CVPR 2018) and V2 (Ma et al., ECCV 2018) as RepDistiller has them.
 
-RepDistiller: `models/ShuffleNetv1.py` (three groups) and `models/ShuffleNetv2.py` (width 1). Both have a 1x1 stem of 24
-channels, no max-pooling, and three stages that halve the map. All weights have PyTorch's initialization.
+RepDistiller: `models/ShuffleNetv1.py` (three groups) and `models/ShuffleNetv2.py` (widths 1 and 1.5). Both have a 1x1
+stem of 24 channels, no max-pooling, and three stages that halve the map. All weights have PyTorch's initialization.
 
 `info.norms` is empty, as RepDistiller names no BatchNorms of these networks for a margin: channels of their maps bypass
 the convolutions, and no BatchNorm's statistics describe those.
@@ -144,12 +144,16 @@ class ShuffleNetV2(Network):
 
     As RepDistiller returns them: the half that bypasses the convolutions and is non-negative already, then the
     convolved half before its ReLU. The feature is their ReLU with its channels shuffled.
+
+    Args:
+        num_classes: K.
+        widths: channels of the stages.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, widths: tuple[int, int, int] = (116, 232, 464)) -> None:
         super().__init__()
         self.num_classes = num_classes
-        widths, pooled = (116, 232, 464), 1024
+        pooled = 1024
         self.conv1 = nn.Conv2d(3, STEM, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(STEM)
         self.layer1, self.layer2, self.layer3 = (
@@ -177,5 +181,7 @@ class ShuffleNetV2(Network):
 
 
 def build(name: str, num_classes: int) -> ShuffleNetV1 | ShuffleNetV2:
-    """`cifar_shufflenet_v1` or `cifar_shufflenet_v2`."""
-    return ShuffleNetV1(num_classes) if name.endswith("_v1") else ShuffleNetV2(num_classes)
+    """`cifar_shufflenet_v1`, `cifar_shufflenet_v2` or, at width 1.5, `cifar_shufflenet_v2_x1_5`."""
+    if name.endswith("_v1"):
+        return ShuffleNetV1(num_classes)
+    return ShuffleNetV2(num_classes, (176, 352, 704)) if name.endswith("_x1_5") else ShuffleNetV2(num_classes)

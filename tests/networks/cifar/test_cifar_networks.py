@@ -115,6 +115,16 @@ def test_size_is_that_of_repdistiller(case: Case) -> None:
     assert case.multiply_adds == FACTS[case.golden]["multiply_adds_per_image"]
 
 
+def test_shufflenet_at_width_1_5_is_simkds() -> None:
+    network = networks.build("cifar_shufflenet_v2_x1_5", K).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        outputs = network(torch.zeros(1, 3, 32, 32))
+    # Both sums are those of the layer sizes in SimKD's code.
+    assert sum(p.numel() for p in network.parameters()) == 2_580_548
+    assert counter.get_total_flops() // 2 == 93_762_048
+    assert tuple(x.shape[1] for x in outputs.features) == network.info.channels == (24, 176, 352, 704)
+
+
 def conv_multiply_adds(network: Network) -> Iterator[int]:
     """Of a four-stage ResNet-18 at 32x32: map size by stage, counted from the weights."""
     sides = {"conv1": 32, "layer1": 32, "layer2": 16, "layer3": 8, "layer4": 4, "fc": 1}
