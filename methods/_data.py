@@ -148,6 +148,8 @@ class Setting:
         epochs: of the whole training, for schedules; None if unknown.
         batch_size: images that the method gets at once, those of one process and micro-batch; None if unknown, or if
             batches have different sizes.
+        new_student: makes a network as the student is, with other initial weights; called with inputs it returns
+            `Outputs`. None where it is unknown how.
     """
 
     task: str
@@ -159,3 +161,4 @@ class Setting:
     steps_per_epoch: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    new_student: Callable[[], nn.Module] | None = None

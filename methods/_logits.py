@@ -54,6 +54,13 @@ def kl_of_rows(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (log_q.exp() * (log_q - F.log_softmax(student_logits, dim=1))).sum(dim=1)
 
 
+@torch.no_grad()
+def entropy_of_rows(logits: Tensor) -> Tensor:
+    """Entropy of the softmax of each row, in nats and without gradient: [N, K] -> [N]."""
+    log_p = F.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1)
+
+
 def standardized(logits: Tensor) -> Tensor:
     """(z - mean) / (std + EPS) of each row, with the unbiased standard deviation: [N, K] -> [N, K]."""
     return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + EPS)

@@ -117,12 +117,24 @@ def classifier_sample(widths: tuple[int, int] = WIDTHS, images: int = 4, samples
     targets = torch.arange(samples) % CLASSES
     infos = info(widths[0]), info(widths[1])
     setting = Setting("classification", CLASSES, samples, *infos, targets, batch_size=images, **LENGTH)
+    setting = replace(setting, new_student=SecondStudent)
     batch = Batch(torch.zeros(images, 3, 8, 8), targets[:images], torch.arange(images))
     both = [outputs(width) for width in widths]
     for shown, width in zip(both, widths, strict=True):
         shown.views = {name: outputs(width) for name in VIEWS}
     batch.views = {name: replace(batch) for name in VIEWS}
     return Sample(setting, batch, *both)
+
+
+class SecondStudent(nn.Module):
+    """What `Setting.new_student` makes: logits of the mean color."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classify = nn.Linear(3, CLASSES)
+
+    def forward(self, x: Tensor) -> Outputs:
+        return Outputs(self.classify(x.mean(dim=(2, 3))), ())
 
 
 def segmenter_sample(widths: tuple[int, int] = WIDTHS, images: int = IMAGES) -> Sample:

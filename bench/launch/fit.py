@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from typing import Any
 
 import torch
 
@@ -104,8 +105,9 @@ def _failure(method: str, options: str, student: str, teacher: str, others: int,
     teacher_outputs = replace(teacher_outputs, others=(teacher_outputs,) * others, views=seen)
     student_outputs = replace(student_outputs, views=dict.fromkeys(views, student_outputs))
     labels = task.example_setting(shapes.samples, shapes.classes).train_targets
-    length = {"steps_per_epoch": 1, "batch_size": shapes.batch}
-    setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.info, frozen.info, labels, **length)
+    more: dict[str, Any] = {"steps_per_epoch": 1, "batch_size": shapes.batch}
+    more["new_student"] = partial(networks.build, student, shapes.classes)
+    setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.info, frozen.info, labels, **more)
     batch = Batch(torch.zeros(shapes.batch, 3, *shapes.size), task.example_targets(shapes), torch.arange(shapes.batch))
     batch = replace(batch, views=dict.fromkeys(views, batch))
     try:

@@ -11,7 +11,7 @@ import logging
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -146,6 +146,7 @@ def _loss(method: str, options: str, student: str, teacher: str, others: int, sh
     teacher_outputs = replace(frozen.outputs, others=(frozen.outputs,) * others, views=teacher_views)
     resolved = json.loads(options)
     setting = Setting(shapes.task, shapes.classes, shapes.samples, learner.network.info, frozen.network.info)
+    setting = replace(setting, new_student=partial(networks.build, student, shapes.classes))
     prepares = False
     try:
         with _fake():

@@ -87,7 +87,7 @@ class ClassificationTask(Task):
         norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
         network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
         labels = torch.arange(samples) % classes
-        length = {"steps_per_epoch": 10, "epochs": 10, "batch_size": 64}
+        length: dict[str, Any] = {"steps_per_epoch": 10, "epochs": 10, "batch_size": 64}
         return Setting(cls.name, classes, samples, network, network, labels, **length)
 
     @classmethod

@@ -15,7 +15,7 @@ from kdbench import methods
 from kdbench.methods.base import Method, NetworkInfo, Setting
 
 from .. import networks
-from ..errors import DivergedError
+from ..errors import DivergedError, SpecError
 from ..networks.base import Network
 from ..networks.with_head import NetworkWithHead
 from ..records.code import code_of
@@ -136,7 +136,22 @@ class Student:
             self.task.steps_per_epoch,
             self.run.recipe.epochs,
             self.run.recipe.images_at_once(self.run.data.train_images, ranks.world_size()),
+            self._new_student,
         )
+
+    def _new_student(self) -> Network:
+        """A second student for methods that train two.
+
+        Raises:
+            SpecError: it would start from the same published weights, and stay equal.
+        """
+        run = self.run
+        if run.recipe.init != "random":
+            raise SpecError(
+                f"{run.method}: a second student would start from the weights of init {run.recipe.init!r} too and stay "
+                "equal; set init to random"
+            )
+        return networks.build(run.student, len(self.task.classes))
 
     def update_progress(self) -> None:
         """Tell the method how far the training is (`Method.epoch` and `step`)."""
