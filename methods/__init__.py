@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 PUBLISHED_SUMS = ("cirkd+kd", "cwd+kd", "dist+mimic", "freekd+box_l1", "ifvd+kd", "skd+kd")
 """Sums in the papers' tables; any other sum of methods can be built as well."""
 
+GRADIENTS = ("summed", "separate")
+"""Values of `Method.gradients`."""
+
 
 def names() -> list[str]:
     """Names of all methods, those of registered files and installed packages included, and published sums."""
@@ -75,10 +78,14 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
         _check_setting(summand, setting)
     try:
         if len(summands) == 1:
-            return _build_summand(name, setting, resolved)
-        return Sum(setting, {summand: _build_summand(summand, setting, resolved[summand]) for summand in summands})
+            method = _build_summand(name, setting, resolved)
+        else:
+            method = Sum(setting, {each: _build_summand(each, setting, resolved[each]) for each in summands})
     except OverflowError as error:
         raise MethodError(f"{name}: an option is too large to compute with ({error}): {resolved}") from error
+    if method.gradients not in GRADIENTS:
+        raise MethodError(f"{name}: gradients is {method.gradients!r}; it must be {' or '.join(map(repr, GRADIENTS))}")
+    return method
 
 
 def resolve(name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -140,12 +140,20 @@ def _class_in(module: ModuleType, name: str, place: str) -> type[Method]:
 
 def _complete(value: type[Method], place: str) -> type[Method]:
     """The class, if it has everything without which it cannot be listed or built."""
+    from .base import VIEWS
+
     tasks = getattr(value, "tasks", None)
     if not isinstance(tasks, frozenset) or not all(isinstance(task, str) for task in tasks):
         has = "has no `tasks`" if tasks is None else f"has tasks = {tasks!r}"
         raise MethodError(f'{place}: {value.__name__} {has}; write tasks = frozenset({{"classification"}})')
     if not isinstance(getattr(value, "citation", None), str):
         raise MethodError(f'{place}: {value.__name__} has no `citation`; write citation = "Authors. Title. Year. URL"')
+    if not isinstance(value.views, tuple) or not set(value.views) <= set(VIEWS):
+        example = f"views = ({VIEWS[0]!r},)"
+        raise MethodError(
+            f"{place}: {value.__name__} has views = {value.views!r}; write a tuple, such as {example}, of the names "
+            f"{', '.join(VIEWS)}"
+        )
     if missing := sorted(getattr(value, "__abstractmethods__", ())):
         raise MethodError(f"{place}: {value.__name__} does not define {', '.join(f'`{each}`' for each in missing)}")
     return value

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from kdbench import methods
-from kdbench.methods.base import MethodError
+from kdbench.methods.base import VIEWS, MethodError
 
 from ..text import counted, one_line, shortened
 from .checks import CHECKS, Case, kinds, returns_loss_terms, step_on_cuda
@@ -99,6 +99,8 @@ def _passed(case: Case) -> list[str]:
 def _reason(error: Exception, name: str) -> str:
     """`ValueError: ... (mine.py:12)`: an error in one line, with the last line of the method's files that was run."""
     text = str(error) if isinstance(error, MethodError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyError) and error.args[0] in set(VIEWS) - set(methods.views(name)):
+        text = f"it reads the view {error} and does not ask for it; write it into `views`"
     files = {str(path): path.name for path in methods.files(name)}
     lines = [
         f"{files[f.filename]}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__) if f.filename in files

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kdbench import methods
-from kdbench.methods.base import IGNORE_INDEX, Method, MethodError, Outputs
+from kdbench.methods.base import IGNORE_INDEX, Method, MethodError, Outputs, StudentHead
 
 from .on_cuda import CudaStep, cuda_step, listed
 from .samples import TASKS, WIDTHS, Sample, make_sample
@@ -51,8 +51,11 @@ class Case:
         return WIDTHS
 
     def sample(self) -> Sample:
-        """A new sample; always the same values."""
-        return make_sample(self.kind, self.widths)
+        """A new sample with the views that the method asks for; always the same values."""
+        sample, asked = make_sample(self.kind, self.widths), methods.views(self.name)
+        for part in (sample.batch, sample.student, sample.teacher):
+            part.views = {name: view for name, view in part.views.items() if name in asked}  # type: ignore[assignment]
+        return sample
 
     def build(self, seed: int = 0, **options: Any) -> Method:
         """The method with initial weights of a seed."""
@@ -179,6 +182,8 @@ def state_is_saved(case: Case) -> Iterator[str]:
     restored.load_state_dict(method.state_dict(), strict=True)
     if losses(restored, sample) != losses(method, sample):
         yield "losses differ after `load_state_dict`; keep what they depend on in parameters or buffers"
+    if (head := method.student_head()) is not None:
+        yield from _unsaved(head, case, sample.student)
 
 
 def defaults_are_the_options(case: Case) -> Iterator[str]:
@@ -242,6 +247,36 @@ def cast(outputs: Outputs, dtype: torch.dtype) -> Outputs:
         extra={key: to(value) for key, value in outputs.extra.items()},
         views={name: cast(view, dtype) for name, view in outputs.views.items()},
     )
+
+
+def _unsaved(head: Any, case: Case, student: Outputs) -> Iterator[str]:
+    """Why the head of a student could not be read from the student's file."""
+    if not isinstance(head, StudentHead):
+        yield f"`student_head` returns {_kind(head)}; return a StudentHead"
+        return
+    if missing := [name for name in ("method", "arguments", "classifier") if not hasattr(head, name)]:
+        yield f"its head {type(head).__name__} has no {', '.join(f'`{name}`' for name in missing)}; see StudentHead"
+        return
+    if head.method not in case.name.split("+") or methods.method_class(head.method).head_class is not type(head):
+        yield (
+            f"its head is found by the method {head.method!r}, whose `head_class` is another; write the name of the "
+            f"method there, and head_class = {type(head).__name__} in the method"
+        )
+        return
+    try:
+        again = type(head)(**head.arguments)
+        again.load_state_dict(head.state_dict())
+    except (TypeError, RuntimeError) as error:
+        yield f"its head cannot be made again from `arguments` {head.arguments}: {error}"
+        return
+    if not torch.equal(*(_logits(each, student) for each in (head, again))):
+        yield "its head, made again from `arguments` and its state, has other logits; keep what they depend on in both"
+
+
+def _logits(head: StudentHead, student: Outputs) -> Tensor:
+    logits = head.eval()(cast(student, torch.float32)).logits
+    assert isinstance(logits, Tensor)
+    return logits
 
 
 def _reached(whose: str, outputs: Outputs) -> Iterator[str]:

@@ -25,6 +25,8 @@ def wrong_description(term: str) -> Iterator[str]:
         yield f"tasks has {', '.join(map(repr, unknown))}; the tasks are {', '.join(allowed)}"
     if term != "none" and not re.search(r"\b(19|20)\d\d\b.*https://", cls.citation, re.S):
         yield f"citation must have a year and then a URL (https://...), and is {cls.citation!r}"
+    if cls.views and (others := sorted(cls.tasks & set(allowed) - {"classification"})):
+        yield f"views are made of the images of classification, and tasks has {', '.join(others)}; leave one out"
     yield from _wrong_options(cls)
 
 

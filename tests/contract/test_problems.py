@@ -67,6 +67,18 @@ BROKEN = {
     "counted": ((LOSS, f"self.__dict__.update(n=self.__dict__.get('n', 0) + 1) or self.n * {LOSS}"), "load_state_dict"),
     "broadcast": ((LOSS, "nn.functional.mse_loss(student.logits, teacher.logits[:1])"), "UserWarning: .*target size"),
     "changed": ((LOSS, LOSS + " + student.features[0].data.zero_().sum()"), "changes the outputs of the student"),
+    "unasked": (
+        (LOSS, 'student.views["strong"].logits.mean()'),
+        r"cannot be computed: it reads the view 'strong' and does not ask for it; write it into `views` .*:\d+",
+    ),
+    "elsewhere": (
+        ('frozenset({"classification"})', 'frozenset({"classification", "detection"}); views = ("strong",)'),
+        "views are made of the images of classification, and tasks has detection",
+    ),
+    "misspelled": (
+        ("self.tau = tau", "self.tau = tau; self.gradients = 'seperate'"),
+        "gradients is 'seperate'; it must be 'summed' or 'separate'",
+    ),
     "unfrozen": (
         ("    def forward(self, batch", "    teacher_mode = 'online'\n\n    def forward(self, batch"),
         "no gradient for the online teacher's outputs",
@@ -80,6 +92,64 @@ def test_a_broken_promise_is_said_in_words(fault: str, tmp_path: Path) -> None:
     found = contract.problems(write(tmp_path, fault, change))
     assert any(re.search(message, each) for each in found), found
     assert all(each.startswith(fault) and "\n" not in each for each in found), found
+
+
+HEAD = """class Head(StudentHead):
+    method = "{name}"
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.arguments = {{"inputs": inputs, "classes": classes}}
+        self.classifier = nn.Linear(inputs, classes)
+
+    def forward(self, outputs: Outputs) -> Outputs:
+        return replace(outputs, logits=self.classifier(outputs.pooled))
+
+
+class Mine(Method):"""
+
+
+def with_head(folder: Path, name: str, *changes: tuple[str, str]) -> Path:
+    """A file with a method whose head takes the place of the student's classifier, changed."""
+    build = "self.tau = tau; self.head = Head(setting.student.pooled_dim, setting.num_classes)"
+    own = (
+        "    head_class = Head\n\n    def student_head(self):\n        return self.head\n\n    def forward(self, batch"
+    )
+    made = (
+        ("from torch import Tensor", "from dataclasses import replace\nfrom torch import Tensor"),
+        ("import Batch, Method", "import Batch, StudentHead, Method"),
+        ("class Mine(Method):", HEAD.format(name=name)),
+        ("    def forward(self, batch", own),
+        ("self.tau = tau", build),
+        ("(student.logits", "(self.head(student).logits"),
+    )
+    return write(folder, name, *made, *changes)
+
+
+HEADS = {
+    "nowhere": (("    head_class = Head\n", ""), "method 'nowhere', whose `head_class` is another; write .* = Head in"),
+    "foreign": (('method = "foreign"', 'method = "simkd"'), "found by the method 'simkd', whose `head_class` is anot"),
+    "incomplete": ((', "classes": classes', ""), "cannot be made again from `arguments` .*missing 1 required"),
+    "resized": (('"inputs": inputs', '"inputs": inputs + 1'), "cannot be made again from `arguments` .*size mismatch"),
+    "nameless": (('    method = "nameless"\n', ""), "its head Head has no `method`; see StudentHead"),
+    "blind": (("self.classifier", "self.layer"), "its head Head has no `classifier`"),
+    "bare": (("return self.head", "return self.head.classifier"), "`student_head` returns a Linear; return a Student"),
+    "forgetful": (
+        ("self.classifier(outputs.pooled)", "self.classifier(outputs.pooled) + id(self)"),
+        "made again from `arguments` and its state, has other logits",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", HEADS)
+def test_a_head_that_a_saved_student_could_not_have_again_is_a_problem(fault: str, tmp_path: Path) -> None:
+    change, message = HEADS[fault]
+    found = contract.problems(with_head(tmp_path, fault, change))
+    assert any(re.search(message, each) for each in found), found
+
+
+def test_a_head_that_can_be_read_again_is_no_problem(tmp_path: Path) -> None:
+    assert contract.problems(with_head(tmp_path, "headed")) == []
 
 
 def test_losses_of_ignored_pixels_are_checked(tmp_path: Path) -> None:
@@ -99,6 +169,11 @@ def test_only_the_first_of_problems_that_follow_from_each_other_is_said(tmp_path
         (('frozenset({"classification"})', '"classification"'), "Mine has tasks = 'classification'; write"),
         (("    citation = ", "    source = "), "Mine has no `citation`; write"),
         (("def forward", "def loss"), "Mine does not define `forward`"),
+        (
+            ("    tasks", '    views = ("strnog",)\n    tasks'),
+            "views = .'strnog',.; write a tuple, such as views = .'str",
+        ),
+        (("    tasks", '    views = "strong"\n    tasks'), "views = 'strong'; write a tuple, such as .*, rotated_270"),
     ],
 )
 def test_a_class_without_what_every_method_has_is_refused(
