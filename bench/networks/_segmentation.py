@@ -4,6 +4,7 @@ CIRKD (CVPR 2022, github.com/winycg/CIRKD; read as forked in hunto/DIST_KD@2418f
 encoders to stride 8. DeepLabV3: ASPP with rates 12, 24 and 36 into 256 channels for ResNet-101 and 128 for the others,
 dropout 0.5, a 3x3 convolution. PSPNet: bins 1, 2, 3 and 6, a 3x3 convolution into 128 channels. Both: dropout 0.1, the
 1x1 classifier, and on a ResNet's third stage an FCN head. MobileNetV2 ends at its 320 channels and has no FCN head.
+PSPNet on ResNet-101 is mmsegmentation's, with 512 channels.
 
 A difference: the stem of their ResNets (v1s) is three 3x3 convolutions, here torchvision's 7x7 convolution, for which
 there are published weights.
@@ -93,7 +94,7 @@ def deeplabv3(architecture: str, num_classes: int, init: str) -> Segmenter:
 def pspnet(architecture: str, num_classes: int, init: str) -> Segmenter:
     """PSPNet (Zhao et al., CVPR 2017) on a ResNet; arguments as in `encoder_of`."""
     encoder, channels = encoder_of(architecture, init)
-    inputs, width = channels[-1], 128
+    inputs, width = channels[-1], channels[-1] // 4
     decoder = PSPDecoder([*channels], out_channels=width, dropout=0.0)
     # smp leaves the BatchNorm of the 1x1 bin out and fuses with a 1x1 convolution.
     decoder.psp.blocks[0].pool[1] = Conv2dReLU(inputs, inputs // 4, kernel_size=1)

@@ -1,4 +1,4 @@
-"""Segmentation networks: CIRKD's at the size of the paper, and small ones for two CPU cores."""
+"""Segmentation networks: CIRKD's and mmsegmentation's at the size of the papers, and small ones for two CPU cores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ._family import Family
 if TYPE_CHECKING:
     from .base import Network
 
-PAPER_SIZE = ("deeplabv3_r101", "deeplabv3_r18", "deeplabv3_mbv2", "pspnet_r18")
+PAPER_SIZE = ("deeplabv3_r101", "deeplabv3_r18", "deeplabv3_mbv2", "pspnet_r18", "pspnet_r101")
 NAMES = (*PAPER_SIZE, "segmenter_mini_teacher", "segmenter_mini_student")
 
 ENCODERS = {"r101": "resnet101", "r18": "resnet18", "mbv2": "mobilenet_v2"}

@@ -27,12 +27,13 @@ SIZES = {
     "deeplabv3_r18": (13_459_494, 457.634),
     "deeplabv3_mbv2": (3_233_171, 106.540),
     "pspnet_r18": (12_770_854, 428.646),
+    "pspnet_r101": (67_948_390, 2114.292),
     "segmenter_mini_teacher": (1_342_766, 0.70656),
     "segmenter_mini_student": (130_510, 0.07618),
 }
 
 MINI = tuple(name for name in SIZES if "_mini_" in name)
-LIGHT = tuple(name for name in SIZES if name != "deeplabv3_r101")
+LIGHT = tuple(name for name in SIZES if not name.endswith("_r101"))
 
 # Parameters, counted in CIRKD's networks as hunto/DIST_KD@2418f18 has them.
 CIRKD = {
@@ -148,9 +149,9 @@ def smp_s_network(name: str, network: Any) -> nn.Module:
     """smp's whole network over the weights of ours, with the layers that CIRKD has and no option of smp gives."""
     options: dict[str, Any] = {"encoder_weights": None, "classes": K}
     theirs: Any
-    if name == "pspnet_r18":
-        options |= {"encoder_depth": 5, "psp_out_channels": 128, "output_stride": 8}
-        theirs = smp.PSPNet("resnet18", **options)
+    if name.startswith("pspnet_"):
+        options |= {"encoder_depth": 5, "psp_out_channels": network.info.channels[-1], "output_stride": 8}
+        theirs = smp.PSPNet(architecture(name), **options)
         theirs.decoder.psp.blocks[0].pool[1] = network.decoder.psp.blocks[0].pool[1]
         theirs.decoder.conv, theirs.segmentation_head[0] = network.decoder.conv, network.segmentation_head[0]
     else:
@@ -167,7 +168,7 @@ def smp_s_network(name: str, network: Any) -> nn.Module:
     return theirs
 
 
-@paper_size
+@pytest.mark.parametrize("name", segmenters.PAPER_SIZE)
 def test_logits_are_those_of_smp_s_forward_before_its_upsampling(name: str) -> None:
     network = build(name).eval()
     with torch.device("meta"):
