@@ -51,6 +51,7 @@ class DOT(Method):
         self.tasks = type(self).tasks & base.tasks  # type: ignore[misc]
         self.base, self.momentum_delta = base, delta
         self.task_weight, self.student_bias = base.task_weight, base.student_bias
+        self.teacher_batch_statistics = base.teacher_batch_statistics
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """The base's terms."""

@@ -7,12 +7,14 @@ from dataclasses import replace
 from kdbench import methods
 
 from .. import networks, tasks
+from ..errors import SpecError
 from ..grid.plan import Plan
 from ..spec.recipe import Recipe, ResizedCrop, UnfitRecipeError
 from ..spec.request import RunRequest
 from ..spec.run import Run
 from ..tasks.opened import OpenedData
 from ..train import online_teachers
+from ..train.optimizer import check_momenta
 from .published import PublishedData
 
 
@@ -89,6 +91,21 @@ def _check_methods(runs: list[Run], samples: int, gpus: int) -> None:
     """The methods of runs on so many training images."""
     task = tasks.get(runs[0].task)
     sizes = {run.id: run.recipe.images_at_once(run.data.train_images, gpus) for run in runs}
-    for run in {(run.method, str(run.options), sizes[run.id]): run for run in runs}.values():
+    distinct = {
+        (
+            run.method,
+            str(run.options),
+            sizes[run.id],
+            run.recipe.optimizer,
+            run.recipe.nesterov,
+            run.recipe.momentum,
+        ): run
+        for run in runs
+    }
+    for run in distinct.values():
         setting = replace(task.example_setting(samples, run.data.classes), batch_size=sizes[run.id])
-        methods.build(run.method, setting, **run.options)
+        method = methods.build(run.method, setting, **run.options)
+        try:
+            check_momenta(run.recipe, method)
+        except SpecError as error:
+            raise SpecError(f"{run.method}: {error}") from error

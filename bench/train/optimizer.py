@@ -28,6 +28,9 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 """What a method's parameter group may name as its `optimizer`."""
 
+SEPARATE: dict[str, type[SeparateGradients]] = {"sgd": SeparateSGD, "adamw": SeparateAdamW}
+"""Optimizers of recipes for methods with separate gradients."""
+
 
 class Optimizers:
     """The recipe's optimizer, with those of the method's groups that name another one; all step together.
@@ -97,6 +100,7 @@ def build_optimizer(recipe: Recipe, networks: Iterable[nn.Module], method: Metho
         ]
     groups += [group for group in method_groups if "optimizer" not in group]
     named_optimizers = [_named_optimizer(group) for group in method_groups if "optimizer" in group]
+    check_momenta(recipe, method)
     if method.gradients == "separate":
         return Optimizers(_separate(recipe, groups, method.momentum_delta), named_optimizers)
     return Optimizers(_optimizer(recipe, groups), named_optimizers)
@@ -142,14 +146,33 @@ def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Opti
     )
 
 
-def _separate(recipe: Recipe, groups: list[dict[str, Any]], delta: float) -> SeparateGradients:
-    kinds: dict[str, type[SeparateGradients]] = {"sgd": SeparateSGD, "adamw": SeparateAdamW}
-    momentum = recipe.momentum if recipe.optimizer == "sgd" else ADAM_MOMENTUM
-    if recipe.optimizer not in kinds or recipe.nesterov or not delta <= momentum < 1 - delta:
+def check_momenta(recipe: Recipe, method: Method) -> None:
+    """Refuse a recipe whose optimizer cannot keep the gradients of task and distillation apart for a method that asks.
+
+    Raises:
+        SpecError: says which recipe can.
+    """
+    delta, momentum = method.momentum_delta, _momentum(recipe)
+    if method.gradients != "separate" or (
+        recipe.optimizer in SEPARATE and not recipe.nesterov and 0 <= delta <= momentum < 1 - delta
+    ):
+        return
+    if recipe.optimizer in SEPARATE and not recipe.nesterov and momentum:
         raise SpecError(
-            f"the method trains by SGD without Nesterov, or AdamW, and changes the momentum by {delta}; the recipe has "
-            f"{recipe.optimizer}{' with Nesterov' if recipe.nesterov else ''} and momentum {momentum}; give "
-            "--set optimizer=sgd --set nesterov=false --set momentum=0.9"
+            f"the method changes the momentum of the recipe, {momentum}, by {delta}, and both results must be at least "
+            f"0 and below 1; give a delta from 0 to below {min(momentum, round(1 - momentum, 6))}"
         )
-    decay = recipe.weight_decay
-    return kinds[recipe.optimizer](groups, lr=recipe.lr, momentum=momentum, delta=delta, weight_decay=decay)
+    raise SpecError(
+        f"the method trains by SGD without Nesterov, or AdamW, and changes the momentum by {delta}; the recipe has "
+        f"{recipe.optimizer}{' with Nesterov' if recipe.nesterov else ''} and momentum {momentum}; give "
+        "--set optimizer=sgd --set nesterov=false --set momentum=0.9"
+    )
+
+
+def _momentum(recipe: Recipe) -> float:
+    return recipe.momentum if recipe.optimizer == "sgd" else ADAM_MOMENTUM
+
+
+def _separate(recipe: Recipe, groups: list[dict[str, Any]], delta: float) -> SeparateGradients:
+    settings = {"lr": recipe.lr, "momentum": _momentum(recipe), "weight_decay": recipe.weight_decay}
+    return SEPARATE[recipe.optimizer](groups, **settings, delta=delta)

@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from kdbench.errors import SpecError
+from kdbench.launch import inputs
 from kdbench.launch.planning import FinalPlan, make_plans
 from kdbench.spec.recipe import ScaledCrop
 from kdbench.spec.request import RunRequest, parse_changes, parse_methods
 from kdbench.spec.table import load_table
+from tests.helpers.pictures import Pictures, short
 
 
 @pytest.fixture
@@ -81,3 +83,24 @@ def test_a_method_that_reads_views_of_images_in_files_is_refused_in_a_plan(tmp_p
     with pytest.raises(SpecError, match=r"mlkd reads further views of each image \(strong\)"):
         make_plans([table], replace(request, methods=parse_methods("mlkd")), lambda _: None)
     assert make_plans([table], replace(request, methods=parse_methods("kd")), lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("delta", "changes", "message"),
+    [
+        (0.3, {}, r"^dot\+kd: the method changes the momentum of the recipe, 0.9, by 0.3"),
+        (0.075, {"nesterov": True}, r"^dot\+kd: .* give --set optimizer=sgd --set nesterov=false"),
+    ],
+)
+def test_momenta_that_a_recipe_cannot_have_are_refused_before_any_work(
+    delta: float, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    pictures = Pictures(tmp_path)
+    sgd: dict[str, Any] = {"optimizer": "sgd", "momentum": 0.9, "nesterov": False}
+    fits, refused = (
+        pictures.run("dot+kd", recipe=short(**sgd | more), options={"delta": each})
+        for each, more in ((0.075, {}), (delta, changes))
+    )
+    inputs._check_methods([fits], 24, 1)
+    with pytest.raises(SpecError, match=message):
+        inputs._check_methods([fits, refused], 24, 1)

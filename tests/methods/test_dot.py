@@ -27,6 +27,8 @@ def test_terms_weights_and_heads_are_the_base_s(sample: Make) -> None:
         assert wrapped.task_weight == alone.task_weight and wrapped.gradients == "separate"
     assert methods.build("dot+simkd", data.setting).student_head() is not None
     assert not methods.build("dot+catkd", data.setting).student_bias
+    assert methods.build("dot+wsld", data.setting, teacher_batch_statistics=True).teacher_batch_statistics
+    assert not methods.build("dot+wsld", data.setting).teacher_batch_statistics
     assert methods.build("dot+kd+dist", data.setting).gradients == "separate"
 
 

@@ -116,6 +116,14 @@ def test_recipes_with_another_optimizer_are_refused(change: dict[str, Any], pict
         _ = student.optimizer
 
 
+def test_a_delta_that_leaves_no_momentum_below_one_is_refused(pictures: Pictures, tmp_path: Path) -> None:
+    for optimizer in ("sgd", "adamw"):
+        run = pictures.run("dot+kd", recipe=short(**SGD | {"optimizer": optimizer}), options={"delta": 0.3})
+        student = Student(run, pictures.task(run), None, tmp_path, CPU)
+        with pytest.raises(SpecError, match="momentum of the recipe, 0.9, by 0.3, .* delta from 0 to below 0.1$"):
+            _ = student.optimizer
+
+
 def test_wraps_any_method_also_a_wrapper(pictures: Pictures) -> None:
     assert methods.resolve("dot+ls+kd", {}) == {**methods.resolve("ls+kd", {}), "delta": 0.075}
     assert set(methods.resolve("dot+crd+kd", {})) == {"dot+crd", "kd"}
