@@ -92,8 +92,14 @@ def _right_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Right singular vectors and squared singular values, the largest first: [N, R, L] -> [N, L, L], [N, L].
 
     They are the eigenvectors of M^T M: its decomposition takes a small part of the time of M's.
+
+    Raises:
+        FloatingPointError: there are none, because a value or a square is not finite.
     """
-    squares, vectors = torch.linalg.eigh(matrices.detach().transpose(1, 2) @ matrices.detach())
+    try:
+        squares, vectors = torch.linalg.eigh(matrices.detach().transpose(1, 2) @ matrices.detach())
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise FloatingPointError("kdsvd: a stage's map, or its square, is NaN or infinite") from error
     return vectors.flip(2).transpose(1, 2), squares.flip(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,15 @@ def test_gradients_are_finite_where_a_map_is_zero_or_all_singular_values_are_equ
     (value,) = methods.build("kdsvd", data.setting)(data.batch, data.student, data.teacher).values()
     gradients = torch.autograd.grad(value, [first, second, last])
     assert all(gradient.isfinite().all() for gradient in gradients) and gradients[2].any()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_maps_that_are_not_finite_are_a_divergence_and_no_failure_of_the_library(value: float, sample: Make) -> None:
+    data = sample("classification")
+    with torch.no_grad():
+        data.student.features[1][0, 0, 0, 0] = value
+    with pytest.raises(FloatingPointError, match="kdsvd: a stage's map, or its square, is NaN or infinite"):
+        loss(data)
 
 
 def test_the_gradient_is_that_of_a_singular_vector() -> None:
