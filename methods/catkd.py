@@ -8,6 +8,9 @@ from torch import Tensor
 from .base import Batch, Method, MethodError, Outputs, Setting
 from .functional import classifier_of, last_maps, target
 
+MAX_RESOLUTION = 64
+"""Larger than last maps are; a class's map of r x r takes memory by the square."""
+
 
 class CATKD(Method):
     """The student's class maps match the teacher's, at a low resolution.
@@ -50,8 +53,8 @@ class CATKD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__(setting)
-        if resolution < 1:
-            raise MethodError(f"catkd: resolution is {resolution}; it must be at least 1")
+        if not 1 <= resolution <= MAX_RESOLUTION:
+            raise MethodError(f"catkd: resolution is {resolution}; it must be from 1 to {MAX_RESOLUTION}")
         for who, info in (("student", setting.student), ("teacher", setting.teacher)):
             classifier_of(self.name, info, who)
         self.weight, self.resolution, self.normalise, self.task_weight = weight, resolution, normalise, task_weight

@@ -19,6 +19,8 @@ from .functional import target
 
 WAVELET_LEVELS = 3
 SHA256_DIGITS = 8
+MAX_TOKENS = 1000
+"""Of a band; each is a mask of the size of a feature map."""
 
 
 class FreeKD(FeatureMethod):
@@ -75,10 +77,10 @@ class FreeKD(FeatureMethod):
         align: str | None = "conv1x1",
     ) -> None:
         super().__init__(setting, weight, align)
-        if num_tokens < 1 or prompt_steps < 0 or prompt_lr <= 0:
+        if not 1 <= num_tokens <= MAX_TOKENS or prompt_steps < 0 or prompt_lr <= 0:
             raise MethodError(
                 f"freekd: num_tokens is {num_tokens}, prompt_steps {prompt_steps} and prompt_lr {prompt_lr}; they must "
-                "be at least 1, at least 0 and positive"
+                f"be from 1 to {MAX_TOKENS}, at least 0 and positive"
             )
         if prompts is not None:
             check_file(prompts, prompts_sha256)

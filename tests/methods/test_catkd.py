@@ -54,7 +54,8 @@ def test_the_student_has_no_bias_in_sums_too(sample: Make) -> None:
 
 def test_senseless_settings_are_refused(sample: Make) -> None:
     data = sample("classification")
-    with pytest.raises(MethodError, match="resolution is 0"):
-        methods.build("catkd", data.setting, resolution=0)
+    for resolution in (0, 10**9):
+        with pytest.raises(MethodError, match=f"resolution is {resolution}; it must be from 1 to 64"):
+            methods.build("catkd", data.setting, resolution=resolution)
     with pytest.raises(MethodError, match="the student has none"):
         loss(replace(data, student=replace(data.student, extra={"last_map": ()})))

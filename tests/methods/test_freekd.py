@@ -118,7 +118,12 @@ def test_options_name_the_content_of_the_file(sha256: str | None, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num_tokens": 0}, "num_tokens is 0"), ({"prompt_steps": -1}, "prompt_steps -1"), ({"prompt_lr": 0.0}, "0.0")],
+    [
+        ({"num_tokens": 0}, "num_tokens is 0"),
+        ({"num_tokens": 10**9}, "from 1 to 1000"),
+        ({"prompt_steps": -1}, "prompt_steps -1"),
+        ({"prompt_lr": 0.0}, "0.0"),
+    ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(MethodError, match=message):
