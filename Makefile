@@ -26,7 +26,7 @@ OPTIONS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)"
 	$(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint reproduce-coco reproduce-coco-all reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots report compare guard bench check docs docs-venv types mypy clean
+.PHONY: help setup test test-slow lint reproduce-coco reproduce-coco-all reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots report compare guard bench check docs docs-venv types mypy clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
@@ -104,6 +104,9 @@ check: $(READY) ## validate tables, recipes, reported numbers, data and results 
 
 test: $(READY) ## the tests, in as many processes as there are CPU cores, at most 4 (PROCESSES=1)
 	$(RUN) pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(READY) ## the tests that `make test` leaves out: they repeat what it tests on more data or another engine
+	$(RUN) pytest -m slow --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff, mypy, codespell, and the documentation without a warning
 	$(RUN) ruff check .

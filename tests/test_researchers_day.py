@@ -47,7 +47,7 @@ def test_a_method_from_an_empty_folder_into_a_paper(site: Path, tmp_path: Path, 
         return done.stdout
 
     assert "sdist.py" in installed("new", "method", "sdist")
-    assert "wrong" not in installed("check", "--methods", "./sdist.py")
+    assert "wrong" not in kdbench("check", "--methods", "./sdist.py")
     trackers = ["--log", "tensorboard"] if importlib.util.find_spec("tensorboard") else []
 
     # The method beside others, its temperature swept, in one command.
@@ -65,13 +65,13 @@ def test_a_method_from_an_empty_folder_into_a_paper(site: Path, tmp_path: Path, 
     # After an edit of the method its runs are done again, and no others.
     method = tmp_path / "sdist.py"
     method.write_text(re.sub(r"return \{(.+?): (.+)\}", r"return {\1: 2.0 * (\2)}", method.read_text()))
-    said = installed(*RUN, *sweep)
+    said = kdbench(*RUN, *sweep)
     assert "stale: 3 runs of sdist, whose code has changed since; done again" in said, said
     assert "3 finished before" in said and "6 of 6 runs done" in said
 
     table = kdbench("table", "dist/cifar100")
     assert "sdist:tau=4" in table and f"{vit}:img_size=32" in table
-    runs = installed("runs")
+    runs = kdbench("runs")
     assert "stale" in runs, "the method's run of the other student"
     identity = re.search(r"^([0-9a-f]{8}) .* sdist", runs, flags=re.M)
     assert identity is not None and "tau" in kdbench("show", identity[1])

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,6 +24,7 @@ def bench(chosen: str, saved: Path, files: str = "tests/perf") -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_quick_benchmarks_are_saved_and_set_beside_the_run_before(tmp_path: Path) -> None:
     first = bench("start_of_the_command or cifar-mini-rkd", tmp_path)
     second = bench("start_of_the_command", tmp_path, "tests/perf/test_tables.py")

@@ -84,6 +84,17 @@ def of_methods(task: str) -> list[Cell]:
     return chosen
 
 
+def repeats(cells: list[Cell]) -> list[bool]:
+    """Whether cells of its task before it have each cell's method and options, and others its family of networks."""
+    known: set[tuple[str, str]] = set()
+    found = []
+    for cell in cells:
+        parts = {(cell.run.task, part) for part in (*cell.parts, cell.family)}
+        found.append(parts <= known)
+        known |= parts
+    return found
+
+
 def of_networks(task: str) -> list[Cell]:
     """Cells that have every network that no cell of `of_methods` has, as few as that takes."""
     missing = set[str]().union(*(cell.networks for cell in cells() if cell.run.task == task))

@@ -5,13 +5,23 @@ from __future__ import annotations
 import pytest
 
 from tests.cuda.budgets import over_budget, problems
-from tests.cuda.cells import Cell, of_methods, of_networks
+from tests.cuda.cells import Cell, of_methods, of_networks, repeats
 from tests.cuda.steps import run_steps
 
 TASKS = ("classification", "detection", "segmentation")
 
 
-@pytest.mark.parametrize("cell", [cell for task in TASKS for cell in of_methods(task)], ids=str)
+METHODS = [cell for task in TASKS for cell in of_methods(task)]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, marks=[pytest.mark.slow] if repeated else [])
+        for cell, repeated in zip(METHODS, repeats(METHODS), strict=True)
+    ],
+    ids=str,
+)
 def test_a_method_stays_on_the_device_and_within_its_kernels(cell: Cell) -> None:
     steps = run_steps(cell.run)
     assert problems(cell, steps) == []

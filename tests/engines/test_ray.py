@@ -202,6 +202,7 @@ def test_a_new_cluster_is_given_as_many_jobs_as_it_runs(
     assert site.slots("full") == ("cpu",) * at_a_time
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_is_followed_by_the_next(cluster: str, tmp_path: Path) -> None:
     """Its jobs end with it; the next command, which is interrupted, leaves what it has saved to the third."""
     words = ["run", "dist/cifar100", "--scale", "mini", "--seeds", "1", "--methods", "kd", "--device", "cpu"]

@@ -51,4 +51,8 @@ def test_auto_needs_a_device_that_is_here(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_steps_of_both_precisions_are_timed() -> None:
     assert precision_probe.measured(torch.device("cpu"), seconds=0.0) > 0
+
+
+@pytest.mark.slow
+def test_both_precisions_are_timed_in_a_process_of_their_own() -> None:
     assert precision_probe.speedup("cpu") > 0

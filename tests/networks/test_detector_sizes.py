@@ -113,7 +113,14 @@ def test_smaller_students_differ_from_r50_by_what_depends_on_the_backbone(family
     assert small.info == large.info, "so every method can compare them level by level"
 
 
-@pytest.mark.parametrize("name", [f"{head}_{backbone}_fpn" for head in HEADS for backbone in SMALLER])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(f"{head}_{backbone}_fpn", marks=[pytest.mark.slow] if i else [])
+        for head in HEADS
+        for i, backbone in enumerate(SMALLER)
+    ],
+)
 def test_smaller_students_learn_from_a_paper_size_teacher(name: str) -> None:
     """Every detection method has losses on the outputs of both, and every parameter that trains gets a gradient."""
     from kdbench import methods

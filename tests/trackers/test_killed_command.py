@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.command import jobs_environment
 from tests.trackers.test_files import wandb_histories
 
-pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default"), pytest.mark.timeout(900)]
 
 SHORT = ("batch_size=16", "epoch_steps=25", "epochs=8", "eval_every=2", "warmup_steps=2")
 STEPS = sorted({*range(10, 201, 10), *range(25, 201, 25)})

@@ -100,25 +100,28 @@ def program(file: Path, *keys: str, **environment: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
-    """A third of the methods after twenty steps, in one process and in two."""
-    folder = tmp_path_factory.mktemp("ranks")
+def trained(folder: Path, part: int, **environment: str) -> tuple[dict[str, Any], ...]:
+    """A third of the methods after some steps, in one process and in two."""
     every = [key for setup in setups().values() for key in setup.case.entries()]
     shipped = [key for key in every if {*key.partition("/")[2].split("+")} <= {*methods._shipped()}]
-    keys = shipped[request.param :: 3]
+    keys = shipped[part::3]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    several = [program(folder / "two.pt", *keys, RANK=str(rank), WORLD_SIZE="2", MASTER_PORT=port) for rank in range(2)]
-    processes = [*several, program(folder / "one.pt", *keys)]
+    two = {"WORLD_SIZE": "2", "MASTER_PORT": port, **environment}
+    several = [program(folder / "two.pt", *keys, RANK=str(rank), **two) for rank in range(2)]
+    processes = [*several, program(folder / "one.pt", *keys, **environment)]
     errors = [process.communicate(timeout=900)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], errors
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
 
 
-def test_every_method_learns_in_two_processes_what_it_learns_in_one(trained: tuple[dict[str, Any], ...]) -> None:
-    one, two = trained
+@pytest.mark.parametrize("environment", [{}, pytest.param({"MORE_STEPS": "1"}, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_every_method_learns_in_two_processes_what_it_learns_in_one(
+    part: int, environment: dict[str, str], tmp_path: Path
+) -> None:
+    one, two = trained(tmp_path, part, **environment)
     assert one.keys() == two.keys() and len(one) > 10
     wrong = []
     for key, tensors in one.items():

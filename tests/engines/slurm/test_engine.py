@@ -123,6 +123,7 @@ def _interrupted(engine: SlurmEngine, names: list[str]) -> str:
     return f'#!/bin/bash\necho \'{{"event": "interrupted"}}\' >> {engine.results}/jobs/{name}.jsonl\nexit 143\n'
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_leaves_rows_that_say_so(pictures: Pictures, tmp_path: Path, cluster: Cluster) -> None:
     run = long(pictures)
     command = Command(driver(pictures, tmp_path, run), ((run,),))
@@ -133,6 +134,7 @@ def test_a_cancelled_job_leaves_rows_that_say_so(pictures: Pictures, tmp_path: P
     assert same_as_undisturbed(pictures, tmp_path, row)
 
 
+@pytest.mark.slow
 def test_two_commands_on_one_folder_share_a_plan(pictures: Pictures, tmp_path: Path) -> None:
     runs = tuple((long(pictures, seed=seed),) for seed in range(3))
     commands = [Command(driver(pictures, tmp_path, *runs[0]), runs) for _ in range(2)]
@@ -141,6 +143,7 @@ def test_two_commands_on_one_folder_share_a_plan(pictures: Pictures, tmp_path: P
     assert not list(tmp_path.glob("*/lease.*"))
 
 
+@pytest.mark.slow
 def test_a_command_that_was_killed_is_followed_by_the_next(
     pictures: Pictures, tmp_path: Path, cluster: Cluster
 ) -> None:
