@@ -30,7 +30,8 @@ def test_the_family_of_a_second_teacher_starts_from_the_first_students_weights(t
     (name,) = family.names()
     assert isinstance(family, networks.Family) and family.head(name) == "retinanet"
     torch.manual_seed(1)
-    assert equal(family.build(name, 3).state_dict(), first.state_dict())
+    assert equal(family.build(name, 3, "published").state_dict(), first.state_dict())
+    assert not equal(family.build(name, 3).state_dict(), first.state_dict())
 
 
 def test_every_reading_says_so_and_is_on_the_page() -> None:
