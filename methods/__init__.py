@@ -283,7 +283,8 @@ def _typed(summand: str, stem: str, options: dict[str, Any]) -> dict[str, Any]:
         if kind == "int" and "float" in expected.split(" | "):
             kind, value = "float", float(value)
         if kind not in expected.split(" | ") or (kind == "float" and not math.isfinite(value)):
-            raise MethodError(f"option {name} of {summand} is {value!r}; it must be {expected}")
+            quoted = "; write a text of digits in quotes" if "str" in expected and kind in ("int", "float") else ""
+            raise MethodError(f"option {name} of {summand} is {value!r}; it must be {expected}{quoted}")
         typed[name] = value
     return typed
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdbench import methods
 from kdbench.methods._haar import haar, inverse_haar
 from kdbench.methods.base import Batch, MethodError, NetworkInfo, Outputs
+from kdbench.spec.choice import parse_methods
 from tests.helpers.golden import batch, setting
 from tests.helpers.small_teacher import CHANNELS, SmallTeacher, endless
 
@@ -128,3 +129,10 @@ def test_options_name_the_content_of_the_file(sha256: str | None, tmp_path: Path
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(MethodError, match=message):
         build(**options)
+
+
+def test_a_checksum_of_digits_alone_is_written_in_quotes() -> None:
+    (number,), (text,) = (parse_methods(f"freekd:prompts_sha256={value}") for value in ("12345678", '"12345678"'))
+    with pytest.raises(MethodError, match="prompts_sha256 of freekd is 12345678; it must be str . None; .* in quotes"):
+        methods.resolve("freekd", dict(number.options))
+    assert methods.resolve("freekd", dict(text.options))["prompts_sha256"] == "12345678"
