@@ -35,7 +35,7 @@ QUICK: dict[str, dict[str, Any]] = {
     }
 }
 MIXED = ("none", "kd", "cwd+kd", "cirkd+kd", "akd+masked_generative", "dist", "ad", "skd+kd+adversarial")
-STATEFUL = ("cirkd+kd", "ad", "skd+kd+adversarial")
+STATEFUL = ("cirkd+kd", "ad", "skd+kd+adversarial", "afdcd")
 CLASSES = ("ground", "square", "stripe")
 VOID = 9
 
