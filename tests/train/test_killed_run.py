@@ -84,6 +84,23 @@ def test_a_killed_run_goes_on_from_where_it_was_saved_and_ends_bitwise_the_same(
             assert one.cost and other.cost and other.cost.prepare_seconds > 0
 
 
+def test_a_killed_run_with_views_or_a_head_ends_bitwise_the_same(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_every_few_steps(monkeypatch, 2)
+    recipe = short(ema=0.5, drop_last=False, batch_size=5)
+    runs = [pictures.run(method, recipe=recipe) for method in ("sskd", "mlkd", "simkd")]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    at_once = done(execute(pictures.job(whole, *runs), quiet))
+    with pytest.raises(Killed):
+        execute(pictures.job(parts, *runs), kill_at("step", "step", 4))
+    assert [checkpoints.read(parts / run.id / "checkpoint.pt")["steps"] for run in runs] == [2] * len(runs)
+    resumed = done(execute(pictures.job(parts, *runs), quiet))
+    for run, one, other in zip(runs, at_once, resumed, strict=True):
+        assert equal(state_of(whole, run), state_of(parts, run)), run.method
+        assert numbers(one) == numbers(other), run.method
+
+
 def test_students_saved_at_different_steps_meet_again(
     pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
