@@ -119,6 +119,11 @@ def views(name: str) -> tuple[str, ...]:
     return tuple(view for view in VIEWS if view in wanted)
 
 
+def one_class_per_image(name: str) -> bool:
+    """Whether a term of a name needs one class for each image."""
+    return any(method_class(stem).one_class_per_image for stem in name.split("+"))
+
+
 def joint_views(name: str) -> bool:
     """Whether the student sees a batch and its views in one forward."""
     return any(method_class(stem).joint_views for stem in name.split("+"))

@@ -82,6 +82,7 @@ class Method(nn.Module, ABC):
         tasks: the tasks that the method supports.
         needs_teacher: False for training without a teacher, and then without `prepare` and `initial_epochs`.
         min_classes: least number of classes; 2 for methods that compare classes.
+        one_class_per_image: a classifier's targets are classes, and no shares of classes as mixed images have them.
         views: further views of every batch that the method reads, of VIEWS; for small images, which are held as arrays.
         joint_views: the student sees the batch and its views in one forward, so that BatchNorm counts all images; else
             in one after the other.
@@ -110,6 +111,7 @@ class Method(nn.Module, ABC):
     tasks: ClassVar[frozenset[str]]
     needs_teacher: ClassVar[bool] = True
     min_classes: ClassVar[int] = 1
+    one_class_per_image: ClassVar[bool] = False
     views: ClassVar[tuple[str, ...]] = ()
     joint_views: ClassVar[bool] = False
     prepared_prefixes: ClassVar[tuple[str, ...]] = ()

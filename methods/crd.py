@@ -46,6 +46,7 @@ class CRD(Method):
     )
     tasks = frozenset({"classification"})
     min_classes = 2
+    one_class_per_image = True
     bank_s: Tensor
     bank_t: Tensor
     z: Tensor

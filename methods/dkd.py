@@ -36,6 +36,7 @@ class DKD(Method):
     )
     tasks = frozenset({"classification"})
     min_classes = 3
+    one_class_per_image = True
 
     def __init__(
         self,

@@ -41,6 +41,7 @@ class RLD(Method):
     )
     tasks = frozenset({"classification"})
     min_classes = 3
+    one_class_per_image = True
 
     def __init__(
         self,

@@ -52,6 +52,7 @@ class SDD(Method):
     )
     tasks = frozenset({"classification"})
     wraps = ("dkd", "kd", "nkd")
+    one_class_per_image = True
     wrapped_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"nkd": {"gamma": 8.0, "temperature": 4.0}}
 
     def __init__(self, setting: Setting, base: Method, grids: str = "1,2,4", nkd_warmup_epochs: int = 20) -> None:

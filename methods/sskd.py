@@ -54,6 +54,7 @@ class SSKD(Method):
     )
     tasks = frozenset({"classification"})
     min_classes = 2
+    one_class_per_image = True
     views = ROTATED
     joint_views = True
     prepared_prefixes = ("head_t.",)

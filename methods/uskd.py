@@ -47,6 +47,7 @@ class USKD(Method):
     tasks = frozenset({"classification"})
     needs_teacher = False
     min_classes = 3
+    one_class_per_image = True
 
     def __init__(self, setting: Setting, alpha: float = 1.0, beta: float = 0.1, mu: float = 0.005) -> None:
         super().__init__(setting)

@@ -43,6 +43,7 @@ class WSLD(Method):
     )
     tasks = frozenset({"classification"})
     min_classes = 2
+    one_class_per_image = True
 
     def __init__(
         self,

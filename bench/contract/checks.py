@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdbench import methods
@@ -129,6 +130,20 @@ def ignored_pixels_are_harmless(case: Case) -> Iterator[str]:
         yield f"gradients are not finite if all pixels are ignored (label {IGNORE_INDEX})"
 
 
+def mixed_images_are_read(case: Case) -> Iterator[str]:
+    """A classifier's targets may be shares of classes, but for a method that says it needs one class per image."""
+    if case.kind != "classification" or methods.one_class_per_image(case.name):
+        return
+    method, sample = case.build(), case.sample()
+    shares = F.one_hot(sample.batch.targets, sample.setting.num_classes).float()
+    for batch in (sample.batch, *sample.batch.views.values()):
+        batch.targets = 0.7 * shares + 0.3 * shares.flip(0)
+    try:
+        losses(method, sample)
+    except Exception as error:  # noqa: BLE001 - a method written for classes fails in any way
+        yield f"fails on shares of classes [N, K], the targets of mixed images: {error}; set one_class_per_image = True"
+
+
 def outputs_stay_as_they_are(case: Case) -> Iterator[str]:
     """No output of either network is changed in place: other methods of a cohort read them too."""
     sample, untouched = case.sample(), case.sample()
@@ -206,6 +221,7 @@ def step_on_cuda(case: Case) -> CudaStep:
 CHECKS: tuple[Callable[[Case], Iterator[str]], ...] = (
     gradients_reach_what_is_trained,
     ignored_pixels_are_harmless,
+    mixed_images_are_read,
     outputs_stay_as_they_are,
     one_seed_gives_one_result,
     half_precision_is_raised,

@@ -46,8 +46,7 @@ def check_divisible(recipe: Recipe, gpus: int, owner: str = "") -> None:
     Raises:
         UnfitRecipeError: says with which batch they can.
     """
-    image = recipe.image
-    pairs = 2 if isinstance(image, ResizedCrop) and (image.mixup or image.cutmix) else 1  # images are mixed in pairs
+    pairs = 2 if _mixes(recipe) else 1  # images are mixed in pairs
     unit = recipe.accumulate * gpus * pairs
     if gpus > 1 and recipe.batch_size % unit:
         raise UnfitRecipeError(
@@ -57,6 +56,10 @@ def check_divisible(recipe: Recipe, gpus: int, owner: str = "") -> None:
             {"batch_size": max(unit, recipe.batch_size - recipe.batch_size % unit)},
             (owner,),
         )
+
+
+def _mixes(recipe: Recipe) -> bool:
+    return isinstance(recipe.image, ResizedCrop) and bool(recipe.image.mixup or recipe.image.cutmix)
 
 
 def _check_networks(plan: Plan) -> None:
@@ -102,6 +105,10 @@ def _check_methods(runs: list[Run], samples: int, gpus: int) -> None:
         ): run
         for run in runs
     }
+    for run in runs:
+        if _mixes(run.recipe) and methods.one_class_per_image(run.method):
+            problem = f"{run.method} needs one class per image, and images are mixed; give"
+            raise UnfitRecipeError(run.recipe, problem, {"image.mixup": 0.0, "image.cutmix": 0.0})
     for run in distinct.values():
         setting = replace(task.example_setting(samples, run.data.classes), batch_size=sizes[run.id])
         method = methods.build(run.method, setting, **run.options)

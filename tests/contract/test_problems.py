@@ -66,6 +66,10 @@ BROKEN = {
     ),
     "counted": ((LOSS, f"self.__dict__.update(n=self.__dict__.get('n', 0) + 1) or self.n * {LOSS}"), "load_state_dict"),
     "broadcast": ((LOSS, "nn.functional.mse_loss(student.logits, teacher.logits[:1])"), "UserWarning: .*target size"),
+    "labelled": (
+        (LOSS, LOSS + " + nn.functional.nll_loss(student.logits, batch.targets)"),
+        r"fails on shares of classes \[N, K\], the targets of mixed images: .*; set one_class_per_image = True",
+    ),
     "changed": ((LOSS, LOSS + " + student.features[0].data.zero_().sum()"), "changes the outputs of the student"),
     "unasked": (
         (LOSS, 'student.views["strong"].logits.mean()'),

@@ -68,20 +68,29 @@ def test_what_is_advised_about_recipes_makes_them_fit(masks: Path, tmp_path: Pat
         assert (recipe.image.height, recipe.image.width) == (64, 64)
 
 
-def test_a_method_that_reads_views_of_images_in_files_is_refused_in_a_plan(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("refused", "changes", "message"),
+    [
+        ("mlkd", {}, r"mlkd reads further views of each image \(strong\)"),
+        ("wsld", {"image.mixup": 0.8}, r"wsld needs one class per image.* --set image.mixup=0.0 --set image.cutm"),
+    ],
+)
+def test_a_method_that_cannot_read_what_images_in_files_give_is_refused_in_a_plan(
+    refused: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             folder = tmp_path / "data" / split / name
             folder.mkdir(parents=True)
             for i in range(4):
                 Image.new("RGB", (40, 40), (40 * i, 0, 0)).save(folder / f"{i}.jpg")
-    changes = {"batch_size": 4, "teacher.batch_size": 4}
+    changes = {"batch_size": 4, "teacher.batch_size": 4, **changes}
     request = RunRequest(
         data=tmp_path / "data", results=tmp_path / "results", changes=changes, pairs=("resnet34->resnet18",)
     )
     table = load_table("dist/imagenet")
-    with pytest.raises(SpecError, match=r"mlkd reads further views of each image \(strong\)"):
-        make_plans([table], replace(request, methods=parse_methods("mlkd")), lambda _: None)
+    with pytest.raises(SpecError, match=message):
+        make_plans([table], replace(request, methods=parse_methods(refused)), lambda _: None)
     assert make_plans([table], replace(request, methods=parse_methods("kd")), lambda _: None)
 
 
