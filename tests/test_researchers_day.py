@@ -65,13 +65,13 @@ def test_a_method_from_an_empty_folder_into_a_paper(site: Path, tmp_path: Path, 
     # After an edit of the method its runs are done again, and no others.
     method = tmp_path / "sdist.py"
     method.write_text(re.sub(r"return \{(.+?): (.+)\}", r"return {\1: 2.0 * (\2)}", method.read_text()))
-    said = kdbench(*RUN, *sweep)
+    said = installed(*RUN, *sweep)
     assert "stale: 3 runs of sdist, whose code has changed since; done again" in said, said
     assert "3 finished before" in said and "6 of 6 runs done" in said
 
     table = kdbench("table", "dist/cifar100")
     assert "sdist:tau=4" in table and f"{vit}:img_size=32" in table
-    runs = kdbench("runs")
+    runs = installed("runs")
     assert "stale" in runs, "the method's run of the other student"
     identity = re.search(r"^([0-9a-f]{8}) .* sdist", runs, flags=re.M)
     assert identity is not None and "tau" in kdbench("show", identity[1])

@@ -66,9 +66,15 @@ def _check_methods(table: Table, pair: Pair, scale: Scale, where: str, built: se
     """Every recipe loads and every method can be built; `built` are methods with options that were."""
     images = table.data_size.train_images if table.data_size else MOST_SAMPLES
     samples = min(images, MOST_SAMPLES) if scale == "full" else 2_000
-    for j, entry in enumerate(table.entries(pair)):
+    entries, whole = table.entries(pair), True
+    try:
+        expand_pair(table, pair, scale, {}, entries=entries)  # loads a recipe once
+    except (ValueError, TypeError):
+        whole = False  # tried one by one below, where the error names its entry
+    for j, entry in enumerate(entries):
         try:
-            expand_pair(table, pair, scale, {}, entries=[entry])
+            if not whole:
+                expand_pair(table, pair, scale, {}, entries=[entry])
             options = methods.resolve(entry.method, entry.options_at(scale))
             if (key := (entry.method, canonical(options))) not in built:
                 methods.build(entry.method, tasks.get(table.task).example_setting(samples, 10), **options)

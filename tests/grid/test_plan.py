@@ -281,7 +281,9 @@ def test_every_table_in_the_tree_can_be_planned(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(networks.detectron2, "unavailable", lambda: "")  # planning needs nothing of it
     table = load_table(name)
     validate(table)
-    assert plan([table], FULL).runs and plan([table], MINI).runs
+    full = plan([table], FULL)
+    assert full.runs or (all(pair.skip for pair in table.pairs) and full.skipped)
+    assert plan([table], MINI).runs
 
 
 def test_changes_reach_students_and_those_that_say_so_their_teachers(tables: list[Table]) -> None:
