@@ -103,7 +103,8 @@ def draw(table: Table, cells: Sequence[Cell], scale: Scale, folder: Path, galler
     made = figures(table, cells, scale)
     if not made:
         drawing.messages.append(
-            f"{table.name}: nothing to draw at {scale} scale, no run of it is finished; `{table.run_command}` runs it"
+            f"{table.name}: nothing to draw at {scale} scale, no run of it is finished; "
+            f"`{table.run_command(scale)}` runs it"
         )
         return drawing
     for name, figure in made.items():

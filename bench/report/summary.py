@@ -37,7 +37,7 @@ def header(table: Table, cells: Sequence[Cell], scale: Scale) -> list[str]:
     rows = _rows(cells)
     lines = [f"{metric_title(table)} in percent, {selection_title(cells, table)}. {table.citation}"]
     if not rows:
-        lines.append(f"scale: {scale}; no run is finished: `{table.run_command}` runs it")
+        lines.append(f"scale: {scale}; no run is finished: `{table.run_command(scale)}` runs it")
         return lines
     sets = {id(row.run.data): row.run.data for row in rows}.values()  # rows read together share these
     data = sorted({f"{d.name} ({_size(d)})" for d in sets})

@@ -169,10 +169,9 @@ class Table(Spec):
         """The table as a command line names it, quoted where a shell needs it."""
         return shlex.quote(self._file or self.name)
 
-    @property
-    def run_command(self) -> str:
-        """What runs the table."""
-        return f"kdbench run {self.argument}" if self._file else f"make reproduce-{self.dataset.full}"
+    def run_command(self, scale: Scale) -> str:
+        """What runs the table at a scale."""
+        return f"kdbench run {self.argument} --scale {scale}"
 
     def entries(self, pair: Pair) -> tuple[MethodEntry, ...]:
         return pair.methods or self.methods

@@ -227,7 +227,8 @@ def test_nothing_to_draw_is_a_message_and_no_file(tmp_path: Path) -> None:
     drawing = draw_all([DIST], [], tmp_path)
     assert drawing.files == []
     assert str(drawing) == (
-        "dist/coco: nothing to draw at full scale, no run of it is finished; `make reproduce-coco` runs it"
+        "dist/coco: nothing to draw at full scale, no run of it is finished; "
+        "`kdbench run dist/coco --scale full` runs it"
     )
     assert list(tmp_path.iterdir()) == []
 

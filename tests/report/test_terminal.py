@@ -216,7 +216,7 @@ def test_costs_take_a_second_grid_on_a_narrow_page() -> None:
 
 def test_without_rows_the_reported_numbers_are_printed_and_the_command_is_named() -> None:
     text = text_of([], [fixed_table("dist/coco")])
-    assert "no run is finished: `make reproduce-coco` runs it" in text
+    assert "no run is finished: `kdbench run dist/coco --scale full` runs it" in text
     line = line_of(text, "dist+mimic")
     assert line.split()[:2] == ["dist+mimic", "40.1"] and "not run" in line
     mini = text_of([], [fixed_table("dist/coco")], scale="mini")
