@@ -85,11 +85,15 @@ def of_methods(task: str) -> list[Cell]:
 
 
 def repeats(cells: list[Cell]) -> list[bool]:
-    """Whether cells of its task before it have each cell's method and options, and others its family of networks."""
+    """Whether cells of its task before it have each cell's method, and others its family of networks.
+
+    Of classifiers, whose steps take a second, also its options.
+    """
     known: set[tuple[str, str]] = set()
     found = []
     for cell in cells:
-        parts = {(cell.run.task, part) for part in (*cell.parts, cell.family)}
+        of_method = cell.parts if cell.run.task == "classification" else cell.method.split("+")
+        parts = {(cell.run.task, part) for part in (*of_method, cell.family)}
         found.append(parts <= known)
         known |= parts
     return found

@@ -98,6 +98,7 @@ def test_a_run_of_a_lost_node_goes_on_on_another(pictures: Pictures, tmp_path: P
     assert same_as_undisturbed(pictures, tmp_path, row)
 
 
+@pytest.mark.slow
 def test_a_time_limit_is_another_job_and_not_the_end(pictures: Pictures, tmp_path: Path, cluster: Cluster) -> None:
     run = long(pictures)
     command = Command(driver(pictures, tmp_path, run, time="10"), ((run,),))
