@@ -12,7 +12,7 @@ from ..errors import SpecError, unknown
 from ..spec import network_name
 from ..spec.request import RunRequest
 from ..spec.scale import Scale
-from ..spec.table import Networks, Pair, Table
+from ..spec.table import MethodEntry, Networks, Pair, Table
 from .cells import expand_pair
 from .pairs import networks_at, pair_name, pair_names
 
@@ -148,7 +148,7 @@ def _joined(table: Table, teacher: str, student: str) -> Iterator[Pair]:
     roles = _role(table, teacher, "teacher"), _role(table, student, "student")
     if all(networks.task(role.full) == table.task for role in roles):
         template = next((pair for pair in table.pairs if pair.teacher == roles[0].name), None)
-        yield _pair(roles[0], roles[1], template)
+        yield _pair(table, roles[0], roles[1], template)
 
 
 def _replaced(table: Table, students: Sequence[str], teachers: Sequence[str]) -> Table:
@@ -159,16 +159,16 @@ def _replaced(table: Table, students: Sequence[str], teachers: Sequence[str]) ->
             for student in students or [pair.student]:
                 roles = _role(table, teacher, "teacher", pair), _role(table, student, "student", pair)
                 if all(networks.task(role.full) == table.task for role in roles):
-                    joined = _pair(roles[0], roles[1], pair if teacher == pair.teacher else None)
+                    joined = _pair(table, roles[0], roles[1], pair if teacher == pair.teacher else None)
                     listed = next((each for each in table.pairs if pair_name(each) == pair_name(joined)), joined)
                     pairs.setdefault(pair_name(joined), listed)
     return table.model_copy(update={"pairs": tuple(pairs.values())})
 
 
-def _pair(teacher: _Role, student: _Role, template: Pair | None) -> Pair:
-    """A pair in the table's recipe, under the template's protocol and with its methods."""
+def _pair(table: Table, teacher: _Role, student: _Role, template: Pair | None) -> Pair:
+    """A pair in the table's recipe, under the template's protocol and with its methods; else with their defaults."""
     kept = {"methods", "base_recipe", "base_teacher_recipe", "teacher_recipe", "data", "mini_data"}
-    fields = {name: getattr(template, name) for name in kept} if template else {}
+    fields = {name: getattr(template, name) for name in kept} if template else {"methods": _methods_by_pair(table)}
     mini = (
         None if teacher.mini is None or student.mini is None else Networks(teacher=teacher.mini, student=student.mini)
     )
@@ -180,6 +180,16 @@ def _pair(teacher: _Role, student: _Role, template: Pair | None) -> Pair:
         added=True,
         **fields,
     )
+
+
+def _methods_by_pair(table: Table) -> tuple[MethodEntry, ...]:
+    """The methods of a table that has none for all pairs, without the options that are tuned for single ones."""
+    first: dict[str, MethodEntry] = {}
+    for entry in (entry for pair in table.pairs for entry in pair.methods if not entry.control):
+        first.setdefault(entry.method, entry)
+    kept = ("mini_options", "mini_skip", "base_recipe")
+    entries = (MethodEntry(method=name, **{each: getattr(of, each) for each in kept}) for name, of in first.items())
+    return () if table.methods else tuple(entries)
 
 
 def _of_library(teacher: _Role, student: str) -> str:

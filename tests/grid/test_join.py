@@ -78,6 +78,17 @@ def test_a_pair_that_no_table_lists_joins_those_of_its_task_beside_listed_ones()
     assert table.pairs[0].mini == Networks(teacher="resnet32", student="resnet8x4") and table.pairs[0].added
 
 
+def test_a_pair_of_a_table_with_methods_by_pair_has_them_without_their_options() -> None:
+    tuned = MethodEntry(method="kd", options={"temperature": 2.0}, mini_options={"weight": 0.5}, gain_over="none")
+    control = MethodEntry(method="kd", label="kd, one setting", control=True)
+    listed = pair("resnet14", "resnet8", methods=(MethodEntry(method="none"), tuned, control))
+    table = TABLE.model_copy(update={"methods": (), "pairs": (listed,)})
+    for options in ({"pairs": ("resnet32->resnet8x4",)}, {"teacher": parse_teachers("timm:resnet10t")}):
+        (found,) = joined(table, **options)
+        entries = found.entries(found.pairs[0])
+        assert entries == (MethodEntry(method="none"), MethodEntry(method="kd", mini_options={"weight": 0.5}))
+
+
 def test_a_teacher_of_a_library_teaches_every_student_of_the_table() -> None:
     (table,) = joined(teacher=parse_teachers("timm:resnet10t"), student=("resnet20",))
     assert names(table) == ["timm:resnet10t->resnet20"]
