@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple, get_args
@@ -63,7 +64,7 @@ def find_network(name: str, dataset: str | None) -> NamedNetwork:
 
 
 def default_dataset(network: str) -> str:
-    """The data set of the first table that has a network, by the network's own name rather than a paper's.
+    """The data set of most of the tables that have a network, by the network's own name rather than a paper's.
 
     Other classifiers are for CIFAR-100.
 
@@ -71,9 +72,9 @@ def default_dataset(network: str) -> str:
         SpecError: no table has it.
     """
     for own_name in (True, False):
-        for table in _tables():
-            if network in _networks_of(table, "full", own_name):
-                return table.dataset.full
+        sets = [table.dataset.full for table in _tables() if network in _networks_of(table, "full", own_name)]
+        if sets:
+            return Counter(sets).most_common(1)[0][0]  # of as many, the first
     if networks.task(network) == "classification":
         return "cifar100"
     for table in _tables():

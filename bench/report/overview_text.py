@@ -102,8 +102,8 @@ def write(papers: Sequence[Summary], folder: Path) -> list[Path]:
 
 
 def markdown(papers: Sequence[Summary], *, short: bool = False) -> str:
-    """Headline, table and notes; `short` is without the methods, the papers that have no table, and the notes."""
-    lines = [_record(paper) for paper in papers if paper.runnable] if short else records(papers)
+    """Headline, table and notes; `short` is without methods, notes, and papers without a table or a comparison."""
+    lines = [_record(paper) for paper in papers if paper.runnable and paper.difference] if short else records(papers)
     frame = pd.DataFrame(lines).rename(columns={name: _flat(heading) for name, heading in HEADERS.items()})
     table = frame.map(markdown_cell).to_markdown(index=False, disable_numparse=True)
     return "\n\n".join([headline(papers), table, *([] if short else notes(papers))])

@@ -191,9 +191,9 @@ def test_one_forward_of_the_teacher_serves_all_students_of_a_cohort(
     sizes: list[int] = []
     forward = step.teacher_forward
 
-    def counted(teacher: Network, batch: Batch, recipe: Recipe) -> Any:
+    def counted(teacher: Network, batch: Batch, recipe: Recipe, *options: bool) -> Any:
         sizes.append(len(batch.inputs))
-        return forward(teacher, batch, recipe)
+        return forward(teacher, batch, recipe, *options)
 
     monkeypatch.setattr(step, "teacher_forward", counted)
     runs = [pictures.run(method, recipe=short(accumulate=4)) for method in ("kd", "dist", "none")]
