@@ -53,7 +53,7 @@ def quiet(event: Event) -> None:
     assert event.event != "error"
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_mixed_cohort_ends_bitwise_as_its_students_do_alone(
     precision: str, pictures: Pictures, tmp_path: Path
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from kdbench import methods
+from kdbench.engines.process import THREADS
 from kdbench.networks.load import load_network
 from kdbench.records import checkpoint as checkpoints
 from kdbench.records.row import Row
@@ -44,7 +45,7 @@ class Started:
         spec = self.events_file.with_suffix(".json")
         spec.write_text(job.model_dump_json())
         command = [*WHERE, "kdbench.train.job", str(spec), str(self.events_file)]
-        environment = os.environ | {"OMP_NUM_THREADS": "2"}
+        environment = os.environ | THREADS | {"OMP_NUM_THREADS": "2"}
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
     @property
@@ -181,7 +182,7 @@ def test_the_row_of_a_cohort_on_two_says_so_and_its_metrics_are_those_of_its_fil
 def test_a_killed_process_ends_the_job_and_the_next_one_ends_bitwise_the_same(
     pictures: Pictures, tmp_path: Path
 ) -> None:
-    run = pictures.run("akd+cwd", recipe=short(epochs=60))  # its dropout draws; long enough to be met in mid-run
+    run = pictures.run("akd+cwd", recipe=short(epochs=30))  # its dropout draws; long enough to be met in mid-run
     whole, parts = (pictures.job(tmp_path / name, run, world_size=2) for name in ("whole", "parts"))
     undisturbed = done(run_all(whole, tmp_path))
     started = Started(parts, tmp_path)
