@@ -205,10 +205,10 @@ def test_the_command_checks_files_and_known_methods_alone(tmp_path: Path) -> Non
         0,
         [
             "ok     good: tasks, citation and options are described",
-            "ok     good, classification: 10 checks; 9 kernels a step on a GPU",
+            "ok     good, classification: 11 checks; 9 kernels a step on a GPU",
             "ok     kd: tasks, citation and options are described",
-            "ok     kd, classification: 10 checks; 22 kernels a step on a GPU",
-            "ok     kd, segmentation: 10 checks; 22 kernels a step on a GPU",
+            "ok     kd, classification: 11 checks; 22 kernels a step on a GPU",
+            "ok     kd, segmentation: 11 checks; 22 kernels a step on a GPU",
         ],
         "",
     )
@@ -223,7 +223,7 @@ def test_the_command_checks_files_and_known_methods_alone(tmp_path: Path) -> Non
         "Did you mean 'tau'",
     ]
     assert len(wrong) == len(said) and all(text in line for text, line in zip(said, wrong, strict=True)), wrong
-    assert lines[-1] == "ok     good, classification: 10 checks; 9 kernels a step on a GPU"
+    assert lines[-1] == "ok     good, classification: 11 checks; 9 kernels a step on a GPU"
 
 
 def test_two_checks_at_once_are_refused(tmp_path: Path) -> None:
