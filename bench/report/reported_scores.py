@@ -29,7 +29,8 @@ class ReportedScores:
 def reported_scores(files: Mapping[str, Sequence[Reported]]) -> dict[str, dict[str, ReportedScores]]:
     """The scores of each file by `TABLE, METRIC`.
 
-    A number that tables give with different networks belongs to those that most tables give it with.
+    A number that tables give with different networks belongs to those that most tables give it with; a paper's own
+    method has its own numbers, however many quote them.
     """
     usual = _usual_networks(row for rows in files.values() for row in rows)
     found: dict[str, dict[str, ReportedScores]] = {}
@@ -39,7 +40,8 @@ def reported_scores(files: Mapping[str, Sequence[Reported]]) -> dict[str, dict[s
             if row.value is None or not row.student or row.method in ("teacher", "none"):
                 continue
             table = tables.setdefault(f"{row.table}, {row.metric}", ReportedScores())
-            if usual[Subject.of(row), row.value] not in (None, _networks(row)):
+            own = row.paper in row.method.split("+")
+            if not own and usual[Subject.of(row), row.value] not in (None, _networks(row)):
                 table.quoted.add(row.method)
             else:
                 table.scores[_pair(row)][row.method] = row.value

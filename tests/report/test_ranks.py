@@ -76,6 +76,12 @@ def test_a_number_quoted_from_tables_with_another_teacher_is_not_ranked() -> Non
     assert found["a"]["t, top1"].quoted == set()
 
 
+def test_a_papers_own_method_is_not_quoted_however_many_quote_it() -> None:
+    quoting = {name: [number("p", 73.0, paper=name)] for name in ("a", "b")}
+    own = reported_scores({**quoting, "p": [number("p", 73.0, teacher_value=80.0)]})["p"]["t, top1"]
+    assert list(own.scores.values()) == [{"p": 73.0}] and own.quoted == set()
+
+
 def test_the_figure_names_methods_with_quoted_numbers() -> None:
     figure = ranks_figure("a test", scores(a=0.0, b=1.0, c=2.0), {"kd"})
     assert figure is not None and "other teachers or students: kd" in figure.get_suptitle().replace("\n", " ")
