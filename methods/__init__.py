@@ -55,6 +55,11 @@ def known(name: str) -> bool:
     return set(name.split("+")) <= set(_stems())
 
 
+def bases(name: str) -> tuple[str, ...]:
+    """The methods that a wrapper is listed around, such as `kd` and `dkd` of `sdd`; empty for any other name."""
+    return _wraps(name) if name in _stems() else ()
+
+
 def files(name: str) -> tuple[Path, ...]:
     """The files of the terms of a name that do not come with kdbench."""
     found = (_outside.file_of(stem) for stem in name.split("+") if stem not in _shipped())
@@ -86,6 +91,11 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
     if method.gradients not in GRADIENTS:
         raise MethodError(f"{name}: gradients is {method.gradients!r}; it must be {' or '.join(map(repr, GRADIENTS))}")
     return method
+
+
+def defaults(term: str) -> dict[str, Any]:
+    """The options of one term of a name with their defaults; a wrapper's own alone."""
+    return {p.name: p.default for p in _parameters(term).values() if p.default is not p.empty}
 
 
 def resolve(name: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +230,11 @@ def _summands(name: str) -> list[str]:
             raise unknown("method", name, names())
         summand = term
         while wraps := _bases(term):
-            if not terms or terms[0] not in wraps:
+            if not terms:
+                others = ", or with another method" if wraps != _wraps(term) else ""
+                shown = " or ".join(f"{summand}+{base}" for base in _wraps(term))
+                raise MethodError(f"{summand} is a wrapper and needs a base: write {shown}{others}")
+            if terms[0] not in wraps:
                 raise unknown("method", name, [f"{summand}+{base}" for base in wraps])
             term = terms.pop(0)
             summand = f"{summand}+{term}"
@@ -243,7 +257,7 @@ def _build_summand(summand: str, setting: Setting, options: dict[str, Any]) -> M
     stem, _, base = summand.partition("+")
     if not base:
         return method_class(stem)(setting, **options)
-    wrapper_defaults = _defaults(stem)
+    wrapper_defaults = defaults(stem)
     wrapper_options = {k: v for k, v in options.items() if k in wrapper_defaults}
     base_options = {k: v for k, v in options.items() if k not in wrapper_defaults}
     base_method = _build_summand(base, setting, base_options)
@@ -251,20 +265,15 @@ def _build_summand(summand: str, setting: Setting, options: dict[str, Any]) -> M
 
 
 def _resolve_summand(summand: str, options: dict[str, Any]) -> dict[str, Any]:
-    defaults: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for stem in reversed(summand.split("+")):
-        defaults |= _defaults(stem)
+        values |= defaults(stem)
     for wrapper, base in pairwise(summand.split("+")):
-        defaults |= getattr(method_class(wrapper), "wrapped_defaults", {}).get(base, {})
-    _reject_unknown(summand, options, list(defaults))
+        values |= getattr(method_class(wrapper), "wrapped_defaults", {}).get(base, {})
+    _reject_unknown(summand, options, list(values))
     for stem in summand.split("+"):
         options = options | _typed(summand, stem, options)
-    return defaults | options
-
-
-def _defaults(stem: str) -> dict[str, Any]:
-    """The options of a class with their defaults."""
-    return {p.name: p.default for p in _parameters(stem).values() if p.default is not p.empty}
+    return values | options
 
 
 @cache
@@ -277,7 +286,8 @@ def _typed(summand: str, stem: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options of `stem`; an integer for a float option is converted, so that 3 and 3.0 give the same run.
 
     Raises:
-        MethodError: a value of another type, such as "7" for 7 or 1 for true, or a float that is not finite.
+        MethodError: a value of another type, such as "7" for 7 or 1 for true, a float that is not finite, or a weight
+            below 0.
     """
     typed = {}
     parameters = _parameters(stem)
@@ -290,6 +300,8 @@ def _typed(summand: str, stem: str, options: dict[str, Any]) -> dict[str, Any]:
         if kind not in expected.split(" | ") or (kind == "float" and not math.isfinite(value)):
             quoted = "; write a text of digits in quotes" if "str" in expected and kind in ("int", "float") else ""
             raise MethodError(f"option {name} of {summand} is {value!r}; it must be {expected}{quoted}")
+        if kind in ("int", "float") and value < 0 and (name == "weight" or name.endswith("_weight")):
+            raise MethodError(f"option {name} of {summand} is {value!r}; a weight below 0 would raise what it weighs")
         typed[name] = value
     return typed
 

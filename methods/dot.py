@@ -20,7 +20,7 @@ class DOT(Method):
     and weight decay, but h alone has no decay in its first step (as released). A step has two backward passes. In a
     sum such as `dot+crd+kd` the terms of all summands are distillation.
 
-    The name takes any method with a frozen teacher and no initial phase as base: `dot+dist`, `dot+ls+kd`.
+    The name takes any method with a frozen teacher, a task loss and no initial phase as base: `dot+dist`, `dot+ls+kd`.
 
     Args:
         setting: the run's shapes.
@@ -47,6 +47,10 @@ class DOT(Method):
         if base.teacher_mode != "frozen" or base.initial_epochs:
             raise MethodError(
                 f"{self.name}: {base.name} trains its teacher or has an initial phase; wrap another method"
+            )
+        if base.task_weight == 0:
+            raise MethodError(
+                f"{self.name}: {base.name} has no task loss, whose gradients would be apart; give it a task_weight"
             )
         self.tasks = type(self).tasks & base.tasks  # type: ignore[misc]
         self.base, self.momentum_delta = base, delta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -48,10 +49,24 @@ def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Tab
         for entry in table.entries(pair)
         for name in (entry.method, entry.display_name)
     }
+    choices = _with_whole_labels(choices, listed)
     for choice in choices:
         if choice.method not in listed:
             _check(choice, tables, listed)
     return [_chosen(table, choices, listed) for table in tables]
+
+
+def _with_whole_labels(choices: Sequence[MethodChoice], listed: set[str]) -> list[MethodChoice]:
+    """The choices, those put together that are parts of a label with a comma, such as `kd, four views`."""
+    joined: list[MethodChoice] = []
+    for choice in choices:
+        before = joined[-1] if joined else None
+        label = "" if before is None or before.suffix or before.file else f"{before.method}, {choice.method}"
+        if label in listed and choice.method not in listed and not methods.known(choice.method):
+            joined[-1] = replace(choice, method=label)
+        else:
+            joined.append(choice)
+    return joined
 
 
 def with_kd(tables: Sequence[Table], listing: Sequence[Table]) -> list[Table]:
@@ -144,6 +159,7 @@ def _entries(table: Table, pair: Pair, choices: Sequence[MethodChoice], known: s
     joining: list[MethodEntry] = []
     for choice in choices:
         same = [entry for entry in listed if choice.method in (entry.method, entry.display_name)]
+        same.sort(key=lambda entry: entry.display_name != choice.method)  # an entry with another label is a variant
         if (choice.options and same) or choice.method not in known:
             entry = _added(table, choice, same[0] if same else None)
             if entry is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,8 +108,9 @@ def check_classes(content: dict[str, Any], file: Path, classes: tuple[str, ...])
         )
 
 
+@lru_cache(maxsize=64)
 def _shapes(name: str, num_classes: int) -> Network:
-    """A network whose tensors have shapes, and no values where it can be built without any."""
+    """A network whose tensors have shapes, and no values where it can be built without any; not to be changed."""
     try:
         with torch.device("meta"):
             return build(name, num_classes)

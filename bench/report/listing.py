@@ -70,14 +70,21 @@ def _covers(name: str, task: str) -> bool:
 
 
 def _method(name: str, width: int) -> Lines:
-    """A method: what it computes, its tasks, its options with their defaults, and its source."""
-    options = methods.resolve(name, {})
+    """A method: what it computes, its tasks, its options with their defaults, and its source.
+
+    A wrapper is shown by itself, with the bases that it is listed with.
+    """
+    bases = methods.bases(name)
+    options = methods.defaults(name) if bases else methods.resolve(name, {})
     for stem in name.split("+"):
         cls = methods.method_class(stem)
         yield f"{stem}: {', '.join(sorted(cls.tasks))}"
         for line in inspect.cleandoc(cls.__doc__ or "").splitlines():
             yield f"  {line}".rstrip()
         yield from textwrap.wrap(f"source: {cls.citation}", width, initial_indent="  ", subsequent_indent="    ")
+    if bases:
+        names = ", ".join(f"{name}+{base}" for base in bases)
+        yield from textwrap.wrap(f"around: {names}", width, initial_indent="  ", subsequent_indent="    ")
     yield "options and their defaults:"
     shown = [(option, str(value)) for option, value in flattened(options).items()]
     yield from _columns(shown, width, indent=2) if shown else ["  none"]

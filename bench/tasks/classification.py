@@ -84,8 +84,8 @@ class ClassificationTask(Task):
 
     @classmethod
     def example_setting(cls, samples: int, classes: int) -> Setting:
-        norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (8, 16, 32))
-        network = NetworkInfo((8, 8, 16, 32), (1, 1, 2, 4), 32, torch.nn.Linear(32, classes), norms)
+        norms = tuple(torch.nn.BatchNorm2d(channels) for channels in (64, 128, 256))
+        network = NetworkInfo((64, 64, 128, 256), (1, 1, 2, 4), 256, torch.nn.Linear(256, classes), norms)
         labels = torch.arange(samples) % classes
         length: dict[str, Any] = {"steps_per_epoch": 10, "epochs": 10, "batch_size": 64}
         return Setting(cls.name, classes, samples, network, network, labels, **length)

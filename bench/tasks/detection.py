@@ -94,7 +94,7 @@ class DetectionTask(Task):
 
     @classmethod
     def example_setting(cls, samples: int, classes: int) -> Setting:
-        network = NetworkInfo(channels=(8, 8), strides=(8, 16))
+        network = NetworkInfo(channels=(256, 256), strides=(8, 16))
         return Setting(cls.name, classes, samples, student=network, teacher=network, steps_per_epoch=10, epochs=10)
 
     @classmethod

@@ -72,7 +72,7 @@ class SegmentationTask(Task):
 
     @classmethod
     def example_setting(cls, samples: int, classes: int) -> Setting:
-        network = NetworkInfo(channels=(8, 8, 8, 16, 64, 16), strides=(2, 4, 8, 8, 8, 8))
+        network = NetworkInfo(channels=(64, 64, 64, 128, 512, 64), strides=(2, 4, 8, 8, 8, 8))
         return Setting(cls.name, classes, samples, student=network, teacher=network, steps_per_epoch=10, epochs=10)
 
     @classmethod

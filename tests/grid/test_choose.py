@@ -53,8 +53,27 @@ def test_listed_methods_keep_the_tables_order_and_others_join(names: str, expect
     assert list(chosen(table, parse_methods(names))) == expected
 
 
-def test_a_label_with_a_comma_is_chosen_as_a_list(table: Table) -> None:
-    assert list(chosen(table, parse_methods(["dist, heavy"]))) == ["none", "dist, heavy"]
+@pytest.mark.parametrize("given", [["dist, heavy"], "dist, heavy", "dist,heavy"])
+def test_a_label_with_a_comma_is_chosen_by_itself(given: str | list[str], table: Table) -> None:
+    assert list(chosen(table, parse_methods(given))) == ["none", "dist, heavy"]
+    [variant] = parse_methods("dist, heavy:tau=3")[1:]
+    assert variant.method == "heavy"
+    found = chosen(table, parse_methods("dist, heavy:tau=3,kd"))
+    assert list(found) == ["none", "kd", "dist, heavy:tau=3"]
+    assert found["dist, heavy:tau=3"].options_at("full")["weight"] == 3.0
+
+
+def test_a_comma_between_two_methods_is_no_label() -> None:
+    both = cifar_table(*ENTRIES, MethodEntry(method="crd", label="dist, kd"))
+    assert list(chosen(both, parse_methods("dist, kd"))) == ["none", "kd", "dist", "dist, heavy"]
+    with pytest.raises(SpecError, match="unknown method: 'heavier'"):
+        chosen(both, parse_methods("dist, heavier"))
+
+
+def test_options_given_to_a_method_are_laid_over_the_entry_of_that_name() -> None:
+    table = cifar_table(ENTRIES[0], ENTRIES[3], ENTRIES[1], ENTRIES[2])
+    variant = chosen(table, parse_methods("dist:tau=3"))["dist:tau=3"]
+    assert variant.options_at("full")["weight"] == 2.0
 
 
 def test_options_are_laid_over_those_of_the_table_at_both_scales(table: Table) -> None:

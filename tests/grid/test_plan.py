@@ -18,7 +18,7 @@ from kdbench.spec.recipe import load_recipe
 from kdbench.spec.table import MethodEntry, Networks, Pair, Table, load_table, table_names
 from tests.helpers.plans import Choice, plan, runs_of
 from tests.helpers.rows import COCO, DIGITS
-from tests.helpers.tables import fixed_table
+from tests.helpers.tables import cifar_table, fixed_table
 
 MINI = Choice("mini", DIGITS)
 FULL = Choice("full", COCO)
@@ -267,6 +267,10 @@ def test_an_unknown_network_is_refused_with_its_place_and_the_nearest() -> None:
 def test_an_unknown_method_or_option_is_refused_with_its_place(entry: MethodEntry, words: str) -> None:
     with pytest.raises(SpecError, match=words):
         validate(table_of(pair_of(*FCOS, "none", entry)))
+
+
+def test_an_option_that_real_networks_are_wide_enough_for_is_not_refused() -> None:
+    validate(cifar_table("none", MethodEntry(method="simkd", options={"factor": 64})))
 
 
 @pytest.mark.parametrize("field", ["recipe", "teacher_recipe"])

@@ -63,6 +63,20 @@ def test_a_misspelt_option_is_refused_with_the_nearest(name: str, sample: Make) 
         methods.build(name, setting, qqqq=1)
 
 
+WEIGHTS = [
+    (name, option)
+    for name in methods.names()
+    for option, default in methods.resolve(name, {}).items()
+    if option.split("_")[-1] == "weight" and isinstance(default, float)
+]
+
+
+@pytest.mark.parametrize(("name", "option"), WEIGHTS)
+def test_a_weight_below_zero_is_refused(name: str, option: str) -> None:
+    with pytest.raises(MethodError, match=f"option {option} of {re.escape(name)} is -0.5; a weight below 0"):
+        methods.resolve(name, {option: -0.5})
+
+
 def test_an_option_that_overflows_is_refused(sample: Make) -> None:
     with pytest.raises(MethodError, match="dist: an option is too large"):
         methods.build("dist", sample("classification").setting, tau=1e308)

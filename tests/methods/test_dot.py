@@ -25,7 +25,7 @@ def test_terms_weights_and_heads_are_the_base_s(sample: Make) -> None:
             name: value.item() for name, value in expected.items()
         }
         assert wrapped.task_weight == alone.task_weight and wrapped.gradients == "separate"
-    assert methods.build("dot+simkd", data.setting).student_head() is not None
+    assert methods.build("dot+simkd", data.setting, task_weight=1.0).student_head() is not None
     assert not methods.build("dot+catkd", data.setting).student_bias
     assert methods.build("dot+wsld", data.setting, teacher_batch_statistics=True).teacher_batch_statistics
     assert not methods.build("dot+wsld", data.setting).teacher_batch_statistics
@@ -39,5 +39,9 @@ def test_senseless_settings_are_refused(sample: Make) -> None:
     for base in ("dml", "ab"):
         with pytest.raises(MethodError, match=f"{base} trains its teacher or has an initial phase"):
             methods.build(f"dot+{base}", setting)
-    with pytest.raises(MethodError, match="unknown method: 'dot'"):
+    with pytest.raises(MethodError, match="simkd has no task loss.*give it a task_weight"):
+        methods.build("dot+simkd", setting)
+    with pytest.raises(
+        MethodError, match=r"dot is a wrapper and needs a base: write dot\+crd or dot\+kd, or with another"
+    ):
         methods.build("dot", setting)

@@ -54,6 +54,15 @@ def test_a_method_is_shown_with_every_option_and_its_default(name: str) -> None:
     assert sum("source: " in line for line in lines) == len(name.split("+"))
 
 
+@pytest.mark.parametrize(("wrapper", "around"), [("sdd", "around: sdd+dkd, sdd+kd, sdd+nkd"), ("dot", "dot+kd")])
+def test_a_wrapper_is_shown_by_itself(wrapper: str, around: str) -> None:
+    lines = list(listing("methods", wrapper, 100))
+    assert lines[0].startswith(f"{wrapper}: ")
+    assert any(around in line for line in lines)
+    options = [line.split()[0] for line in lines[lines.index("options and their defaults:") + 1 :]]
+    assert options == list(methods.defaults(wrapper))
+
+
 def test_what_is_not_there_is_refused_with_the_nearest() -> None:
     with pytest.raises(SpecError, match="Did you mean 'methods'"):
         list(listing("method", None))
