@@ -42,9 +42,9 @@ def test_a_table_is_loaded_by_name_or_path(tmp_path: Path) -> None:
         kdbench.load_table("dist/cifar10")
 
 
-def test_a_plan_takes_options_as_a_notebook_writes_them(tmp_path: Path) -> None:
+def test_a_plan_takes_options_as_a_notebook_writes_them(tmp_path: Path, embedded_data: Path) -> None:
     lines: list[str] = []
-    options = {"scale": "mini", "methods": ["kd"], "seeds": 2, "results": str(tmp_path), "data_root": tmp_path}
+    options = {"scale": "mini", "methods": ["kd"], "seeds": 2, "results": str(tmp_path), "data_root": embedded_data}
     [plan] = kdbench.plan("dist/cifar100", log=lines.append, **options)
     assert sorted((run.method, run.student, run.seed) for run in plan.plan.runs) == [
         ("kd", "resnet8", 0),
@@ -58,8 +58,8 @@ def test_a_plan_takes_options_as_a_notebook_writes_them(tmp_path: Path) -> None:
     assert same[0].plan.runs == plan.plan.runs
 
 
-def test_explain_prints_the_plan_and_runs_nothing(tmp_path: Path) -> None:
-    options = {"scale": "mini", "methods": ["none"], "changes": ["lr=0.1"], "data_root": tmp_path / "data"}
+def test_explain_prints_the_plan_and_runs_nothing(tmp_path: Path, embedded_data: Path) -> None:
+    options = {"scale": "mini", "methods": ["none"], "changes": ["lr=0.1"], "data_root": embedded_data}
     lines: list[str] = []
     frame = kdbench.run("dist/cifar100", log=lines.append, results=tmp_path / "runs", explain=True, **options)
     assert frame.empty and not (tmp_path / "runs").exists()
@@ -116,16 +116,16 @@ def test_a_comparison_is_one_line_a_cell(tmp_path: Path) -> None:
         kdbench.compare(tmp_path / "base", tmp_path / "nothing")
 
 
-def test_a_checkpoint_is_evaluated_by_name(tmp_path: Path) -> None:
+def test_a_checkpoint_is_evaluated_by_name(tmp_path: Path, embedded_data: Path) -> None:
     torch.manual_seed(0)
     network = networks.build("resnet8", 10)
     torch.save(network.state_dict(), tmp_path / "resnet8.pt")
-    data = open_images("digits", tmp_path)
-    metrics = kdbench.evaluate("resnet8", tmp_path / "resnet8.pt", data="digits", root=tmp_path)
+    data = open_images("digits", embedded_data)
+    metrics = kdbench.evaluate("resnet8", tmp_path / "resnet8.pt", data="digits", root=embedded_data)
     assert set(metrics) == {"top1", "top5"}
     assert metrics["top1"] <= metrics["top5"] and metrics["top5"] < 100
     assert abs(metrics["top1"] * len(data.val) / 100 % 1) in (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-6))
     with pytest.raises(CheckpointError):
-        kdbench.evaluate("resnet20", tmp_path / "resnet8.pt", data="digits", root=tmp_path)
+        kdbench.evaluate("resnet20", tmp_path / "resnet8.pt", data="digits", root=embedded_data)
     with pytest.raises(SpecError, match="no table evaluates classification on camvid"):
         kdbench.evaluate("resnet8", tmp_path / "resnet8.pt", data="camvid", root=tmp_path)

@@ -98,14 +98,13 @@ def test_rows_that_do_not_fit_are_reported_and_left_out(kdbench: Command) -> Non
     broken = home_of(kdbench) / "results" / "runs" / "0123" / "row.json"
     broken.parent.mkdir(parents=True, exist_ok=True)
     broken.write_text('{"id": "0123"')
-    table = kdbench("table", "table.yaml")
+    table, check = kdbench("table", "table.yaml"), kdbench("check")
     assert table.returncode == 0
     assert "0123/row.json" in table.stdout
-    check = kdbench("check")
     assert check.returncode == 1
-    assert "0123/row.json" in check.stdout
+    [wrong] = [line for line in check.stdout.splitlines() if not line.startswith(("ok ", "     "))]
+    assert "0123/row.json" in wrong
     shutil.rmtree(broken.parent)
-    assert kdbench("check").returncode == 0
 
 
 def test_a_check_of_data_says_nothing_of_anything_else(kdbench: Command) -> None:

@@ -58,7 +58,7 @@ class Cell:
     @property
     def family(self) -> str:
         """Of its networks: methods compare other outputs of classifiers, of segmenters and of each kind of detector."""
-        return networks.family(self.run.student)
+        return _family(self.run.student)
 
     def __str__(self) -> str:
         teacher = self.run.teacher_network
@@ -72,6 +72,7 @@ def cells() -> tuple[Cell, ...]:
         return tuple(cell for name in table_names() for cell in _cells(load_table(name)))
 
 
+@cache
 def of_methods(task: str) -> list[Cell]:
     """Cells that have every method, and every option that chooses between paths of its code, with each family."""
     known: set[tuple[str, str]] = set()
@@ -85,20 +86,17 @@ def of_methods(task: str) -> list[Cell]:
 
 
 def repeats(cells: list[Cell]) -> list[bool]:
-    """Whether cells of its task before it have each cell's method, and others its family of networks.
-
-    Of classifiers, whose steps take a second, also its options.
-    """
+    """Whether cells of its task before it have each cell's method, and others its family of networks."""
     known: set[tuple[str, str]] = set()
     found = []
     for cell in cells:
-        of_method = cell.parts if cell.run.task == "classification" else cell.method.split("+")
-        parts = {(cell.run.task, part) for part in (*of_method, cell.family)}
+        parts = {(cell.run.task, part) for part in (*cell.method.split("+"), cell.family)}
         found.append(parts <= known)
         known |= parts
     return found
 
 
+@cache
 def of_networks(task: str) -> list[Cell]:
     """Cells that have every network that no cell of `of_methods` has, as few as that takes."""
     missing = set[str]().union(*(cell.networks for cell in cells() if cell.run.task == task))
@@ -108,6 +106,9 @@ def of_networks(task: str) -> list[Cell]:
         chosen.append(max(cells(), key=lambda cell: len(cell.networks & missing)))
         missing -= chosen[-1].networks
     return chosen
+
+
+_family = cache(networks.family)
 
 
 def _cells(table: Table) -> Iterator[Cell]:

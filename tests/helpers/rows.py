@@ -150,7 +150,8 @@ def _metrics(metric: str, value: float, best: float, epochs: int) -> Metrics:
 
 
 def _history(metric: str, value: float, recipe: Recipe, data: Data) -> tuple[Epoch, ...]:
-    steps = data.train_images // recipe.batch_size
+    """Every epoch of a short run; of a longer one the first, the last and ten others."""
+    steps, apart = data.train_images // recipe.batch_size, -(-recipe.epochs // 12)
     return tuple(
         Epoch(
             epoch=epoch,
@@ -159,7 +160,7 @@ def _history(metric: str, value: float, recipe: Recipe, data: Data) -> tuple[Epo
             losses={"task": 1 / epoch},
             metrics={metric: value * (1 - 0.6 * (1 - epoch / recipe.epochs) ** 1.5)},
         )
-        for epoch in range(1, recipe.epochs + 1)
+        for epoch in sorted({1, *range(recipe.epochs, 0, -apart)})
     )
 
 

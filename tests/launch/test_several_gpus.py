@@ -61,7 +61,7 @@ def test_a_batch_that_gpus_cannot_share_is_refused_with_one_that_they_can(
     check_divisible(load_recipe(name, changes | {"batch_size": batch}), gpus)
 
 
-def test_a_plan_gives_each_gpu_its_part_of_the_batch(tmp_path: Path) -> None:
+def test_a_plan_gives_each_gpu_its_part_of_the_batch(tmp_path: Path, embedded_data: Path) -> None:
     request = RunRequest(
         scale="mini",
         seeds=(0,),
@@ -69,7 +69,7 @@ def test_a_plan_gives_each_gpu_its_part_of_the_batch(tmp_path: Path) -> None:
         devices=("cpu",),
         results=tmp_path,
         gpus=2,
-        data_root=tmp_path,
+        data_root=embedded_data,
     )
     (plan,) = make_plans([load_table("dist/cifar100")], request, lambda _: None)
     run = plan.schedule.jobs[0].runs[0]

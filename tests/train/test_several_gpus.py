@@ -24,7 +24,7 @@ from kdbench.records.store import Store
 from kdbench.spec.run import Run
 from kdbench.tasks.shard import Shard
 from kdbench.train.events import Event, from_line
-from kdbench.train.job import Job
+from kdbench.train.job import Job, execute
 from tests.helpers.pictures import Pictures, done, numbers, short, state_of
 from tests.helpers.tensors import equal
 from tests.helpers.two_ranks import setups
@@ -101,11 +101,17 @@ def program(file: Path, *keys: str, **environment: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
 
 
-def trained(folder: Path, part: int, **environment: str) -> tuple[dict[str, Any], ...]:
-    """A third of the methods after some steps, in one process and in two."""
-    every = [key for setup in setups().values() for key in setup.case.entries()]
-    shipped = [key for key in every if {*key.partition("/")[2].split("+")} <= {*methods._shipped()}]
-    keys = shipped[part::3]
+PATHS = {
+    "classification": "ab ad crd dot+kd ekd ft kd mag+kd rkd simkd sskd",
+    "detection": "akd+cwd freekd maskd",
+    "two-stage detection": "akd+cwd",
+    "segmentation": "adversarial cirkd+kd",
+}
+"""By case the methods whose steps differ: phases, banks, queues, draws, views, a head, further networks, gradients."""
+
+
+def trained(folder: Path, keys: list[str], **environment: str) -> tuple[dict[str, Any], ...]:
+    """Methods after some steps, in one process and in two."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -117,13 +123,21 @@ def trained(folder: Path, part: int, **environment: str) -> tuple[dict[str, Any]
     return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
 
 
-@pytest.mark.parametrize("environment", [{}, pytest.param({"MORE_STEPS": "1"}, marks=pytest.mark.slow)], ids=str)
+def test_methods_learn_in_two_processes_what_they_learn_in_one(tmp_path: Path) -> None:
+    keys = [f"{case}/{name}" for case, names in PATHS.items() for name in names.split()]
+    _equal(keys, *trained(tmp_path, keys))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_every_method_learns_in_two_processes_what_it_learns_in_one(
-    part: int, environment: dict[str, str], tmp_path: Path
-) -> None:
-    one, two = trained(tmp_path, part, **environment)
-    assert one.keys() == two.keys() and len(one) > 10
+def test_every_method_learns_in_two_processes_what_it_learns_in_one(part: int, tmp_path: Path) -> None:
+    every = [key for setup in setups().values() for key in setup.case.entries()]
+    keys = [key for key in every if {*key.partition("/")[2].split("+")} <= {*methods._shipped()}][part::3]
+    _equal(keys, *trained(tmp_path, keys, MORE_STEPS="1"))
+
+
+def _equal(keys: list[str], one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert list(one) == list(two) == keys
     wrong = []
     for key, tensors in one.items():
         assert tensors.keys() == two[key].keys()
@@ -133,11 +147,9 @@ def test_every_method_learns_in_two_processes_what_it_learns_in_one(
     assert not wrong
 
 
-@pytest.mark.parametrize("method", ["kd", "ft"])
-def test_synchronized_batchnorm_counts_the_images_of_both(method: str, pictures: Pictures, tmp_path: Path) -> None:
-    recipe = short(epochs=2, sync_batchnorm=True)
-    run = pictures.run(method, recipe=recipe)
-    (one,) = done(run_all(pictures.job(tmp_path / "one", run), tmp_path))
+def test_synchronized_batchnorm_counts_the_images_of_both(pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run("ft", recipe=short(epochs=2, sync_batchnorm=True))  # whose paraphraser has a BatchNorm, too
+    (one,) = done(execute(pictures.job(tmp_path / "one", run), lambda _: None))
     (two,) = done(run_all(pictures.job(tmp_path / "two", run, world_size=2), tmp_path))
     whole, parts = state_of(tmp_path / "one", run), state_of(tmp_path / "two", run)
     for name, value in whole.items():
@@ -159,19 +171,33 @@ def test_a_batch_is_divided_and_padded_and_the_validation_set_is_shared_without_
 # Whole jobs
 
 
-def test_the_row_of_a_cohort_on_two_says_so_and_its_metrics_are_those_of_its_file(
-    pictures: Pictures, tmp_path: Path
-) -> None:
-    runs = [pictures.run(method, recipe=short(epochs=2)) for method in ("none", "crd", "mag+kd", "ekd")]
-    job = pictures.job(tmp_path / "runs", *runs, world_size=2)
-    started = Started(job, tmp_path)
+LONG = 12
+"""Epochs of a run that is to be met in its middle."""
+
+
+@pytest.fixture(scope="module")
+def cohort(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, list[Event]]:
+    """A finished job of several runs in two processes."""
+    folder = tmp_path_factory.mktemp("cohort")
+    methods = ("none", "crd", "mag+kd", "ekd", "akd+cwd")
+    runs = [pictures.run(method, recipe=short(epochs=LONG)) for method in methods]
+    job = pictures.job(folder / "runs", *runs, world_size=2)
+    started = Started(job, folder)
     assert started.end() == 0, started.errors
+    return job, started.events
+
+
+def test_the_row_of_a_cohort_on_two_says_so_and_its_metrics_are_those_of_its_file(
+    pictures: Pictures, cohort: tuple[Job, list[Event]]
+) -> None:
+    job, events = cohort
+    runs = job.runs
     for row in done(rows_of(job)):
         assert row.environment.world_size == 2 and row.environment.machine.endswith(", 2 a run")
         assert row.cost is not None and row.cost.cohort == len(runs)
         assert row.metrics is not None and row.student is not None
         assert (job.results / row.student.file).exists()
-    assert sum(event.event == "finished" for event in started.events) == 1
+    assert sum(event.event == "finished" for event in events) == 1
     again = pictures.task(runs[0])
     network = load_network(job.results / runs[0].id / "student.pt", "resnet8", again.classes, torch.device("cpu"))
     row = rows_of(job)[0]
@@ -180,11 +206,11 @@ def test_the_row_of_a_cohort_on_two_says_so_and_its_metrics_are_those_of_its_fil
 
 
 def test_a_killed_process_ends_the_job_and_the_next_one_ends_bitwise_the_same(
-    pictures: Pictures, tmp_path: Path
+    pictures: Pictures, cohort: tuple[Job, list[Event]], tmp_path: Path
 ) -> None:
-    run = pictures.run("akd+cwd", recipe=short(epochs=30))  # its dropout draws; long enough to be met in mid-run
-    whole, parts = (pictures.job(tmp_path / name, run, world_size=2) for name in ("whole", "parts"))
-    undisturbed = done(run_all(whole, tmp_path))
+    whole, _ = cohort
+    run, undisturbed = whole.runs[-1], rows_of(whole)[-1]  # its dropout draws
+    parts = pictures.job(tmp_path / "parts", run, world_size=2)
     started = Started(parts, tmp_path)
     started.wait_until(lambda events: any(event.event == "epoch" and event.epoch >= 2 for event in events))
     processes = started.ranks()
@@ -193,12 +219,14 @@ def test_a_killed_process_ends_the_job_and_the_next_one_ends_bitwise_the_same(
     assert not any(Path(f"/proc/{process}/stat").exists() for process in processes)
     assert not rows_of(parts)
     resumed = done(run_all(parts, tmp_path))
-    assert numbers(resumed[0]) == numbers(undisturbed[0])
+    assert numbers(resumed[0]) == numbers(undisturbed)
     assert equal(state_of(whole.results, run), state_of(parts.results, run))
 
 
-def interrupted(pictures: Pictures, folder: Path) -> tuple[Job, list[Event]]:
+@pytest.fixture(scope="module")
+def interrupted(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, list[Event]]:
     """A job in two processes that was asked to stop in mid-run."""
+    folder = tmp_path_factory.mktemp("interrupted")
     job = pictures.job(folder / "runs", pictures.run("kd", recipe=short(epochs=200)), world_size=2)
     started = Started(job, folder)
     started.wait_until(lambda events: trained_steps(events, 3))
@@ -207,17 +235,17 @@ def interrupted(pictures: Pictures, folder: Path) -> tuple[Job, list[Event]]:
     return job, started.events
 
 
-def test_a_signal_lets_all_processes_save_at_one_step(pictures: Pictures, tmp_path: Path) -> None:
-    job, events = interrupted(pictures, tmp_path)
+def test_a_signal_lets_all_processes_save_at_one_step(interrupted: tuple[Job, list[Event]]) -> None:
+    job, events = interrupted
     (run,) = job.runs
     assert events[-1].event == "interrupted"
     content = checkpoints.read(job.results / run.id / "checkpoint.pt")
     assert len(content["random"]) == 2 and content["steps"] >= 3
 
 
-def test_a_training_is_not_resumed_on_another_number_of_gpus(pictures: Pictures, tmp_path: Path) -> None:
-    job, _ = interrupted(pictures, tmp_path)
-    (row,) = run_all(job.model_copy(update={"world_size": 1}), tmp_path)
+def test_a_training_is_not_resumed_on_another_number_of_gpus(interrupted: tuple[Job, list[Event]]) -> None:
+    job, _ = interrupted
+    (row,) = execute(job.model_copy(update={"world_size": 1}), lambda _: None)
     assert row.status == "failed" and "2 GPUs" in row.reason and "--gpus 2" in row.reason
 
 
@@ -244,14 +272,15 @@ class Lame(Method):
 
 
 @pytest.mark.usefixtures("fresh_methods")
-def test_an_error_in_one_process_ends_its_run_alone(pictures: Pictures, tmp_path: Path) -> None:
+def test_an_error_in_one_process_ends_its_run_alone(
+    pictures: Pictures, cohort: tuple[Job, list[Event]], tmp_path: Path
+) -> None:
     file = tmp_path / "lame.py"
     file.write_text(FAILS_ON_ONE)
     methods.register(file)
-    runs: list[Run] = [pictures.run(method, recipe=short(epochs=4)) for method in ("lame", "kd")]
+    runs: list[Run] = [pictures.run(method, recipe=short(epochs=LONG)) for method in ("lame", "none")]
     job = pictures.job(tmp_path / "runs", *runs, world_size=2, method_files=(file,))
-    lame, kd = run_all(job, tmp_path)
+    lame, other = run_all(job, tmp_path)
     assert lame.status == "failed" and "out of luck" in lame.reason and lame.environment.world_size == 2
-    assert kd.status == "done"
-    alone = done(run_all(pictures.job(tmp_path / "alone", runs[1], world_size=2), tmp_path))
-    assert numbers(alone[0]) == numbers(kd)
+    assert other.status == "done"
+    assert numbers(other) == numbers(rows_of(cohort[0])[0])
