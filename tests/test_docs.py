@@ -217,10 +217,14 @@ def test_the_lines_for_another_training_script_run() -> None:
 
 
 @pytest.mark.timeout(600)
-def test_the_python_guide_runs_from_top_to_bottom(tmp_path: Path, embedded_data: Path) -> None:
-    (tmp_path / "guide.py").write_text("\n".join(blocks("docs/python-api.md", "python")))
-    linked_package(tmp_path, ROOT / "methods")
-    printed = python(tmp_path, "guide.py", data=embedded_data)
+@pytest.mark.usefixtures("jobs_in_this_process")
+def test_the_python_guide_runs_from_top_to_bottom(
+    tmp_path: Path, embedded_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDBENCH_DATA", str(embedded_data))
+    exec(compile("\n".join(blocks("docs/python-api.md", "python")), "guide", "exec"), {})
+    printed = capsys.readouterr().out
     assert "DIST on CIFAR-100 - top1" in printed
     assert "3 runs, 0 finished" in printed
     assert re.search(r"resnet8 +kd +0 +done", printed), printed

@@ -52,7 +52,7 @@ def test_a_method_from_an_empty_folder_into_a_paper(site: Path, tmp_path: Path, 
 
     # The method beside others, its temperature swept, in one command.
     sweep = ("--methods", "kd,./sdist.py", "--sweep", "sdist.tau=1,2,4")
-    said = installed(*RUN, *sweep, *trackers)
+    said = kdbench(*RUN, *sweep, *trackers)
     assert "6 of 6 runs done" in said, "the teacher, none, kd, and three temperatures, one of which is the default"
     assert all(f"sdist:tau={tau}" in said for tau in (1, 2, 4))
 

@@ -151,9 +151,9 @@ def test_data_is_read_no_further_when_every_student_has_failed(
             read.append(epoch)
             yield batch
 
+    job = pictures.job(tmp_path, pictures.run("kd", recipe=short(epochs=2)))  # the first one trains the teacher
     monkeypatch.setattr(methods.method_class("kd"), "forward", broken)
     monkeypatch.setattr(ClassificationTask, "batches", counted)
-    job = pictures.job(tmp_path, pictures.run("kd", recipe=short(epochs=2)))
     (row,) = execute(job, quiet)
     assert row.status == "failed" and "no such kernel" in row.reason
     assert read == [0]
