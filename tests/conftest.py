@@ -35,11 +35,12 @@ SHORT = {
 }
 
 LONGEST = (
-    "test_cells", "test_researchers_day", "test_cli", "test_segmentation_run", "test_new_method", "test_export",
-    "test_docs",
-    "test_killed_command", "test_evaluation", "test_killed_run", "test_browser", "test_latex", "test_memory",
-    "test_engine", "test_latency", "test_benchmarks", "test_plots", "test_detector_sizes", "test_torchvision_names",
-    "test_wheel", "test_contract",
+    "test_several_gpus", "test_cells", "test_ray_nodes", "test_cli", "test_researchers_day", "test_job",
+    "test_engine", "test_segmentation_run", "test_export", "test_docs", "test_killed_run", "test_browser",
+    "test_evaluation", "test_classification_run", "test_memory", "test_contract", "test_cluster", "test_ray",
+    "test_new_method", "test_compiled", "test_latency", "test_wheel", "test_api", "test_latex",
+    "test_detector_sizes", "test_torchvision_names", "test_estimates", "test_accumulate", "test_figures_browser",
+    "test_shared_folder",
 )  # fmt: skip
 """Files of tests that take half a minute and more. They start first, so that no process ends long after the others."""
 

@@ -164,7 +164,11 @@ def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:
         log(f"scale full, because {path} exists")
         return "full"
     without = "; --scale full plans without it" if request.only_explain else ""
-    log(f"scale mini (embedded data): {name} is not in {request.data_root}; --data PATH names a data set{without}")
+    missing = "" if request.data_root.is_dir() else ", which does not exist"
+    log(
+        f"scale mini (embedded data): {name} is not in {request.data_root}{missing}; --data PATH names a data set"
+        f"{without}"
+    )
     return "mini"
 
 

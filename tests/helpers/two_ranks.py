@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,16 @@ def _without_draws() -> Iterator[None]:
         yield
 
 
+def results(keys: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+    """The trained tensors of each key, by this process and those that it has joined."""
+    by_case, found = setups(), {}
+    for key in keys:
+        case, _, method = key.partition("/")
+        with _without_draws() if set(method.split("+")) & set(TOGETHER) else nullcontext():
+            found[key] = trained(by_case[case], method)
+    return found
+
+
 def main() -> None:
     file, *keys = sys.argv[1:]
     torch.set_num_threads(1)
@@ -154,16 +164,9 @@ def main() -> None:
         rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store = distributed.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), world_size, rank == 0)
         ranks.join(store, rank, world_size)
-    by_case, results = setups(), {}
-    for key in keys or [key for case in by_case.values() for key in case.case.entries()]:
-        case, _, method = key.partition("/")
-        if set(method.split("+")) & set(TOGETHER):
-            with _without_draws():
-                results[key] = trained(by_case[case], method)
-        else:
-            results[key] = trained(by_case[case], method)
+    found = results(keys)
     if ranks.rank() == 0:
-        torch.save(results, file)
+        torch.save(found, file)
     if distributed.is_initialized():
         distributed.barrier()
 

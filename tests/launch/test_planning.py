@@ -18,7 +18,7 @@ from kdbench.datasets import DataError
 from kdbench.errors import CheckpointError, SpecError, StoreError
 from kdbench.launch import devices, memory, planning
 from kdbench.launch.explain import explain
-from kdbench.launch.planning import FinalPlan, make_plans
+from kdbench.launch.planning import FinalPlan, choose_scale, make_plans
 from kdbench.methods.base import MethodError
 from kdbench.records import checkpoint as checkpoints
 from kdbench.spec.choice import parse_methods
@@ -361,3 +361,12 @@ def test_teachers_that_would_stay_equal_are_refused_before_any_work(
     table = table_of(MethodEntry(method="ekd", options={"teachers": 2}))
     with pytest.raises(SpecError, match="ekd: 2 teachers would all start"):
         plans(table, scale="mini", changes={"init": "published"})
+
+
+def test_a_folder_of_data_that_does_not_exist_is_named_as_such(tmp_path: Path, logged: Log) -> None:
+    request = RunRequest(data_root=tmp_path / "dtaa")
+    assert choose_scale("cifar100", request, logged.append) == "mini"
+    assert f"cifar100 is not in {tmp_path / 'dtaa'}, which does not exist; --data PATH names a data set" in logged.text
+    request.data_root.mkdir()
+    assert choose_scale("cifar100", request, logged.append) == "mini"
+    assert "exist" not in logged[-1]

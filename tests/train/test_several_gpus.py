@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -25,9 +26,9 @@ from kdbench.spec.run import Run
 from kdbench.tasks.shard import Shard
 from kdbench.train.events import Event, from_line
 from kdbench.train.job import Job, execute
+from tests.helpers import two_ranks
 from tests.helpers.pictures import Pictures, done, numbers, short, state_of
 from tests.helpers.tensors import equal
-from tests.helpers.two_ranks import setups
 
 WHERE = [sys.executable, "-m"]
 
@@ -104,7 +105,6 @@ def program(file: Path, *keys: str, **environment: str) -> subprocess.Popen[str]
 PATHS = {
     "classification": "ab ad crd dot+kd ekd ft kd mag+kd rkd simkd sskd",
     "detection": "akd+cwd freekd maskd",
-    "two-stage detection": "akd+cwd",
     "segmentation": "adversarial cirkd+kd",
 }
 """By case the methods whose steps differ: phases, banks, queues, draws, views, a head, further networks, gradients."""
@@ -117,10 +117,11 @@ def trained(folder: Path, keys: list[str], **environment: str) -> tuple[dict[str
         port = str(free.getsockname()[1])
     two = {"WORLD_SIZE": "2", "MASTER_PORT": port, **environment}
     several = [program(folder / "two.pt", *keys, RANK=str(rank), **two) for rank in range(2)]
-    processes = [*several, program(folder / "one.pt", *keys, **environment)]
-    errors = [process.communicate(timeout=900)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], errors
-    return torch.load(folder / "one.pt"), torch.load(folder / "two.pt")
+    with mock.patch.dict(os.environ, environment):
+        one = two_ranks.results(keys)
+    errors = [process.communicate(timeout=900)[1] for process in several]
+    assert [process.returncode for process in several] == [0, 0], errors
+    return one, torch.load(folder / "two.pt")
 
 
 def test_methods_learn_in_two_processes_what_they_learn_in_one(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_methods_learn_in_two_processes_what_they_learn_in_one(tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_every_method_learns_in_two_processes_what_it_learns_in_one(part: int, tmp_path: Path) -> None:
-    every = [key for setup in setups().values() for key in setup.case.entries()]
+    every = [key for setup in two_ranks.setups().values() for key in setup.case.entries()]
     keys = [key for key in every if {*key.partition("/")[2].split("+")} <= {*methods._shipped()}][part::3]
     _equal(keys, *trained(tmp_path, keys, MORE_STEPS="1"))
 
@@ -171,7 +172,7 @@ def test_a_batch_is_divided_and_padded_and_the_validation_set_is_shared_without_
 # Whole jobs
 
 
-LONG = 12
+LONG = 10
 """Epochs of a run that is to be met in its middle."""
 
 
@@ -271,6 +272,7 @@ class Lame(Method):
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_methods")
 def test_an_error_in_one_process_ends_its_run_alone(
     pictures: Pictures, cohort: tuple[Job, list[Event]], tmp_path: Path

@@ -16,6 +16,7 @@ from tests.helpers.report_pages import FORMULA, HOSTILE, build, content
 pytest.importorskip("itables", reason="itables is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'kdbench[report]'")
 
+OTHERS = [pytest.param(False, "dark", marks=pytest.mark.slow), pytest.param(True, "light", marks=pytest.mark.slow)]
 Open = Callable[..., Any]
 
 
@@ -228,8 +229,7 @@ def test_names_are_text_and_never_code(opened: Open) -> None:
     assert HOSTILE in page.locator("section.note").inner_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("cell", [False, True])
+@pytest.mark.parametrize(("cell", "scheme"), [(False, "light"), (True, "dark"), *OTHERS])
 def test_axe_finds_nothing_serious(
     opened: Open, serious_violations: Callable[[Any], list[Any]], scheme: str, cell: bool
 ) -> None:
