@@ -22,12 +22,13 @@ QUICK ?=
 UPDATE ?=
 # One more than cores: some tests wait for clusters and browsers.
 PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
+IN_PROCESSES = --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 OPTIONS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)") $(if $(PAIRS),--pairs "$(PAIRS)") \
 	$(if $(SCALE),--scale $(SCALE)) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") \
 	$(foreach pair,$(SET),--set $(pair))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow lint reproduce-coco reproduce-coco-all reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots report compare guard bench check docs docs-venv types mypy clean
+.PHONY: help setup test test-integration test-slow lint reproduce-coco reproduce-coco-all reproduce-cifar100 reproduce-imagenet reproduce-cityscapes reproduce-camvid table readme plots report compare guard bench check docs docs-venv types mypy clean
 
 help: ## this list
 	@echo "make TARGET [SEEDS=3] [METHODS=dist,mimic] [SCALE=full|mini] [DATA=PATH] [SET='epochs=1 batch_size=4']"
@@ -104,10 +105,13 @@ check: $(READY) ## validate tables, recipes, reported numbers, data and results 
 	$(RUN) kdbench check $(if $(DATA),--data "$(DATA)")
 
 test: $(READY) ## the tests, in one process more than there are CPU cores, at most 4 (PROCESSES=1)
-	$(RUN) pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest -m "not slow and not integration" $(IN_PROCESSES)
+
+test-integration: $(READY) ## those of clusters, browsers, several GPUs, wheels and networks of full size
+	$(RUN) pytest -m "integration and not slow" $(IN_PROCESSES)
 
 test-slow: $(READY) ## the tests that `make test` leaves out: they repeat what it tests on more data or another engine
-	$(RUN) pytest -m slow --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest -m slow $(IN_PROCESSES)
 
 lint: $(READY) ## ruff, mypy, codespell, and the documentation without a warning
 	$(RUN) ruff check .

@@ -45,6 +45,10 @@ LONGEST = (
 """Files of tests that take half a minute and more. They start first, so that no process ends long after the others."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "integration: clusters, browsers, several GPUs, wheels, networks of full size")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))

@@ -18,6 +18,8 @@ import pytest
 from tests.helpers.command import kdbench as command
 from tests.helpers.wheel import build_wheel, needs_setuptools, python, unpack
 
+pytestmark = pytest.mark.integration
+
 STEPS = ("--set", "epochs=1", "--set", "max_steps=4", "--set", "teacher.epochs=1", "--set", "teacher.max_steps=4")
 RUN = ("run", "dist/cifar100", "--scale", "mini", "--pairs", "resnet56->resnet20", *STEPS)
 MAIN = r"""\documentclass{article}

@@ -9,6 +9,8 @@ import pytest
 
 from tests.helpers.wheel import build_wheel, needs_setuptools, python, unpack
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 MAPPING = {"bench": "kdbench", "methods": "kdbench/methods", "datasets": "kdbench/datasets"}

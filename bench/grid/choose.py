@@ -57,16 +57,21 @@ def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Tab
 
 
 def _with_whole_labels(choices: Sequence[MethodChoice], listed: set[str]) -> list[MethodChoice]:
-    """The choices, those put together that are parts of a label with a comma, such as `kd, four views`."""
+    """The choices, those put together that are parts of a label with commas, such as `kd, four views`."""
     joined: list[MethodChoice] = []
-    for choice in choices:
-        before = joined[-1] if joined else None
-        label = "" if before is None or before.suffix or before.file else f"{before.method}, {choice.method}"
-        if label in listed and choice.method not in listed and not methods.known(choice.method):
-            joined[-1] = replace(choice, method=label)
-        else:
-            joined.append(choice)
+    rest = list(choices)
+    while rest:
+        count = next((n for n in range(len(rest), 1, -1) if _label(rest[:n], listed) in listed), 1)
+        joined.append(replace(rest[count - 1], method=_label(rest[:count], listed)))
+        rest = rest[count:]
     return joined
+
+
+def _label(parts: Sequence[MethodChoice], listed: set[str]) -> str:
+    """The label of which choices are the parts; empty where one is a method or has options before the label's end."""
+    whole = not any(part.suffix or part.file for part in parts[:-1])
+    whole &= not any(part.method in listed or methods.known(part.method) for part in parts[1:])
+    return ", ".join(part.method for part in parts) if whole else ""
 
 
 def with_kd(tables: Sequence[Table], listing: Sequence[Table]) -> list[Table]:

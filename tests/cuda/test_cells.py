@@ -8,6 +8,8 @@ from tests.cuda.budgets import over_budget, problems
 from tests.cuda.cells import Cell, of_methods, of_networks, repeats
 from tests.cuda.steps import run_steps
 
+pytestmark = pytest.mark.integration
+
 TASKS = ("classification", "segmentation", "detection")  # the slowest last, whose cells that repeat others are slow
 
 

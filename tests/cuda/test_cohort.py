@@ -17,6 +17,8 @@ from kdbench.train.timing import StepTimer
 from tests.cuda.cells import of_methods
 from tests.cuda.steps import make_task, on_device
 
+pytestmark = pytest.mark.integration
+
 CHANGES = {"batch_size": 4, "accumulate": 2, "clip_norm": 5.0, "ema": 0.99, "label_smoothing": 0.1}
 
 

@@ -10,6 +10,8 @@ import pytest
 from kdbench.deploy import formats, timing
 from tests.helpers.students import train
 
+pytestmark = pytest.mark.integration
+
 MISSING = [name for name in formats.FORMATS["onnx"].libraries if find_spec(name) is None]
 
 

@@ -35,6 +35,7 @@ from tests.helpers.ray_nodes import Node  # noqa: E402
 from tests.helpers.slurm import wait_for  # noqa: E402
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.usefixtures("quick"),

@@ -63,6 +63,12 @@ def test_a_label_with_a_comma_is_chosen_by_itself(given: str | list[str], table:
     assert found["dist, heavy:tau=3"].options_at("full")["weight"] == 3.0
 
 
+def test_a_label_may_have_several_commas() -> None:
+    table = cifar_table(*ENTRIES, MethodEntry(method="kd", label="kd, same T, four views"))
+    found = list(chosen(table, parse_methods("crd,kd, same T, four views,dist:tau=2")))
+    assert found == ["none", "kd, same T, four views", "crd", "dist:tau=2"]
+
+
 def test_a_comma_between_two_methods_is_no_label() -> None:
     both = cifar_table(*ENTRIES, MethodEntry(method="crd", label="dist, kd"))
     assert list(chosen(both, parse_methods("dist, kd"))) == ["none", "kd", "dist", "dist, heavy"]

@@ -22,6 +22,8 @@ from kdbench.train.events import Event, WarningEvent
 from kdbench.train.job import execute
 from tests.helpers.pictures import Pictures, done, short, state_of
 
+pytestmark = pytest.mark.integration
+
 COMPILED: dict[str, Any] = {"compile": True}
 
 

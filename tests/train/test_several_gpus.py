@@ -30,6 +30,8 @@ from tests.helpers import two_ranks
 from tests.helpers.pictures import Pictures, done, numbers, short, state_of
 from tests.helpers.tensors import equal
 
+pytestmark = pytest.mark.integration
+
 WHERE = [sys.executable, "-m"]
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.helpers.slurm import Cluster, wait_for
 
+pytestmark = pytest.mark.integration
+
 LOG = 'log() { echo "$(hostname) restart=${SLURM_RESTART_COUNT:-0} $*"; }; log start\n'
 STUBBORN = LOG + "trap 'log TERM' TERM\nwhile true; do sleep 0.1; done"  # ends by SIGKILL only
 EVERY_RESTART_ENDS = LOG + '[ "$SLURM_RESTART_COUNT" ] && exit 0\nwhile true; do sleep 0.1; done'

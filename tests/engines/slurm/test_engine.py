@@ -24,7 +24,7 @@ from tests.helpers.engines import Command
 from tests.helpers.pictures import Pictures, done, numbers, short
 from tests.helpers.slurm import Cluster, wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ import pytest
 from kdbench.report.html.site import write
 from tests.helpers.report_pages import FORMULA, HOSTILE, build, content
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("itables", reason="itables is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'kdbench[report]'")
 

@@ -13,6 +13,8 @@ from kdbench.report.html.site import write
 from tests.helpers.detail_pages import content, panel, write_runs
 from tests.helpers.report_pages import HOSTILE
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("itables", reason="itables is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'kdbench[report]'")
 

@@ -12,6 +12,8 @@ import pytest
 from tests.helpers.figure_pages import COMMITS, build, build_empty
 from tests.helpers.report_pages import HOSTILE
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("itables", reason="itables is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("plotly", reason="plotly is not installed: pip install 'kdbench[report]'")
 pytest.importorskip("scikit_posthocs", reason="scikit-posthocs is not installed: pip install 'kdbench[report]'")
