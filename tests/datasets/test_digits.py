@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 from kdbench import datasets
 from kdbench.datasets import DataError, _preparation, _scenes, digits
 from kdbench.datasets.coco import CocoFolder
+from tests.helpers.command import jobs_environment
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -180,10 +183,19 @@ def test_a_root_that_is_a_file_names_the_remedy(tmp_path: Path) -> None:
         prepare(tmp_path / "file" / "digits")
 
 
+PREPARE = """
+import sys
+from pathlib import Path
+from kdbench.datasets import digits
+print(len(digits.prepare(Path(sys.argv[1]), seed=0, train=4, val=2)), end="")
+"""
+
+
 def test_processes_that_prepare_at_once_both_find_it_whole(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        notices = pool.map(prepare, [tmp_path / "digits"] * 3, chunksize=1)
-    assert sorted(map(len, notices)) == [0, 0, 1]
+    command = [sys.executable, "-c", PREPARE, str(tmp_path / "digits")]
+    environment = os.environ | jobs_environment()
+    several = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(3)]
+    assert sorted(process.communicate(timeout=300)[0] for process in several) == ["0", "0", "1"]
     assert not _preparation.defect(tmp_path / "digits", digits.identity(train=4, val=2))
     assert [file.name for file in tmp_path.iterdir()] == ["digits"]
 

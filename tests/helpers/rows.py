@@ -25,10 +25,13 @@ Truth = Callable[[Pair, MethodEntry, int], float]
 
 
 def expand(table: Table, scale: Scale, seeds: tuple[int, ...], truth: Truth, **changes: Any) -> list[Row]:
-    """One done row for every cell and seed that can run; pairs that share networks share rows, as runs do."""
+    """One done row for every cell and seed that can run; pairs that share networks share rows, as runs do.
+
+    Of a long run two dozen epochs are in the history, unless `epochs` is among the changes.
+    """
     pairs = [pair for pair in table.pairs if (pair.mini if scale == "mini" else not pair.skip and _known(pair))]
     rows = [
-        make_row(table, pair, entry, scale, seed, truth(pair, entry, seed), **changes)
+        make_row(table, pair, entry, scale, seed, truth(pair, entry, seed), **{"epochs": 24} | changes)
         for pair in pairs
         for entry in table.entries(pair)
         for seed in seeds
@@ -58,8 +61,9 @@ def make_row(
     finished: str = "2026-01-01T00:00:00+00:00",
     slowdown: float | None = None,
     best: float | None = None,
+    epochs: int | None = None,
 ) -> Row:
-    """The row that the run of one cell would leave, ending at `value`."""
+    """The row that the run of one cell would leave, ending at `value`; `epochs` at most are in its history."""
     sizes = DIGITS if scale == "mini" else COCO
     data = data or sizes.model_copy(update={"name": getattr(table.dataset, scale)})
     name = table.recipe.mini if scale == "mini" else entry.base_recipe or table.recipe.full
@@ -74,7 +78,7 @@ def make_row(
             status=status,  # type: ignore[arg-type]
             reason=reason or ("" if done else "of no matter here"),
             metrics=_metrics(table.metric, value, value if best is None else best, recipe.epochs) if done else None,
-            history=_history(table.metric, value, recipe, data) if done else (),
+            history=_history(table.metric, value, recipe, data, epochs) if done else (),
             teacher=TeacherRecord(network=run.teacher.student, sha256="cd" * 32, recorded=measured, measured=measured)
             if run.teacher
             else None,
@@ -149,9 +153,9 @@ def _metrics(metric: str, value: float, best: float, epochs: int) -> Metrics:
     )
 
 
-def _history(metric: str, value: float, recipe: Recipe, data: Data) -> tuple[Epoch, ...]:
-    """Every epoch of a short run; of a longer one the first, the last and ten others."""
-    steps, apart = data.train_images // recipe.batch_size, -(-recipe.epochs // 12)
+def _history(metric: str, value: float, recipe: Recipe, data: Data, epochs: int | None) -> tuple[Epoch, ...]:
+    """So many epochs, the first and the last among them, or one more; every one without a number."""
+    steps, apart = data.train_images // recipe.batch_size, -(-recipe.epochs // (epochs or recipe.epochs))
     return tuple(
         Epoch(
             epoch=epoch,
