@@ -20,9 +20,8 @@ HEAD ?= results/runs
 SELECT ?=
 QUICK ?=
 UPDATE ?=
-# One more than cores: some tests wait for clusters and browsers.
-PROCESSES ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
-IN_PROCESSES = --numprocesses $(PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(os.cpu_count() or 1)')
+IN_PROCESSES = --maxprocesses 4 --dist loadfile --no-loadscope-reorder --numprocesses
 OPTIONS = $(if $(SEEDS),--seeds $(SEEDS)) $(if $(METHODS),--methods "$(METHODS)") $(if $(PAIRS),--pairs "$(PAIRS)") \
 	$(if $(SCALE),--scale $(SCALE)) $(if $(COHORT),--cohort $(COHORT)) $(if $(DATA),--data "$(DATA)") \
 	$(foreach pair,$(SET),--set $(pair))
@@ -104,14 +103,15 @@ bench: $(READY) ## speed of the code beside the last saved on this machine: SELE
 check: $(READY) ## validate tables, recipes, reported numbers, data and results without training
 	$(RUN) kdbench check $(if $(DATA),--data "$(DATA)")
 
-test: $(READY) ## the tests, in one process more than there are CPU cores, at most 4 (PROCESSES=1)
-	$(RUN) pytest -m "not slow and not integration" $(IN_PROCESSES)
+test: $(READY) ## the tests, in as many processes as there are CPU cores, at most 4 (PROCESSES=1)
+	$(RUN) pytest -m "not slow and not integration" $(IN_PROCESSES) $(PROCESSES)
 
-test-integration: $(READY) ## those of clusters, browsers, several GPUs, wheels and networks of full size
-	$(RUN) pytest -m "integration and not slow" $(IN_PROCESSES)
+# In one process more than cores: many of these wait for clusters and browsers.
+test-integration: $(READY) ## those of clusters, browsers, several GPUs, exports, wheels and networks of full size
+	$(RUN) pytest -m "integration and not slow" $(IN_PROCESSES) $$(($(PROCESSES) + 1))
 
 test-slow: $(READY) ## the tests that `make test` leaves out: they repeat what it tests on more data or another engine
-	$(RUN) pytest -m slow $(IN_PROCESSES)
+	$(RUN) pytest -m slow $(IN_PROCESSES) $(PROCESSES)
 
 lint: $(READY) ## ruff, mypy, codespell, and the documentation without a warning
 	$(RUN) ruff check .

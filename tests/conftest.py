@@ -46,7 +46,9 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "integration: clusters, browsers, several GPUs, wheels, networks of full size")
+    config.addinivalue_line(
+        "markers", "integration: clusters, browsers, several GPUs, exports, wheels, networks of full size"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -50,6 +50,7 @@ def test_what_it_writes_keeps_the_contract_and_is_formatted(task: str, tmp_path:
         assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
+@pytest.mark.integration
 def test_its_test_passes_and_fails_with_the_reason(tmp_path: Path) -> None:
     new(tmp_path, "method", "first_two")
 

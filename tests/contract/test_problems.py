@@ -139,7 +139,10 @@ HEADS = {
     "blind": (("self.classifier", "self.layer"), "its head Head has no `classifier`"),
     "bare": (("return self.head", "return self.head.classifier"), "`student_head` returns a Linear; return a Student"),
     "forgetful": (
-        ("self.classifier(outputs.pooled)", "self.classifier(outputs.pooled) + id(self)"),
+        (
+            "self.classifier(outputs.pooled)",
+            "self.classifier(outputs.pooled) + __import__('time').monotonic_ns() % 10**6",
+        ),
         "made again from `arguments` and its state, has other logits",
     ),
 }

@@ -20,6 +20,8 @@ from kdbench.errors import CheckpointError, SpecError
 from kdbench.spec import network_name
 from tests.helpers.students import Trained, train, write_wrong_logits
 
+pytestmark = pytest.mark.integration
+
 MISSING = [name for name in formats.FORMATS["onnx"].libraries if find_spec(name) is None]
 ONNX = pytest.param("onnx", marks=pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"))
 VIT = "timm:vit_tiny_patch16_224:patch_size=8:depth=2:embed_dim=24:img_size=32"

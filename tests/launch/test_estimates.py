@@ -302,6 +302,7 @@ def test_options_that_contradict_each_other_are_one_error(
         make_plans([cifar_table("none")], replace(elsewhere, **changes), lambda _: None)
 
 
+@pytest.mark.integration
 def test_calibrate_times_each_kind_of_job_once_and_the_next_plan_uses_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     arrays = {f"x_{n}": rng.integers(0, 256, (k, 16, 16, 3), np.uint8) for n, k in (("train", 16), ("test", 8))}

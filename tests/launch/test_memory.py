@@ -159,6 +159,7 @@ print(json.dumps([rows[0].reason, peak_memory(torch.device("cpu"))]))
 """
 
 
+@pytest.mark.integration
 def test_a_job_takes_what_was_foreseen(pictures: Pictures, tmp_path: Path) -> None:
     """Two steps of a wide network."""
     run = pictures.run(student="resnet32x4", recipe=short(batch_size=24, epochs=2))

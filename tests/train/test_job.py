@@ -320,6 +320,7 @@ def test_a_broken_image_ends_the_run_as_failed_and_names_the_file(
     assert victim.name in row.reason
 
 
+@pytest.mark.integration
 def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any, tmp_path: Path) -> None:
     job = tmp_path / "job.json"
     one = make_run("none", recipe=load_recipe("coco_mini", SHORT | {"max_steps": 1}))
@@ -331,6 +332,7 @@ def test_the_process_of_an_engine_speaks_json_lines(make_run: Any, make_job: Any
     assert events[3]["status"] == "done"
 
 
+@pytest.mark.integration
 def test_a_job_that_ends_with_its_command_loads_in_processes_of_its_own(
     make_run: Any, make_job: Any, tmp_path: Path
 ) -> None:
