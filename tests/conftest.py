@@ -47,7 +47,7 @@ LONGEST = (
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "integration: clusters, browsers, several GPUs, exports, wheels, networks of full size"
+        "markers", "integration: clusters, browsers, several GPUs, exports, wheels, killed runs, networks of full size"
     )
 
 

@@ -35,6 +35,8 @@ from tests.conftest import SHORT
 from tests.helpers.pictures import Pictures, done, numbers, short, state_of
 from tests.helpers.tensors import equal
 
+pytestmark = pytest.mark.integration
+
 CPU = torch.device("cpu")
 SGD: dict[str, Any] = {"optimizer": "sgd", "lr": 0.02, "warmup_steps": 0}  # AdamW enlarges what rounding leaves
 

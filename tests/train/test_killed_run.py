@@ -22,6 +22,8 @@ from kdbench.train.student import Student
 from tests.helpers.pictures import EKD, STEPS, Pictures, counted, done, numbers, short, state_of
 from tests.helpers.tensors import equal
 
+pytestmark = pytest.mark.integration
+
 STATEFUL = ("none", "mag+crd", "ad", "ekd", "fsp", "ft", "dkd")
 """Methods with a warm-up, a bank, an optimizer group, an earlier phase or a teacher of their own; and none."""
 

@@ -23,6 +23,8 @@ from kdbench.train.events import Event
 from kdbench.train.job import Job, execute
 from tests.helpers.command import kdbench as command
 
+pytestmark = pytest.mark.integration
+
 SHORT: dict[str, Any] = {"epochs": 2, "epoch_steps": 2, "batch_size": 2, "image.height": 32, "image.width": 48}
 QUICK: dict[str, dict[str, Any]] = {
     "cirkd+kd": {
