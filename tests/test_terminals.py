@@ -14,7 +14,9 @@ from kdbench import cli
 from tests.helpers.command import jobs_environment
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(name, marks=pytest.mark.integration) for name in ("latin-1", "cp1252"))]
+)
 def test_a_terminal_that_is_not_utf8_gets_the_table_and_the_files(encoding: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kdbench", "table", "dist/cifar100", "--scale", "full"]
     environment = os.environ | jobs_environment() | {"PYTHONIOENCODING": encoding}

@@ -37,7 +37,7 @@ def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Tab
     entries are marked as `added`.
 
     Raises:
-        SpecError: an unknown method (the nearest is suggested), or one that no table's task has.
+        SpecError: an unknown method (the nearest is suggested), one that no table's task has, or one given twice.
         MethodError: an option that does not fit.
     """
     if not choices:
@@ -50,6 +50,7 @@ def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Tab
         for name in (entry.method, entry.display_name)
     }
     choices = _with_whole_labels(choices, listed)
+    _refuse_twice(choices)
     for choice in choices:
         if choice.method not in listed:
             _check(choice, tables, listed)
@@ -59,9 +60,9 @@ def choose(tables: Sequence[Table], choices: Sequence[MethodChoice]) -> list[Tab
 def _with_whole_labels(choices: Sequence[MethodChoice], listed: set[str]) -> list[MethodChoice]:
     """The choices, those put together that are parts of a label with commas, such as `kd, four views`."""
     joined: list[MethodChoice] = []
-    rest = list(choices)
+    rest, most = list(choices), 1 + max((label.count(",") for label in listed), default=0)
     while rest:
-        count = next((n for n in range(len(rest), 1, -1) if _label(rest[:n], listed) in listed), 1)
+        count = next((n for n in range(min(most, len(rest)), 1, -1) if _label(rest[:n], listed) in listed), 1)
         joined.append(replace(rest[count - 1], method=_label(rest[:count], listed)))
         rest = rest[count:]
     return joined
@@ -72,6 +73,14 @@ def _label(parts: Sequence[MethodChoice], listed: set[str]) -> str:
     whole = not any(part.suffix or part.file for part in parts[:-1])
     whole &= not any(part.method in listed or methods.known(part.method) for part in parts[1:])
     return ", ".join(part.method for part in parts) if whole else ""
+
+
+def _refuse_twice(choices: Sequence[MethodChoice]) -> None:
+    seen: set[str] = set()
+    for choice in choices:
+        if (label := choice.method + choice.suffix) in seen:
+            raise SpecError(f"--methods: {label} is given twice; remove one")
+        seen.add(label)
 
 
 def with_kd(tables: Sequence[Table], listing: Sequence[Table]) -> list[Table]:

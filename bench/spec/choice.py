@@ -42,7 +42,7 @@ def parse_methods(given: str | Iterable[str | Path | MethodChoice] | None) -> tu
     """`"kd,dist:tau=2:weight=1,./mine.py"` as three choices, a list of such texts likewise; a file ends in `.py`.
 
     Raises:
-        SpecError: an option is not NAME=VALUE, or a method is given twice.
+        SpecError: an option is not NAME=VALUE.
     """
     items = given.split(",") if isinstance(given, str) else list(given or ())
     choices: list[MethodChoice] = []
@@ -53,11 +53,6 @@ def parse_methods(given: str | Iterable[str | Path | MethodChoice] | None) -> tu
             choices.append(_choice(text))
         elif len(items) > 1:
             raise SpecError(f"--methods {shortened(str(given), 200)}: a name is missing between two commas")
-    seen: set[str] = set()
-    for choice in choices:
-        if (label := choice.method + choice.suffix) in seen:
-            raise SpecError(f"--methods: {label} is given twice; remove one")
-        seen.add(label)
     return tuple(choices)
 
 

@@ -86,15 +86,15 @@ def of_methods(task: str) -> list[Cell]:
 
 
 def repeats(cells: list[Cell]) -> list[bool]:
-    """Whether cells before it have each cell's family of networks and, of classifiers, its method.
+    """Whether cells of its task before it have each cell's method, and others its family of networks.
 
-    A step of a dense network takes several seconds here; methods compute on such outputs in the contract's checks, too.
+    Of classifiers, whose steps take a second, also its options.
     """
-    known: set[str] = set()
+    known: set[tuple[str, str]] = set()
     found = []
     for cell in cells:
-        of_method = cell.method.split("+") if cell.run.task == "classification" else ()
-        parts = {*of_method, cell.family}
+        of_method = cell.parts if cell.run.task == "classification" else cell.method.split("+")
+        parts = {(cell.run.task, part) for part in (*of_method, cell.family)}
         found.append(parts <= known)
         known |= parts
     return found

@@ -10,7 +10,7 @@ from tests.cuda.steps import run_steps
 
 pytestmark = pytest.mark.integration
 
-TASKS = ("classification", "segmentation", "detection")  # the slowest last, whose cells that repeat others are slow
+TASKS = ("classification", "detection", "segmentation")
 
 
 METHODS = [cell for task in TASKS for cell in of_methods(task)]

@@ -117,7 +117,6 @@ def test_a_cohort_is_trained_on_a_node_that_does_not_see_the_results_folder(
     assert not list((results / "jobs").iterdir()) and not list(temporary.glob("kdbench-job-*"))
 
 
-@pytest.mark.slow
 def test_what_a_cancelled_job_saves_there_comes_back(
     other: Node, pictures: Pictures, results: Path, temporary: Path
 ) -> None:
@@ -147,7 +146,6 @@ Driver(RayEngine(sys.argv[1], ["cpu"]), job.settings).execute([PlannedJob(job.ru
 """
 
 
-@pytest.mark.slow
 def test_a_run_survives_its_command_the_process_that_writes_its_results_and_its_node(
     other: Node, cluster: str, pictures: Pictures, results: Path, undisturbed: Row, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,7 +178,6 @@ def _holder(results: Path, run: Run, other: int) -> int:
     return holder.process if holder and holder.process != other else 0
 
 
-@pytest.mark.slow
 def test_a_job_for_which_ray_finds_too_little_memory_ends_as_out_of_memory(
     start_node: StartNode, pictures: Pictures, tmp_path: Path
 ) -> None:

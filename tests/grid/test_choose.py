@@ -69,6 +69,18 @@ def test_a_label_may_have_several_commas() -> None:
     assert found == ["none", "kd, same T, four views", "crd", "dist:tau=2"]
 
 
+@pytest.mark.parametrize("twice", ["kd", "dist:tau=1", "dist, heavy"])
+def test_a_method_given_twice_is_refused(twice: str, table: Table) -> None:
+    with pytest.raises(SpecError, match=f"--methods: {twice} is given twice"):
+        chosen(table, parse_methods(f"{twice},crd,{twice}"))
+
+
+def test_a_method_and_labels_that_begin_or_end_alike_are_chosen_together() -> None:
+    labels = ("kd, one setting", "dist, one setting")
+    table = cifar_table(*ENTRIES, *(MethodEntry(method="dist", label=label) for label in labels))
+    assert list(chosen(table, parse_methods("kd,kd, one setting,dist, one setting"))) == ["none", "kd", *labels]
+
+
 def test_a_comma_between_two_methods_is_no_label() -> None:
     both = cifar_table(*ENTRIES, MethodEntry(method="crd", label="dist, kd"))
     assert list(chosen(both, parse_methods("dist, kd"))) == ["none", "kd", "dist", "dist, heavy"]

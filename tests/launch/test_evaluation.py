@@ -275,7 +275,7 @@ def published(folder: Path, *files: str) -> list[WeightsRow]:
 
 
 @needs_real
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_published_student_of_cifar100_scores_what_is_recorded(tmp_path: Path) -> None:
     [row] = published(tmp_path, "resnet20_kd_from_resnet56.pth")
     assert (row.method, row.teacher) == ("kd", "resnet56")

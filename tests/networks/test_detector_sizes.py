@@ -116,7 +116,7 @@ def test_smaller_students_differ_from_r50_by_what_depends_on_the_backbone(family
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(f"{head}_{backbone}_fpn", marks=[pytest.mark.slow] if i or head != "retinanet" else [])
+        pytest.param(f"{head}_{backbone}_fpn", marks=[pytest.mark.slow] if i else [pytest.mark.integration])
         for head in HEADS
         for i, backbone in enumerate(SMALLER)
     ],

@@ -41,7 +41,7 @@ def planned(table: Table) -> set[str]:
     return {run.id for run in plan([table], Choice("mini", DATA)).runs}
 
 
-@pytest.mark.parametrize("end", ["end", pytest.param("start", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("end", ["end", pytest.param("start", marks=pytest.mark.integration)])
 @pytest.mark.parametrize("name", table_names())
 def test_a_table_with_more_lines_is_valid_and_runs_them_beside_the_others(
     name: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

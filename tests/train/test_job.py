@@ -66,7 +66,7 @@ def student_of(results: Path, run_id: str) -> dict[str, torch.Tensor]:
     return checkpoints.read(results / run_id / "student.pt")["state"]
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.integration)])
 def test_students_of_a_cohort_end_bitwise_equal_to_solo_runs(
     precision: str, make_run: Any, make_job: Any, tmp_path: Path
 ) -> None:

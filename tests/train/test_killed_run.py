@@ -62,7 +62,7 @@ def test_a_killed_run_goes_on_from_where_it_was_saved_and_ends_bitwise_the_same(
     prepared = counted(monkeypatch, Granularity)
     recipe = short(epochs=2, ema=0.5, decay_all=False, drop_last=False, batch_size=5)  # five steps an epoch
     runs = [pictures.run(method, recipe=recipe) for method in STATEFUL]
-    runs.append(pictures.run("ekd", recipe=recipe, options=EKD[1]))
+    runs += [pictures.run("ekd", recipe=recipe, options=options) for options in EKD]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     at_once = done(execute(pictures.job(whole, *runs), quiet))
     places = []

@@ -110,7 +110,7 @@ def same(one: Row, other: Row) -> bool:
     return (one.metrics, one.history, one.student.sha256) == (other.metrics, other.history, other.student.sha256)
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_cohort_ends_bitwise_as_its_students_do_alone(precision: str, shapes: Shapes, tmp_path: Path) -> None:
     runs = [shapes.run(method, precision=precision, epochs=1) for method in MIXED]
     rows = shapes.execute(tmp_path / "together", *runs)

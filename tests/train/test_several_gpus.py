@@ -104,14 +104,6 @@ def program(file: Path, *keys: str, **environment: str) -> subprocess.Popen[str]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
 
 
-PATHS = {
-    "classification": "ab ad crd dot+kd ekd ft kd mag+kd rkd simkd sskd",
-    "detection": "akd+cwd freekd maskd",
-    "segmentation": "adversarial cirkd+kd",
-}
-"""By case the methods whose steps differ: phases, banks, queues, draws, views, a head, further networks, gradients."""
-
-
 def trained(folder: Path, keys: list[str], **environment: str) -> tuple[dict[str, Any], ...]:
     """Methods after some steps, in one process and in two."""
     with socket.socket() as free:
@@ -126,17 +118,13 @@ def trained(folder: Path, keys: list[str], **environment: str) -> tuple[dict[str
     return one, torch.load(folder / "two.pt")
 
 
-def test_methods_learn_in_two_processes_what_they_learn_in_one(tmp_path: Path) -> None:
-    keys = [f"{case}/{name}" for case, names in PATHS.items() for name in names.split()]
-    _equal(keys, *trained(tmp_path, keys))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", [0, 1, 2])
-def test_every_method_learns_in_two_processes_what_it_learns_in_one(part: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [{}, pytest.param({"MORE_STEPS": "1"}, marks=pytest.mark.slow)], ids=str)
+def test_every_method_learns_in_two_processes_what_it_learns_in_one(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     every = [key for setup in two_ranks.setups().values() for key in setup.case.entries()]
-    keys = [key for key in every if {*key.partition("/")[2].split("+")} <= {*methods._shipped()}][part::3]
-    _equal(keys, *trained(tmp_path, keys, MORE_STEPS="1"))
+    keys = [key for key in every if {*key.partition("/")[2].split("+")} <= {*methods._shipped()}]
+    _equal(keys, *trained(tmp_path, keys, **environment))
 
 
 def _equal(keys: list[str], one: dict[str, Any], two: dict[str, Any]) -> None:
@@ -150,8 +138,9 @@ def _equal(keys: list[str], one: dict[str, Any], two: dict[str, Any]) -> None:
     assert not wrong
 
 
-def test_synchronized_batchnorm_counts_the_images_of_both(pictures: Pictures, tmp_path: Path) -> None:
-    run = pictures.run("ft", recipe=short(epochs=2, sync_batchnorm=True))  # whose paraphraser has a BatchNorm, too
+@pytest.mark.parametrize("method", ["kd", "ft"])
+def test_synchronized_batchnorm_counts_the_images_of_both(method: str, pictures: Pictures, tmp_path: Path) -> None:
+    run = pictures.run(method, recipe=short(epochs=2, sync_batchnorm=True))
     (one,) = done(execute(pictures.job(tmp_path / "one", run), lambda _: None))
     (two,) = done(run_all(pictures.job(tmp_path / "two", run, world_size=2), tmp_path))
     whole, parts = state_of(tmp_path / "one", run), state_of(tmp_path / "two", run)
@@ -274,7 +263,6 @@ class Lame(Method):
 '''
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_methods")
 def test_an_error_in_one_process_ends_its_run_alone(
     pictures: Pictures, cohort: tuple[Job, list[Event]], tmp_path: Path

@@ -85,7 +85,6 @@ def test_teachers_come_before_their_students(pictures: Pictures, tmp_path: Path)
     assert not list(tmp_path.glob("*/lease.*"))
 
 
-@pytest.mark.slow
 def test_a_run_of_a_lost_node_goes_on_on_another(pictures: Pictures, tmp_path: Path, cluster: Cluster) -> None:
     run = long(pictures)
     command = Command(driver(pictures, tmp_path, run), ((run,),))

@@ -20,7 +20,6 @@ pytest.importorskip("scikit_posthocs", reason="scikit-posthocs is not installed:
 
 Open = Callable[..., Any]
 
-OTHERS = [pytest.param(1440, "dark", marks=pytest.mark.slow), pytest.param(390, "light", marks=pytest.mark.slow)]
 SECTIONS = ("gains", "cost", "ranks-measured", "ranks-reported", "history")
 LAST = "#history .js-plotly-plot .scatterlayer"
 """What is drawn last."""
@@ -189,7 +188,8 @@ def test_figures_follow_the_theme(opened: Open) -> None:
     page.wait_for_function(f"{color} !== '{light}'")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1440, "light"), (390, "dark"), *OTHERS])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
 def test_axe_finds_nothing_serious(
     opened: Open, serious_violations: Callable[[Any], list[Any]], scheme: str, width: int
 ) -> None:
