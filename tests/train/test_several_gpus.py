@@ -141,7 +141,7 @@ def _equal(keys: list[str], one: dict[str, Any], two: dict[str, Any]) -> None:
 @pytest.mark.parametrize("method", ["kd", "ft"])
 def test_synchronized_batchnorm_counts_the_images_of_both(method: str, pictures: Pictures, tmp_path: Path) -> None:
     run = pictures.run(method, recipe=short(epochs=2, sync_batchnorm=True))
-    (one,) = done(execute(pictures.job(tmp_path / "one", run), lambda _: None))
+    (one,) = done(run_all(pictures.job(tmp_path / "one", run), tmp_path))
     (two,) = done(run_all(pictures.job(tmp_path / "two", run, world_size=2), tmp_path))
     whole, parts = state_of(tmp_path / "one", run), state_of(tmp_path / "two", run)
     for name, value in whole.items():
