@@ -161,8 +161,9 @@ def test_a_run_survives_its_command_the_process_that_writes_its_results_and_its_
         command = Command(made, ((run,),), threads=1)
         relay = wait_for(lambda: _holder(results, run, relay) if made.reached else 0)
         os.kill(relay, signal.SIGKILL)
-        reached = dict(made.reached)
-        wait_for(lambda: _holder(results, run, relay) if made.reached != reached else 0)
+        wait_for(lambda: _holder(results, run, relay))
+        reached = dict(made.reached)  # no more comes of the job that was killed
+        wait_for(lambda: made.reached != reached)
         other.kill()
     (row,) = done(command.finish())
     assert numbers(row) == numbers(undisturbed)
