@@ -43,7 +43,8 @@ class SDD(Method):
         base: the wrapped method.
         grids: sides of the grids, as text. Released, by comments of the scripts: "1,2" for resnet32x4 to resnet8x4,
             vgg13 to vgg8 and ResNet34 to ResNet18, and with nkd for ResNet50 or wrn_40_2 to vgg8; else "1,2,4".
-        nkd_warmup_epochs: epochs until the full weight of nkd's terms; 0 is the full weight from the start.
+        nkd_warmup_epochs: around nkd alone: epochs until the full weight of its terms; 0 is the full weight from the
+            start, None is 20.
     """
 
     name = "sdd"
@@ -55,16 +56,21 @@ class SDD(Method):
     one_class_per_image = True
     wrapped_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {"nkd": {"gamma": 8.0, "temperature": 4.0}}
 
-    def __init__(self, setting: Setting, base: Method, grids: str = "1,2,4", nkd_warmup_epochs: int = 20) -> None:
+    def __init__(
+        self, setting: Setting, base: Method, grids: str = "1,2,4", nkd_warmup_epochs: int | None = None
+    ) -> None:
         super().__init__(setting)
         self.name = f"sdd+{base.name}"  # type: ignore[misc]
         if grids not in ("1,2", "1,2,4"):
             raise MethodError(f"{self.name}: grids is {grids!r}; use '1,2' or '1,2,4'")
-        if nkd_warmup_epochs < 0:
-            raise MethodError(f"{self.name}: nkd_warmup_epochs is {nkd_warmup_epochs}; use a number of epochs, or 0")
+        if nkd_warmup_epochs is not None and not isinstance(base, NKD):
+            raise MethodError(f"{self.name}: nkd_warmup_epochs has an effect around nkd alone; leave it out")
+        warmup_epochs = 20 if nkd_warmup_epochs is None else nkd_warmup_epochs
+        if warmup_epochs < 0:
+            raise MethodError(f"{self.name}: nkd_warmup_epochs is {warmup_epochs}; use a number of epochs, or 0")
         for who, info in (("student", setting.student), ("teacher", setting.teacher)):
             classifier_of(self.name, info, who)
-        self.base, self.task_weight, self.nkd_warmup_epochs = base, base.task_weight, nkd_warmup_epochs
+        self.base, self.task_weight, self.nkd_warmup_epochs = base, base.task_weight, warmup_epochs
         self.grids = [int(side) for side in grids.split(",")]
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

@@ -95,6 +95,8 @@ def test_senseless_settings_are_refused(sample: Make) -> None:
         methods.build("sdd+kd", setting, grids="1,3")
     with pytest.raises(MethodError, match="nkd_warmup_epochs is -1"):
         methods.build("sdd+nkd", setting, nkd_warmup_epochs=-1)
+    with pytest.raises(MethodError, match=r"sdd\+kd: nkd_warmup_epochs has an effect around nkd alone; leave it out"):
+        methods.build("sdd+kd", setting, nkd_warmup_epochs=20)
     nameless = replace(setting, student=replace(setting.student, classifier=None))
     with pytest.raises(MethodError, match="needs the student's final linear layer"):
         methods.build("sdd+kd", nameless)
