@@ -18,7 +18,8 @@ class DOT(Method):
     recipe's SGD, which has no Nesterov. For AdamW, our extension, m is beta 1 of a first moment of each gradient, over
     the second moment of their sum. Parameters with one gradient alone, such as a method's own layers, have momentum m
     and weight decay, but h alone has no decay in its first step (as released). A step has two backward passes. In a
-    sum such as `dot+crd+kd` the terms of all summands are distillation.
+    sum such as `dot+crd+kd` the terms of all summands are distillation, and so is the cross-entropy of a further view
+    (`dot+mlkd`), which is in no paper.
 
     The name takes any method with a frozen teacher, a task loss and no initial phase as base: `dot+dist`, `dot+ls+kd`.
 

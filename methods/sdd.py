@@ -42,7 +42,8 @@ class SDD(Method):
         setting: the run's shapes; needs both networks' classifiers.
         base: the wrapped method.
         grids: sides of the grids, as text. Released, by comments of the scripts: "1,2" for resnet32x4 to resnet8x4,
-            vgg13 to vgg8 and ResNet34 to ResNet18, and with nkd for ResNet50 or wrn_40_2 to vgg8; else "1,2,4".
+            vgg13 to vgg8 and ResNet34 to ResNet18, and with nkd for ResNet50 or wrn_40_2 to vgg8; "1,2,4" for the
+            other pairs that have a comment.
         nkd_warmup_epochs: around nkd alone: epochs until the full weight of its terms; 0 is the full weight from the
             start, None is 20.
     """

@@ -16,6 +16,7 @@ from ..spec.recipe import Recipe, UnfitRecipeError, fitted_milestones, load_reci
 from ..spec.reported import load_reported
 from ..spec.run import Data, Run, current_version
 from ..spec.scale import Scale
+from ..spec.schema import merged
 from ..spec.table import MethodEntry, Pair, Table
 from ..text import counted
 from .pairs import has_substitute, networks_at, skip_reason, unsupported
@@ -230,12 +231,13 @@ def _recipe_loader(
     table: Table, pair: Pair, scale: Scale, changes: Mapping[str, Any]
 ) -> Callable[[MethodEntry], tuple[Recipe, Recipe]]:
     """The students' recipe for an entry (its own, where it has one) and the teacher's; each is loaded once a pair."""
-    students, teachers = (pair.recipe, pair.teacher_recipe) if scale == "full" else ({}, {})
-    loaded: dict[tuple[str, bool], Recipe] = {}
+    full = scale == "full"
+    loaded: dict[tuple[str, bool, str], Recipe] = {}
 
-    def load(name: str, teacher: bool) -> Recipe:
-        if (name, teacher) not in loaded:
-            fields, prefix = (teachers, "teacher.") if teacher else (students, "")
+    def load(name: str, teacher: bool, fields: dict[str, Any]) -> Recipe:
+        key = (name, teacher, canonical(fields))
+        if key not in loaded:
+            prefix = "teacher." if teacher else ""
             recipe = load_recipe(name, fields)
             if changed := image_size.changes_of(recipe, changes, teacher):
                 changed = fitted_milestones(recipe, changed)
@@ -243,14 +245,14 @@ def _recipe_loader(
             if recipe.task != table.task:
                 raise SpecError(f"{table.name}: recipe {recipe.name} is for {recipe.task}, the table for {table.task}")
             tasks.get(recipe.task).check_image_kind(recipe)
-            loaded[name, teacher] = recipe
-        return loaded[name, teacher]
+            loaded[key] = recipe
+        return loaded[key]
 
     def recipes(entry: MethodEntry) -> tuple[Recipe, Recipe]:
-        full = scale == "full"
         name = (entry.base_recipe or pair.base_recipe if full else None) or getattr(table.recipe, scale)
         teacher = (pair.base_teacher_recipe if full else None) or getattr(table.teacher_recipe, scale)
-        return load(name, False), load(teacher, True)
+        fields, teacher_fields = (merged(pair.recipe, entry.recipe), pair.teacher_recipe) if full else ({}, {})
+        return load(name, False, fields), load(teacher, True, teacher_fields)
 
     return recipes
 

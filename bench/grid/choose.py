@@ -204,6 +204,7 @@ def _added(table: Table, choice: MethodChoice, listed: MethodEntry | None) -> Me
         options=full,
         mini_options=small,
         base_recipe=listed.base_recipe if listed else None,
+        recipe=listed.recipe if listed else {},
         gain_over=listed.gain_over if listed else None,
         label=f"{choice.method}{choice.suffix}",
         added=True,
@@ -211,7 +212,7 @@ def _added(table: Table, choice: MethodChoice, listed: MethodEntry | None) -> Me
 
 
 def _runs_the_same(entry: MethodEntry, other: MethodEntry) -> bool:
-    if entry.method != other.method or entry.base_recipe != other.base_recipe:
+    if entry.method != other.method or not entry.shares_recipe(other):
         return False
     mine = canonical(methods.resolve(entry.method, entry.options_at("full")))
     return mine == canonical(methods.resolve(other.method, other.options_at("full")))

@@ -187,7 +187,7 @@ def _methods_by_pair(table: Table) -> tuple[MethodEntry, ...]:
     first: dict[str, MethodEntry] = {}
     for entry in (entry for pair in table.pairs for entry in pair.methods if not entry.control):
         first.setdefault(entry.method, entry)
-    kept = ("mini_options", "mini_skip", "base_recipe")
+    kept = ("mini_options", "mini_skip", "base_recipe", "recipe")
     entries = (MethodEntry(method=name, **{each: getattr(of, each) for each in kept}) for name, of in first.items())
     return () if table.methods else tuple(entries)
 

@@ -15,11 +15,11 @@ from ..records.store import read_rows
 from ..records.students import unusable_students
 from ..records.weights import COMMITTED, read_weights, weights_folder
 from ..report.coverage import coverage, unused
-from ..report.evidence import Subject
+from ..report.evidence import Published, Subject
 from ..spec.choice import MethodChoice
 from ..spec.recipe import load_recipe, recipe_names
 from ..spec.reported import load_reported, reported_names
-from ..spec.reruns import RERUNS, all_settings, load_reruns, rerun_names
+from ..spec.reruns import RERUNS, all_reruns, all_settings, load_reruns, rerun_names
 from ..spec.table import load_table, table_names
 from ..text import counted
 from .user_data import detect_format
@@ -93,10 +93,11 @@ def _reported() -> Iterator[tuple[str, bool]]:
     try:
         tables = [load_table(name) for name in table_names()]
         numbers = {name: load_reported(name) for name in reported_names()}
+        logs = Published(all_reruns()).logs
     except USER_ERRORS as error:
         yield f"reported: {error}", True
         return
-    for file in coverage(tables, numbers):
+    for file in coverage(tables, numbers, logs):
         yield file.line, bool(file.problems)
     for text in unused(tables, numbers):
         yield text, True

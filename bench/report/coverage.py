@@ -2,12 +2,13 @@
 
 A row of `results/reported/<file>.csv` is reachable when a table that names its file and table has a pair under its
 teacher, student and strategy with an entry under its method. Rows of the method `teacher` are about a pair's teacher.
+Where no table names its file and table, another paper's table may run the same method on the same networks.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kdbench import datasets, methods
@@ -15,6 +16,8 @@ from kdbench import datasets, methods
 from ..spec.reported import Reported
 from ..spec.table import Pair, Table, Unreachable
 from ..text import counted
+
+NO_TEACHER = "its table names no teacher"
 
 Numbers = Mapping[str, Sequence[Reported]]
 """Reported numbers by file, without the ending."""
@@ -27,7 +30,9 @@ class Coverage:
     Attributes:
         file: of `results/reported`, without the ending.
         reachable: numbers that a run of ours reproduces.
-        unreachable: numbers that a table declares unsupported, by its reason.
+        elsewhere: numbers without a table of their own that another paper's table reproduces.
+        logs: scores of logs that authors released; they stand beside the reported numbers.
+        unreachable: numbers that a table declares unsupported, or that name no teacher, by the reason.
         no_table: numbers of methods that are there, in tables without a YAML file yet, by table.
         no_method: numbers of such tables that wait for a method, by method.
         no_dataset: numbers of such tables that wait for a data set, by data set.
@@ -36,6 +41,8 @@ class Coverage:
 
     file: str
     reachable: int = 0
+    elsewhere: int = 0
+    logs: int = 0
     unreachable: Counter[str] = field(default_factory=Counter)
     no_table: Counter[str] = field(default_factory=Counter)
     no_method: Counter[str] = field(default_factory=Counter)
@@ -47,8 +54,13 @@ class Coverage:
         """The counts in one line: `reported crd: 188 numbers, 188 reachable`."""
         others = (self.unreachable, self.no_table, self.no_method, self.no_dataset)
         unreachable, no_table, no_method, no_dataset = (counter.total() for counter in others)
-        total = self.reachable + unreachable + no_table + no_method + no_dataset + len(self.problems)
+        total = self.reachable + self.elsewhere + self.logs + len(self.problems)
+        total += unreachable + no_table + no_method + no_dataset
         parts = [counted(total, "number"), f"{self.reachable} reachable"]
+        if self.elsewhere:
+            parts.append(f"{self.elsewhere} in other papers' tables")
+        if self.logs:
+            parts.append(f"{self.logs} of the authors' logs, which stand beside reported numbers")
         if unreachable:
             parts.append(f"{unreachable} unreachable ({_counts(self.unreachable)})")
         if no_table:
@@ -61,9 +73,9 @@ class Coverage:
         return f"reported {self.file}: {', '.join(parts)}"
 
 
-def coverage(tables: Sequence[Table], reported: Numbers) -> list[Coverage]:
-    """The coverage of each file."""
-    return [_of_file(file, rows, tables) for file, rows in reported.items()]
+def coverage(tables: Sequence[Table], reported: Numbers, logs: Collection[str] = ()) -> list[Coverage]:
+    """The coverage of each file; `logs` are sources of logs that authors released."""
+    return [_of_file(file, rows, tables, logs) for file, rows in reported.items()]
 
 
 def uncovered(tables: Sequence[Table], reported: Numbers) -> list[str]:
@@ -84,7 +96,7 @@ def unused(tables: Iterable[Table], reported: Numbers) -> list[str]:
     return problems
 
 
-def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table]) -> Coverage:
+def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table], logs: Collection[str]) -> Coverage:
     named_otherwise = {entry.reported for t in tables for pair in t.pairs for entry in t.entries(pair)}
     counts, known_methods = Coverage(file), {"teacher", *methods.names(), *named_otherwise}
     for row in rows:
@@ -93,12 +105,18 @@ def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table]) -> Co
         named = [t for t in tables if any((s.file, s.table) == (file, row.table) for s in t.reported)]
         if named:
             _count(row, named, counts)
+        elif row.source in logs:
+            counts.logs += 1
         elif row.dataset not in datasets.names():
             counts.no_dataset[row.dataset] += 1
-        elif row.method in known_methods or known_methods.issuperset(row.method.split("+")):
-            counts.no_table[row.table] += 1
-        else:
+        elif row.method not in known_methods and not known_methods.issuperset(row.method.split("+")):
             counts.no_method[row.method] += 1
+        elif any(table.dataset.full == row.dataset and not _gap(row, table) for table in tables):
+            counts.elsewhere += 1
+        elif not row.teacher:
+            counts.unreachable[NO_TEACHER] += 1
+        else:
+            counts.no_table[row.table] += 1
     return counts
 
 

@@ -61,7 +61,7 @@ def references(cell: CellSpec, cells: Sequence[CellSpec]) -> dict[str, CellSpec]
     pair = [other for other in cells if other.pair is cell.pair and other.key]
     candidates = {"base": [other for other in pair if other.entry.display_name == cell.entry.gain_over]}
     if cell.entry.method != "none":
-        same_recipe = [other for other in pair if other.entry.base_recipe == cell.entry.base_recipe]
+        same_recipe = [other for other in pair if other.entry.shares_recipe(cell.entry)]
         for name in ("none", "kd"):
             candidates[name] = sorted((other for other in same_recipe if other.entry.method == name), key=_is_variant)
     return {name: chosen[0] for name, chosen in candidates.items() if chosen and chosen[0] is not cell}

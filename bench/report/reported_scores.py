@@ -29,8 +29,8 @@ class ReportedScores:
 def reported_scores(files: Mapping[str, Sequence[Reported]]) -> dict[str, dict[str, ReportedScores]]:
     """The scores of each file by `TABLE, METRIC`.
 
-    A number that tables give with different networks belongs to those that most tables give it with; a paper's own
-    method has its own numbers, however many quote them.
+    A number that tables give with different networks belongs to those that the paper of the method gives it with, and
+    of another paper's method to those that most tables give it with.
     """
     usual = _usual_networks(row for rows in files.values() for row in rows)
     found: dict[str, dict[str, ReportedScores]] = {}
@@ -40,8 +40,7 @@ def reported_scores(files: Mapping[str, Sequence[Reported]]) -> dict[str, dict[s
             if row.value is None or not row.student or row.method in ("teacher", "none"):
                 continue
             table = tables.setdefault(f"{row.table}, {row.metric}", ReportedScores())
-            own = row.paper in row.method.split("+")
-            if not own and usual[Subject.of(row), row.value] not in (None, _networks(row)):
+            if not _is_own(row) and usual[Subject.of(row), row.value] not in (None, _networks(row)):
                 table.quoted.add(row.method)
             else:
                 table.scores[_pair(row)][row.method] = row.value
@@ -49,15 +48,21 @@ def reported_scores(files: Mapping[str, Sequence[Reported]]) -> dict[str, dict[s
 
 
 def _usual_networks(rows: Iterable[Reported]) -> dict[tuple[Subject, float | None], Networks | None]:
-    """The networks that most tables give a number with; None where no networks are given by more than others."""
-    counts: dict[tuple[Subject, float | None], Counter[Networks]] = defaultdict(Counter)
+    """The networks that a number belongs to; None where no networks are given with it by more tables than others."""
+    counts: dict[tuple[Subject, float | None], tuple[Counter[Networks], Counter[Networks]]]
+    counts = defaultdict(lambda: (Counter(), Counter()))
     for row in rows:
-        counts[Subject.of(row), row.value][_networks(row)] += 1
+        counts[Subject.of(row), row.value][_is_own(row)][_networks(row)] += 1
     usual: dict[tuple[Subject, float | None], Networks | None] = {}
-    for number, networks in counts.items():
-        (first, most), *others = networks.most_common()
+    for number, (quoted, own) in counts.items():
+        (first, most), *others = (own or quoted).most_common()
         usual[number] = None if others and others[0][1] == most else first
     return usual
+
+
+def _is_own(row: Reported) -> bool:
+    """Whether a number is of a method of its paper's."""
+    return row.paper in row.method.split("+")
 
 
 def _networks(row: Reported) -> Networks:

@@ -32,6 +32,7 @@ class MethodEntry(Spec):
     mini_options: dict[str, Any] = {}  # override `options` at mini scale: our choice, never the paper's
     mini_skip: str = ""  # why it is left out at mini scale
     base_recipe: str | None = None  # in place of the pair's and the table's full recipe
+    recipe: dict[str, Any] = {}  # fields of the full recipe that this entry changes, on top of the pair's
     reported: str | None = None
     gain_over: str | None = None  # label of the entry that this one builds on: its gain over that is reported too
     label: str | None = None  # its name in tables and plots, where one method has several entries
@@ -43,6 +44,10 @@ class MethodEntry(Spec):
     @property
     def display_name(self) -> str:
         return self.label or self.method
+
+    def shares_recipe(self, other: MethodEntry) -> bool:
+        """Whether two entries of a pair train under one recipe."""
+        return (self.base_recipe, self.recipe) == (other.base_recipe, other.recipe)
 
     def skipped_at(self, scale: Scale) -> str:
         """Why this entry is left out at `scale`; empty when it is not."""
@@ -144,9 +149,10 @@ class Table(Spec):
             if not entries and not pair.skip:
                 raise ValueError(f"pairs[{i}] ({pair.teacher} -> {pair.student}) has no methods")
             labels = [entry.display_name for entry in entries]
-            if bare := [entry.display_name for entry in entries if entry.base_recipe and not entry.mini_skip]:
+            own = [entry for entry in entries if entry.base_recipe or entry.recipe]
+            if bare := [entry.display_name for entry in own if not entry.mini_skip]:
                 raise ValueError(
-                    f"pairs[{i}]: {', '.join(bare)} has a base_recipe, and mini has one recipe; add mini_skip"
+                    f"pairs[{i}]: {', '.join(bare)} has a recipe of its own, and mini has one recipe; add mini_skip"
                 )
             if doubled := {label for label in labels if labels.count(label) > 1}:
                 raise ValueError(f"pairs[{i}]: {', '.join(sorted(doubled))} appears twice; give each its own label")

@@ -36,7 +36,7 @@ from tests.helpers.slurm import wait_for  # noqa: E402
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.usefixtures("quick"),
 ]

@@ -313,6 +313,20 @@ def test_changes_win_over_what_a_pair_changes_and_leave_it_as_it_was() -> None:
     assert pair.recipe == {"lr": 0.5, "image": {"shorter": 600, "longer": 1000}}
 
 
+def test_an_entrys_own_recipe_is_laid_over_the_pairs() -> None:
+    own = MethodEntry(method="mimic", label="slow", recipe={"lr": 0.25}, mini_skip="one recipe")
+    table = table_of(pair_of(*FCOS, "none", own, "mimic", recipe={"lr": 0.5, "momentum": 0.5}))
+    runs = [run for run in plan([table], FULL).runs if run.student == FCOS[1]]
+    assert sorted((run.method, run.recipe.lr, run.recipe.momentum) for run in runs) == [
+        ("mimic", 0.25, 0.5),
+        ("mimic", 0.5, 0.5),
+        ("none", 0.5, 0.5),
+    ]
+    bare = table.model_dump_json().replace("one recipe", "")
+    with pytest.raises(ValueError, match="slow has a recipe of its own, and mini has one recipe; add mini_skip"):
+        Table.model_validate_json(bare)
+
+
 def test_a_pairs_own_recipe_applies_at_full_scale_alone() -> None:
     table = table_of(pair_of(*FCOS, "none", "mimic", recipe={"lr": 0.5}, teacher_recipe={"lr": 0.25}))
     full, mini = (

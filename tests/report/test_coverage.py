@@ -57,7 +57,7 @@ def test_the_tree_reaches_what_it_promises(tables: list[Table], reported: Number
     for name, one in found.items():
         printed = sum(row.value is not None for row in reported[name])
         others = (one.unreachable, one.no_table, one.no_method, one.no_dataset)
-        assert one.reachable + sum(counter.total() for counter in others) == printed
+        assert one.reachable + one.elsewhere + one.logs + sum(counter.total() for counter in others) == printed
         assert all(one.unreachable), "every unsupported number has a reason"
 
 
@@ -135,6 +135,24 @@ def test_numbers_without_a_table_are_counted_and_are_no_problem() -> None:
         "reported dist: 2 numbers, 1 reachable, 1 in no table yet (camvid: 1)",
         "reported cirkd: 1 number, 0 reachable, 1 in no table yet (imagenet: 1)",
     ]
+
+
+def test_numbers_without_a_table_may_be_in_another_papers_or_of_logs_or_name_no_teacher() -> None:
+    rows = [
+        number("dist", dataset="cifar100", table="cifar100"),
+        number("none", dataset="cifar100", table="cifar100"),
+        number("dist", dataset="cifar100", table="cifar100", student="resnet50"),
+        number("dist", source="a log", table="logs"),
+        number("dist", teacher="", teacher_value=None, table="others"),
+    ]
+    table = table_of(DIST)
+    assert table.dataset.full == "cifar100"
+    (found,) = coverage([table], {"cirkd": rows}, logs={"a log"})
+    assert found.line == (
+        "reported cirkd: 5 numbers, 0 reachable, 2 in other papers' tables, 1 of the authors' logs, which stand beside "
+        "reported numbers, 1 unreachable (its table names no teacher: 1), 1 in no table yet (cifar100: 1)"
+    )
+    assert uncovered([table], {"cirkd": rows}) == []
 
 
 def test_a_number_about_an_unknown_data_set_waits_for_it_whatever_its_method() -> None:

@@ -174,5 +174,5 @@ def test_both_recipes_of_a_student_are_run_at_full_scale_alone(table: Table) -> 
     ]
     entries = [entry.model_dump(mode="json") | {"mini_skip": ""} for entry in TWO_RECIPES]
     values = json.dumps(changed.model_dump(mode="json") | {"methods": entries})
-    with pytest.raises(ValueError, match="other recipe has a base_recipe, and mini has one recipe; add mini_skip"):
+    with pytest.raises(ValueError, match="has a recipe of its own, and mini has one recipe; add mini_skip"):
         Table.model_validate_json(values)

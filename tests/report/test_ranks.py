@@ -82,6 +82,14 @@ def test_a_papers_own_method_is_not_quoted_however_many_quote_it() -> None:
     assert list(own.scores.values()) == [{"p": 73.0}] and own.quoted == set()
 
 
+def test_a_number_belongs_to_the_networks_of_its_methods_paper_however_few_give_it_with_them() -> None:
+    own = [number("p", 73.0, teacher_value=80.0, paper="p")]
+    found = reported_scores({"p": own, **{name: [number("p", 73.0, paper=name)] for name in ("a", "b")}})
+    for name in ("a", "b"):
+        table = found[name]["t, top1"]
+        assert not table.scores and table.quoted == {"p"}
+
+
 def test_the_figure_names_methods_with_quoted_numbers() -> None:
     figure = ranks_figure("a test", scores(a=0.0, b=1.0, c=2.0), {"kd"})
     assert figure is not None and "other teachers or students: kd" in figure.get_suptitle().replace("\n", " ")

@@ -61,9 +61,10 @@ def test_jobs_run_on_each_node_under_its_host_name(cluster: Cluster) -> None:
 def test_two_jobs_of_two_cpus_fill_both_nodes_and_a_third_waits(cluster: Cluster) -> None:
     first, second, third = (cluster.submit(STUBBORN, "--cpus-per-task=2") for _ in range(3))
     wait_for(lambda: [job["state"] for job in cluster.jobs()].count("RUNNING") == 2)
+    wait_for(lambda: {job["id"]: job for job in cluster.jobs()}[third]["reason"] in ("Resources", "Priority"))
     jobs = {job["id"]: job for job in cluster.jobs()}
     assert {jobs[first]["node"], jobs[second]["node"]} == set(cluster.nodes)
-    assert jobs[third]["state"] == "PENDING" and jobs[third]["reason"] in ("Resources", "Priority")
+    assert jobs[third]["state"] == "PENDING"
 
 
 def test_exit_codes_and_signals_of_scripts_are_told_apart(cluster: Cluster) -> None:
