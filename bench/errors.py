@@ -64,11 +64,16 @@ def unknown(kind: str, name: str, known: Iterable[str], suffix: str = "") -> Spe
         suffix: of files that may be given by their path in place of a name, such as `.py`.
     """
     choices = sorted(known)
-    nearest = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    by_lower = {choice.lower(): choice for choice in choices}
+    nearest = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    hint = f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
     if suffix and Path(f"{name}{suffix}").is_file():
         hint = f" A file is given by its path: ./{name}{suffix}."
-    return SpecError(f"unknown {kind}: {name!r}.{hint} Available: {', '.join(choices) or 'none'}")
+    return SpecError(f"unknown {kind}: {name!r}.{hint} Available: {_listed(choices) or 'none'}")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' if "," in name else name for name in names)
 
 
 def is_for_users(error: Exception) -> bool:

@@ -58,9 +58,11 @@ def _visible(char: str) -> str:
 
 
 def option_text(value: object) -> str:
-    """An option's value as a user writes it: 4 for 4.0, true, null, [a,b]."""
+    """An option's value as a user writes it: 4 for 4.0, true, null, [a,b], '1,2' for a text with a comma."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list | tuple):
         return f"[{','.join(map(option_text, value))}]"
+    if isinstance(value, str) and "," in value:
+        return f"'{value}'"
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

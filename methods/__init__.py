@@ -76,6 +76,7 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
         MethodError: an unknown name or option (the nearest is suggested), or one that does not fit the setting.
     """
     from ._sum import Sum
+    from .base import StudentHead
 
     resolved = resolve(name, options)
     summands = _summands(name)
@@ -90,6 +91,9 @@ def build(name: str, setting: Setting, **options: Any) -> Method:
         raise MethodError(f"{name}: an option is too large to compute with ({error}): {resolved}") from error
     if method.gradients not in GRADIENTS:
         raise MethodError(f"{name}: gradients is {method.gradients!r}; it must be {' or '.join(map(repr, GRADIENTS))}")
+    head = method.student_head()
+    if head is not None and not isinstance(head, StudentHead):
+        raise MethodError(f"{name}: student_head returns a {type(head).__name__}; return a StudentHead")
     return method
 
 
@@ -235,6 +239,9 @@ def _summands(name: str) -> list[str]:
                 shown = " or ".join(f"{summand}+{base}" for base in _wraps(term))
                 raise MethodError(f"{summand} is a wrapper and needs a base: write {shown}{others}")
             if terms[0] not in wraps:
+                if terms[0] in _stems():
+                    others = " or any other method" if wraps != _wraps(term) else ""
+                    raise MethodError(f"{term} wraps {', '.join(_wraps(term))}{others}, not {terms[0]}")
                 raise unknown("method", name, [f"{summand}+{base}" for base in wraps])
             term = terms.pop(0)
             summand = f"{summand}+{term}"

@@ -13,6 +13,7 @@ class MethodError(ValueError):
 def unknown(kind: str, name: str, known: Iterable[str]) -> MethodError:
     """The error for an unknown name, with the nearest known one."""
     choices = list(known)
-    nearest = difflib.get_close_matches(name, choices, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    by_lower = {choice.lower(): choice for choice in choices}
+    nearest = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    hint = f" Did you mean {by_lower[nearest[0]]!r}?" if nearest else ""
     return MethodError(f"unknown {kind}: {name!r}.{hint} Available: {', '.join(choices) or 'none'}")

@@ -64,7 +64,7 @@ class FGD(Method):
         super().__init__(setting)
         if temperature <= 0 or levels < 1:
             raise MethodError(
-                f"fgd: temperature is {temperature} and levels {levels}; they must be positive and at least 1"
+                f"fgd: temperature is {temperature} and levels is {levels}; use one above 0, and at least 1 level"
             )
         student, teacher = setting.student.channels[:levels], setting.teacher.channels[:levels]
         if len(student) != len(teacher):

@@ -80,10 +80,10 @@ class SSKD(Method):
         for option, ratio in (("rotated_ratio", rotated_ratio), ("similarity_ratio", similarity_ratio)):
             if not 0 <= ratio <= 1:
                 raise MethodError(f"sskd: {option} is {ratio}; it must be from 0 to 1")
-        if module_epochs < 0 or (module_epochs and not setting.steps_per_epoch):
-            raise MethodError(
-                f"sskd: module_epochs is {module_epochs}; it must be at least 0, and needs Setting.steps_per_epoch"
-            )
+        if module_epochs < 0:
+            raise MethodError(f"sskd: module_epochs is {module_epochs}; it must be at least 0")
+        if module_epochs and not setting.steps_per_epoch:
+            raise MethodError("sskd: module_epochs needs Setting.steps_per_epoch; pass it, or set module_epochs: 0")
         widths = setting.student.pooled_dim, setting.teacher.pooled_dim
         if widths[0] is None or widths[1] is None:
             raise MethodError("sskd: it needs pooled features, and the pooled_dim of a network is unknown")

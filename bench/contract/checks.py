@@ -267,9 +267,6 @@ def cast(outputs: Outputs, dtype: torch.dtype) -> Outputs:
 
 def _unsaved(head: Any, case: Case, student: Outputs) -> Iterator[str]:
     """Why the head of a student could not be read from the student's file."""
-    if not isinstance(head, StudentHead):
-        yield f"`student_head` returns {_kind(head)}; return a StudentHead"
-        return
     if missing := [name for name in ("method", "arguments", "classifier") if not hasattr(head, name)]:
         yield f"its head {type(head).__name__} has no {', '.join(f'`{name}`' for name in missing)}; see StudentHead"
         return

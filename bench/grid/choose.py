@@ -148,13 +148,18 @@ def _new(entries: Sequence[MethodEntry], more: Sequence[MethodEntry]) -> list[Me
 def _check(choice: MethodChoice, tables: Sequence[Table], listed: set[str]) -> None:
     """Refuse a name that no table lists and that is no method of the tables' tasks."""
     if not methods.known(choice.method):
-        raise unknown("method", choice.method, sorted(listed | set(methods.names())), ".py")
-    covered = frozenset.intersection(*(methods.method_class(stem).tasks for stem in choice.method.split("+")))
+        fitting = {name for name in methods.names() if any(table.task in _tasks(name) for table in tables)}
+        raise unknown("method", choice.method, listed | fitting, ".py")
+    covered = _tasks(choice.method)
     if not any(table.task in covered for table in tables):
         raise SpecError(
             f"method {choice.method} is for {', '.join(sorted(covered))}, and these tables are for "
             f"{', '.join(sorted({table.task for table in tables}))}"
         )
+
+
+def _tasks(method: str) -> frozenset[str]:
+    return frozenset.intersection(*(methods.method_class(stem).tasks for stem in method.split("+")))
 
 
 def _chosen(table: Table, choices: Sequence[MethodChoice], listed: set[str]) -> Table:

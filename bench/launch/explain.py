@@ -157,23 +157,24 @@ def _name(run: Run, suffix: str, several: bool) -> str:
 
 def alone(run: Run, stage: Sequence[Sequence[Run]]) -> str:
     """Why a run of a stage is a cohort of one: in what the most similar run differs."""
-    others = [other for cohort in stage for other in cohort if other.id != run.id and other.student == run.student]
+    others = [
+        (other, next((each for each in cohort if each.teacher), other))
+        for cohort in stage
+        for other in cohort
+        if other.id != run.id and other.student == run.student
+    ]
     if not others:
         return "alone: no other run trains this student"
-    differences = min((_differences(run, other) for other in others), key=len)
+    differences = min((_differences(run, other, taught) for other, taught in others), key=len)
     return f"alone: no other run has its {' and '.join(differences)}" if differences else "alone: --cohort is 1"
 
 
-def _differences(run: Run, other: Run) -> list[str]:
-    """What keeps two runs of one student apart."""
+def _differences(run: Run, other: Run, taught: Run) -> list[str]:
+    """What keeps a run apart from another one of its student, whose cohort's teacher is that of `taught`."""
     teachers = (
         run.teacher
-        and other.teacher
-        and (run.teacher.id, run.teacher_file)
-        != (
-            other.teacher.id,
-            other.teacher_file,
-        )
+        and taught.teacher
+        and (run.teacher.id, run.teacher_file) != (taught.teacher.id, taught.teacher_file)
     )
     apart = {
         "variant of the data": run.data != other.data,

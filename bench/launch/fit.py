@@ -33,7 +33,7 @@ def misfit(run: Run, shapes: Shapes) -> str:
         shapes: of its micro-batches.
 
     Raises:
-        MethodError: an option that fits no networks on this data.
+        MethodError: an option that fits no networks on this data, or is too large.
         SpecError: a network that cannot be built, or has no gradient where it is trained.
     """
     methods.build(run.method, tasks.get(shapes.task).example_setting(shapes.samples, shapes.classes), **run.options)
@@ -115,6 +115,8 @@ def _failure(method: str, options: str, student: str, teacher: str, others: int,
             methods.build(method, setting, **json.loads(options)).train()(batch, student_outputs, teacher_outputs)
     except MethodError as error:
         return str(error)
+    except OverflowError as error:
+        raise MethodError(f"{method}: an option is too large to compute with ({error.args[-1]}): {options}") from error
     except Exception as error:  # noqa: BLE001 - outputs of other shapes than a method expects raise anything
         features = (
             f"the features are {_sizes(teacher_outputs)} of the teacher, {_sizes(student_outputs)} of the student"

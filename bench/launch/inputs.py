@@ -9,9 +9,10 @@ from kdbench import methods
 from .. import networks, tasks
 from ..errors import SpecError
 from ..grid.plan import Plan
-from ..spec.recipe import Recipe, ResizedCrop, UnfitRecipeError
+from ..spec.recipe import PaddedCrop, Recipe, ResizedCrop, UnfitRecipeError
 from ..spec.request import RunRequest
 from ..spec.run import Run
+from ..tasks.base import refuse_views
 from ..tasks.opened import OpenedData
 from ..train import online_teachers
 from ..train.optimizer import check_momenta
@@ -37,6 +38,9 @@ def check_inputs(plan: Plan, request: RunRequest, data: OpenedData) -> None:
     for runs in variants.values():
         on_disk = not isinstance(data, PublishedData)
         variant = _checked_variant(runs, teachers, request, data) if on_disk else data
+        for run in [] if on_disk else runs:
+            if not isinstance(run.recipe.image, PaddedCrop):
+                refuse_views(methods.views(run.method), run.method)
         _check_methods(runs, len(variant.train), request.gpus)
 
 

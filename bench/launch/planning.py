@@ -115,6 +115,7 @@ def make_plans(tables: Sequence[Table], request: RunRequest, log: Log) -> list[F
     by_scale = {scale: [t for t in tables if scales[t.dataset.full] == scale] for scale in scales.values()}
     check_networks(by_scale, request)
     plans = [_final_plan(group, scales[name], request, site, log) for (_, name), group in groups.items()]
+    _check_any_runs(request, [plan.plan for plan in plans])
     for plan in plans if request.calibrate else ():
         calibrate(plan.schedule.jobs, plan.settings, plan.slots[0], plan.memory.stored, plan.on_disk, log)
     return [_estimated(plan) for plan in plans]
@@ -151,6 +152,19 @@ def _estimated(final: FinalPlan) -> FinalPlan:
         for job, known in zip(final.schedule.jobs, estimates, strict=True)
     )
     return replace(final, schedule=replace(final.schedule, jobs=jobs), estimates=estimates)
+
+
+def _check_any_runs(request: RunRequest, plans: Sequence[Plan]) -> None:
+    """Refuse chosen methods of which none can run: what is left would train students alone.
+
+    Raises:
+        SpecError: says why the first cannot.
+    """
+    asked = [choice for choice in request.choices if choice.method != "none"]
+    skipped = [each for plan in plans for each in plan.skipped]
+    if asked and skipped and all(run.method == "none" for plan in plans for run in plan.runs):
+        first = skipped[0]
+        raise SpecError(f"no chosen method can run: {first.table} {first.cell}: {first.reason}")
 
 
 def choose_scale(name: str, request: RunRequest, log: Log) -> Scale:

@@ -68,10 +68,10 @@ def assign(tables: Sequence[Table], scale: Scale, request: RunRequest, data: Ope
             assert given.path is not None
             _add_fitting(given.path, sorted(needed), classes, files, notices)
         elif given.path is not None:
-            _add_named(given.network, given.path, needed, classes, files, notices)
+            _add_named(given.network, given.path, scale, needed, classes, files, notices)
         elif not network_name.is_in_file(given.network):
             path = networks.weights(given.network, len(classes))
-            _add_named(given.network, path, needed, classes, files, notices)
+            _add_named(given.network, path, scale, needed, classes, files, notices)
             notices += _stated(given.network, path, data)
     if all(given.network is not None for given in request.teacher):
         if others := sorted(needed.keys() - files.keys()):
@@ -139,6 +139,7 @@ def _with_teachers(
 def _add_named(
     name: str,
     path: Path,
+    scale: Scale,
     needed: Mapping[str, set[str]],
     classes: tuple[str, ...],
     files: dict[str, Path],
@@ -148,7 +149,8 @@ def _add_named(
     for network in [network for network, names in needed.items() if name in {network, *names}]:
         trial = try_networks(path, [network], classes)
         if network in trial.refusals:
-            raise CheckpointError(trial.refusals[network] + explain_misfit(path, network, classes))
+            stands_in = "" if name == network else f"at scale {scale} the teacher {name} is the network {network}: "
+            raise CheckpointError(stands_in + trial.refusals[network] + explain_misfit(path, network, classes))
         _add(network, path, trial.notices[network], files, notices)
 
 

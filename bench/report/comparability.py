@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..grid.cells import CellSpec
@@ -42,6 +42,9 @@ def incompatibilities(
     reasons = []
     if recipe := recipe_differences(rows[0], spec.recipe, table):
         reasons.append("recipe: " + "; ".join(recipe))
+    taught = rows[0].run.teacher
+    if taught and not rows[0].run.teacher_file and (recipe := _recipes_differ(taught.recipe, spec.teacher_recipe)):
+        reasons.append("the teacher's recipe: " + "; ".join(recipe))
     reasons += data_differences(rows[0], table)
     reasons += [
         f"seed {row.run.seed} {row.status}: {one_line(row.reason) or 'no number'}; the mean leaves it out"
@@ -56,10 +59,13 @@ def incompatibilities(
 
 def recipe_differences(row: Row, expected: Recipe, table: Table) -> list[str]:
     """Fields of a row's recipe that differ from the table's and can change its results: `epochs 1, not 24`."""
-    actual, wanted = _fields(row.run.recipe), _fields(expected)
-    ignored = {"name", "source", "channels_last", "compile", "cudnn_benchmark", "max_steps"} | (
-        {"eval_every"} if table.selection == "last" else set()
-    )
+    return _recipes_differ(row.run.recipe, expected, {"eval_every"} if table.selection == "last" else set())
+
+
+def _recipes_differ(recipe: Recipe, expected: Recipe, more: Iterable[str] = ("eval_every",)) -> list[str]:
+    """`recipe_differences` of two recipes, where `more` fields change no result either."""
+    actual, wanted = _fields(recipe), _fields(expected)
+    ignored = {"name", "source", "channels_last", "compile", "cudnn_benchmark", "max_steps", *more}
     differ = [
         f"{name} {format_value(actual[name])}, not {format_value(wanted.get(name))}"
         for name in actual

@@ -122,7 +122,7 @@ def _of_file(file: str, rows: Iterable[Reported], tables: Sequence[Table], logs:
 
 def _count(row: Reported, tables: Sequence[Table], counts: Coverage) -> None:
     """Count a number once; it is reachable where any of the tables reaches it."""
-    reasons = [reason for table in tables for reason in _unsupported(row, table)]
+    reasons = [reason for table in tables for reason in unsupported(row, table)]
     gaps = [_gap(row, table) for table in tables]
     reached = "" in gaps
     if reached and not reasons:
@@ -137,7 +137,7 @@ def _count(row: Reported, tables: Sequence[Table], counts: Coverage) -> None:
         counts.problems.append(f"{_describe(row)} has no run: {'; '.join(gaps)}")
 
 
-def _unsupported(row: Reported, table: Table) -> list[str]:
+def unsupported(row: Reported, table: Table) -> list[str]:
     """The reasons of the table's `unreachable` entries that match a number."""
     return [unreachable.reason for unreachable in table.unreachable if _matches(unreachable, row)]
 

@@ -15,6 +15,7 @@ from ..text import counted
 from .blocks import Block
 from .cells import Cell
 from .comparability import EPOCHS
+from .coverage import unsupported
 from .values import metric_title
 from .verdicts import noise_budget
 
@@ -110,7 +111,7 @@ def _run_of_reported(table: Table, cells: Sequence[Cell]) -> list[str]:
     for row in numbers:
         cell = at.get(row.key)
         if cell is None or not cell.rows:
-            why = "no entry in this table" if cell is None else cell.verdict.word
+            why = next(iter(unsupported(row, table)), "no entry in this table") if cell is None else cell.verdict.word
             missing.append(f"{row.method} {row.teacher} -> {row.student}: {why}")
     if not numbers:
         return ["No number is reported."]

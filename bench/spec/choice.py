@@ -14,6 +14,9 @@ from ..text import option_text, shortened
 from . import yaml_reader
 from .schema import flattened
 
+COMMA = re.compile(r""",(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""")
+"""Between items: one outside of quotes."""
+
 MAX_VARIANTS = 1000
 """Most variants of methods in one request."""
 
@@ -41,10 +44,12 @@ class MethodChoice:
 def parse_methods(given: str | Iterable[str | Path | MethodChoice] | None) -> tuple[MethodChoice, ...]:
     """`"kd,dist:tau=2:weight=1,./mine.py"` as three choices, a list of such texts likewise; a file ends in `.py`.
 
+    A value with a comma stands in quotes: `sdd+kd:grids='1,2'`.
+
     Raises:
         SpecError: an option is not NAME=VALUE.
     """
-    items = given.split(",") if isinstance(given, str) else list(given or ())
+    items = COMMA.split(given) if isinstance(given, str) else list(given or ())
     choices: list[MethodChoice] = []
     for item in items:
         if isinstance(item, MethodChoice):
@@ -71,7 +76,7 @@ def parse_sweeps(given: str | Iterable[str] | None) -> tuple[MethodChoice, ...]:
         options = values.setdefault(method, {})
         if option in options:
             raise SpecError(f"--sweep {method}.{option} is given twice; put all values into one")
-        options[option] = [_value(f"--sweep {text}", each) for each in listed.split(",")]
+        options[option] = [_value(f"--sweep {text}", each) for each in COMMA.split(listed)]
     choices = []
     for method, options in values.items():
         for combination in itertools.islice(itertools.product(*options.values()), MAX_VARIANTS + 1):

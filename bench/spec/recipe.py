@@ -268,6 +268,18 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
+USED_WITH: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd", "rmsprop_tf")),
+    "nesterov": ("optimizer", ("sgd",)),
+    "milestones": ("schedule", ("step",)),
+    "gamma": ("schedule", ("step", "exponential")),
+    "decay_epochs": ("schedule", ("exponential",)),
+    "power": ("schedule", ("poly",)),
+    "min_lr": ("schedule", ("cosine", "poly")),
+}
+"""Fields that one optimizer or schedule reads alone."""
+
+
 def load_recipe(name: str, changes: dict[str, Any] | None = None, source: str = "") -> Recipe:
     """The recipe of that name, with fields in `changes` laid over it (`image.shorter` reaches inside).
 
@@ -291,4 +303,13 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None, source: str = 
         for part in reversed(inner):
             value = {part: value}
         values = merged(values, {field: value})
-    return parse(Recipe, values, source or path)
+    recipe = parse(Recipe, values, source or path)
+    for place in changes or {}:
+        field = current_name(place.split(".")[0], "--set")
+        switch, uses = USED_WITH.get(field, ("", ()))
+        if switch and (chosen := getattr(recipe, switch)) not in uses:
+            raise SpecError(
+                f"{source or path}: {field} has no effect with {switch} {chosen}; leave it out, or set {switch} to "
+                f"{' or '.join(uses)}"
+            )
+    return recipe

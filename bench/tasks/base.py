@@ -75,6 +75,19 @@ class Shapes:
         return self.height, self.width
 
 
+def refuse_views(views: Sequence[str], method: str) -> None:
+    """Refuse a method that reads further views of images that are not held as arrays.
+
+    Raises:
+        SpecError: names the method and the views.
+    """
+    if views:
+        raise SpecError(
+            f"{method} reads further views of each image ({', '.join(views)}), which are made of small images held "
+            "as arrays, as CIFAR's, and not here; choose another method"
+        )
+
+
 class Task(ABC):
     """One data set, prepared for one recipe and one seed of the data order.
 
@@ -273,11 +286,7 @@ class Task(ABC):
         Raises:
             SpecError: names the method and the views.
         """
-        if views:
-            raise SpecError(
-                f"{method} reads further views of each image ({', '.join(views)}), which are made of small images held "
-                "as arrays, as CIFAR's, and not here; choose another method"
-            )
+        refuse_views(views, method)
 
     @abstractmethod
     def batches(

@@ -137,7 +137,7 @@ HEADS = {
     "resized": (('"inputs": inputs', '"inputs": inputs + 1'), "cannot be made again from `arguments` .*size mismatch"),
     "nameless": (('    method = "nameless"\n', ""), "its head Head has no `method`; see StudentHead"),
     "blind": (("self.classifier", "self.layer"), "its head Head has no `classifier`"),
-    "bare": (("return self.head", "return self.head.classifier"), "`student_head` returns a Linear; return a Student"),
+    "bare": (("return self.head", "return self.head.classifier"), "student_head returns a Linear; return a Student"),
     "forgetful": (
         (
             "self.classifier(outputs.pooled)",

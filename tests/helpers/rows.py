@@ -103,7 +103,10 @@ def _run(table: Table, pair: Pair, entry: MethodEntry, scale: Scale, seed: int, 
     assert networks, f"{pair.teacher} -> {pair.student} has no networks at {scale} scale"
     common: dict[str, Any] = {"task": table.task, "scale": scale, "data": data, "recipe": recipe}
     options = methods.resolve(entry.method, entry.options_at(scale))
-    teacher = Run(**common, student=networks.teacher, method="none", options={}, seed=0)
+    full = scale == "full"
+    name = (pair.base_teacher_recipe if full else None) or getattr(table.teacher_recipe, scale)
+    taught = common | {"recipe": load_recipe(name, pair.teacher_recipe if full else {})}
+    teacher = Run(**taught, student=networks.teacher, method="none", options={}, seed=0)
     return Run(
         **common,
         student=networks.student,

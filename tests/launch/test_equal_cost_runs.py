@@ -30,7 +30,7 @@ methods:
   - {method: none}
   - {method: at}
 """
-SMALL = ("epochs=2", "max_steps=4", "batch_size=8", "milestones=[]", "teacher.epochs=1", "teacher.max_steps=2",
+SMALL = ("epochs=2", "max_steps=4", "batch_size=8", "teacher.epochs=1", "teacher.max_steps=2",
          "teacher.batch_size=8")  # fmt: skip
 SECONDS = {"none": 0.1, "kd": 0.2, "at": 0.4}
 

@@ -39,6 +39,11 @@ def test_a_method_that_fake_tensors_cannot_run_is_computed() -> None:
     assert misfit(run("crd", "timm:convnext_atto", negatives=64), SHAPES) == ""
 
 
+def test_an_option_that_overflows_is_not_blamed_on_the_networks() -> None:
+    with pytest.raises(MethodError, match=r"kd: an option is too large to compute with .*temperature.*1e.300"):
+        misfit(run("kd", "resnet8", temperature=1e300), SHAPES)
+
+
 def test_an_option_that_fits_no_networks_is_an_error() -> None:
     with pytest.raises(MethodError, match="negatives is 16384 and the training set has 2000 samples"):
         misfit(run("crd", "timm:convnext_atto"), SHAPES)

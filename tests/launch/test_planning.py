@@ -212,6 +212,22 @@ def test_results_that_are_no_folder_are_refused_before_any_work(plans: Plans, tm
         plans(table_of(), results=tmp_path / "file")
 
 
+def test_chosen_methods_of_which_none_can_run_are_refused_with_the_reason(plans: Plans) -> None:
+    views = MethodEntry(method="kd", label="kd, two views", mini_skip="too long")
+    table = table_of(views, MethodEntry(method="dist"))
+    with pytest.raises(SpecError, match=r"^no chosen method can run: .*kd, two views.*: too long$"):
+        plans(table, methods=parse_methods("kd, two views"))
+    assert plans(table, methods=parse_methods("kd, two views,dist"))
+    assert plans(table, methods=parse_methods("none"))
+
+
+def test_views_of_data_that_is_not_here_are_refused_where_images_are_files(plans: Plans) -> None:
+    absent: dict[str, Any] = {"data": None, "scale": "full", "changes": {}, "explain": True}
+    with pytest.raises(SpecError, match="mlkd reads further views of each image .*; choose another method"):
+        plans(load_table("torchdistill/imagenet"), methods=parse_methods("mlkd"), **absent)
+    assert plans(table_of(), methods=parse_methods("mlkd"), **absent)
+
+
 def test_a_recipe_that_does_not_fit_the_data_is_refused_before_any_work(plans: Plans) -> None:
     with pytest.raises(SpecError, match=r"image.kind resized_crop does not fit .*mine.npz"):
         plans(table_of(base_recipe="imagenet_torchdistill"), scale="full")
@@ -284,6 +300,14 @@ def test_jobs_side_by_side_share_the_memory_of_a_device(plans: Plans) -> None:
 def test_a_plan_says_why_a_run_is_alone(plans: Plans, logged: Log) -> None:
     plans(table_of(MethodEntry(method="kd")), seeds=(0, 1), methods=parse_methods("none"), scale="mini")
     assert [line.partition("alone: ")[2] for line in logged if "alone" in line] == ["no other run has its seed"] * 2
+    logged.clear()
+    pairs = tuple(
+        Pair(teacher=teacher, student="resnet8", mini=Networks(teacher=teacher, student="resnet8"))
+        for teacher in ("resnet14", "resnet20")
+    )
+    plans(cifar_table("none", "kd", pairs=pairs))
+    students = [line for line in logged if "stage 2" in line and "alone: " in line]
+    assert [line.partition("alone: ")[2] for line in students] == ["no other run has its teacher"]
     logged.clear()
     plans(table_of(MethodEntry(method="kd")), cohort=1)
     lines = [line for line in logged if "stage 2" in line]

@@ -94,6 +94,8 @@ def test_a_file_that_fits_no_teacher_says_what_it_holds_and_what_it_fits(tmp_pat
 def test_a_file_for_a_network_that_it_does_not_fit_is_refused(file: Path) -> None:
     with pytest.raises(CheckpointError, match=r"is another network's.*It fits resnet14$"):
         given(f"resnet20={file}")
+    with pytest.raises(CheckpointError, match=r"^at scale full the teacher big_resnet20 is the network resnet20: .*an"):
+        given(f"big_resnet20={file}")
 
 
 def test_two_files_for_one_teacher_a_file_for_two_and_an_empty_folder_are_refused(file: Path, tmp_path: Path) -> None:

@@ -45,3 +45,5 @@ def test_senseless_settings_are_refused(sample: Make) -> None:
         MethodError, match=r"dot is a wrapper and needs a base: write dot\+crd or dot\+kd, or with another"
     ):
         methods.build("dot", setting)
+    with pytest.raises(MethodError, match=r"^dot wraps crd, kd or any other method, not dot"):
+        methods.build("dot+dot+kd", setting)

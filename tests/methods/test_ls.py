@@ -61,5 +61,8 @@ def test_two_classes_and_other_bases_are_refused(sample: Make) -> None:
     setting = sample("classification").setting
     with pytest.raises(MethodError, match=r"ls\+kd needs at least 3 classes; the data has 2"):
         methods.build("ls+kd", replace(setting, num_classes=2))
-    with pytest.raises(MethodError, match=r"Did you mean 'ls\+"):
+    with pytest.raises(MethodError, match=r"^ls wraps ctkd, dkd, kd, mlkd, rld, not at$"):
         methods.build("ls+at", setting)
+    for misspelled in ("ls+kdd", "ls+KD"):
+        with pytest.raises(MethodError, match=r"Did you mean 'ls\+(kd|dkd)'"):
+            methods.build(misspelled, setting)

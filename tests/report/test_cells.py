@@ -366,6 +366,17 @@ def test_mini_rows_under_another_recipe_are_noted(dist: Table) -> None:
     assert found.notes == ("recipe: epochs 1, not 5",)
 
 
+def test_a_teacher_trained_under_another_recipe_is_a_reason(dist: Table) -> None:
+    pair, entry = place(dist, "dist")
+    row = make_row(dist, pair, entry, "mini")
+    assert row.run.teacher
+    recipe = row.run.teacher.recipe.model_copy(update={"epochs": 1})
+    taught = row.run.model_copy(update={"teacher": row.run.teacher.model_copy(update={"recipe": recipe})})
+    found = cell(dist, [row.model_copy(update={"run": taught, "id": taught.id})], "dist", "mini")
+    (note,) = found.notes
+    assert note.startswith("the teacher's recipe: epochs 1, not ")
+
+
 def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = expand(dist, "full", tuple(range(40)), full_truth)
     calls: list[str] = []

@@ -24,6 +24,8 @@ from kdbench.spec.choice import MethodChoice, parse_methods, parse_sweeps
         ("./mine.py", [MethodChoice("mine", {}, Path("mine.py"))]),
         ("/a/b/mine.py:tau=2", [MethodChoice("mine", {"tau": 2}, Path("/a/b/mine.py"))]),
         ("C:\\a\\mine.py:tau=2", [MethodChoice(Path("C:\\a\\mine.py").stem, {"tau": 2}, Path("C:\\a\\mine.py"))]),
+        ("kd,sdd+kd:grids='1,2'", [MethodChoice("kd"), MethodChoice("sdd+kd", {"grids": "1,2"})]),
+        ('sdd+kd:grids="1,2",kd', [MethodChoice("sdd+kd", {"grids": "1,2"}), MethodChoice("kd")]),
         (["kd", Path("mine.py")], [MethodChoice("kd"), MethodChoice("mine", {}, Path("mine.py"))]),
     ],
 )
@@ -57,6 +59,7 @@ def test_a_sweep_has_every_combination() -> None:
         "dist:tau=2:weight=2",
         "kd:temperature=3",
     ]
+    assert [each.options["grids"] for each in parse_sweeps("sdd+kd.grids='1,2','1,2,4'")] == ["1,2", "1,2,4"]
     [summand] = parse_sweeps("dist+mimic.dist.tau=1")
     assert summand == MethodChoice("dist+mimic", {"dist": {"tau": 1}})
 

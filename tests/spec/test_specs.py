@@ -251,6 +251,22 @@ def test_a_change_that_cannot_be_is_refused_with_file_and_field(changes: dict[st
         load_recipe("coco_2x", changes)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "changes", "words"),
+    [
+        ("cifar_mini", {"momentum": 0.5}, "momentum has no effect with optimizer adamw; leave it out, or set optim"),
+        ("cifar_mini", {"nesterov": True}, "nesterov has no effect with optimizer adamw"),
+        ("cifar_mini", {"milestones": [2]}, "milestones has no effect with schedule cosine"),
+        ("coco_2x", {"min_lr": 0.1}, "min_lr has no effect with schedule step; .* set schedule to cosine or poly"),
+    ],
+)
+def test_a_change_without_effect_is_refused(recipe: str, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=rf"{recipe}\.yaml: {words}"):
+        load_recipe(recipe, changes)
+    switched = {"optimizer": "sgd", "schedule": "step" if "milestones" in changes else "poly"}
+    assert load_recipe(recipe, changes | switched)
+
+
 def segmentation(image: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
     """What a recipe for segmentation says, with changes."""
     crop = {"kind": "scaled_crop", "height": 512, "width": 1024} | (image or {})
