@@ -307,7 +307,8 @@ def load_recipe(name: str, changes: dict[str, Any] | None = None, source: str = 
     for place in changes or {}:
         field = current_name(place.split(".")[0], "--set")
         switch, uses = USED_WITH.get(field, ("", ()))
-        if switch and (chosen := getattr(recipe, switch)) not in uses:
+        changed = getattr(recipe, field) != Recipe.model_fields[field].default
+        if switch and changed and (chosen := getattr(recipe, switch)) not in uses:
             raise SpecError(
                 f"{source or path}: {field} has no effect with {switch} {chosen}; leave it out, or set {switch} to "
                 f"{' or '.join(uses)}"

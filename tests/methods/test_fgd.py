@@ -83,7 +83,7 @@ def test_a_convolution_aligns_other_widths_alone() -> None:
     ("channels", "options", "message"),
     [
         ((4, 4), {"temperature": 0.0}, "temperature is 0.0"),
-        ((4, 4), {"levels": 0}, "levels 0"),
+        ((4, 4), {"levels": 0}, "levels is 0"),
         ((4, 1), {}, "each must have at least 2"),
     ],
 )

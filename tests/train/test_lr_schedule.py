@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -128,7 +129,9 @@ def test_cosine_falls_to_its_least_rate_and_not_below() -> None:
 
 @pytest.mark.parametrize("schedule", ["step", "cosine", "exponential"])
 def test_a_warm_up_in_epochs_is_the_one_of_as_many_steps(schedule: str) -> None:
-    changes = EXPONENTIAL | {"schedule": schedule, "milestones": [6] if schedule == "step" else []}
+    own: dict[str, Any] = {} if schedule == "cosine" else {"gamma": 0.973}
+    own |= {"milestones": [6]} if schedule == "step" else {}
+    changes = {"epochs": 20, "warmup_steps": 0, "schedule": schedule} | own
     recipe = load_recipe("cifar_mini", changes | {"warmup_epochs": 5, "warmup_factor": 0.01})
     in_steps = recipe.model_copy(update={"warmup_epochs": 0, "warmup_steps": 35})
     plain = recipe.model_copy(update={"warmup_epochs": 0})
