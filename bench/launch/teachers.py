@@ -149,8 +149,8 @@ def _add_named(
     for network in [network for network, names in needed.items() if name in {network, *names}]:
         trial = try_networks(path, [network], classes)
         if network in trial.refusals:
-            stands_in = "" if name == network else f"at scale {scale} the teacher {name} is the network {network}: "
-            raise CheckpointError(stands_in + trial.refusals[network] + explain_misfit(path, network, classes))
+            prefix = "" if name == network else f"at scale {scale} the teacher {name} is the network {network}: "
+            raise CheckpointError(prefix + trial.refusals[network] + explain_misfit(path, network, classes))
         _add(network, path, trial.notices[network], files, notices)
 
 

@@ -43,7 +43,9 @@ def incompatibilities(
     if recipe := recipe_differences(rows[0], spec.recipe, table):
         reasons.append("recipe: " + "; ".join(recipe))
     taught = rows[0].run.teacher
-    if taught and not rows[0].run.teacher_file and (recipe := _recipes_differ(taught.recipe, spec.teacher_recipe)):
+    # Given weights, of a file or published (no epochs), were trained elsewhere: their score is compared instead.
+    is_trained = taught and taught.recipe.epochs and not rows[0].run.teacher_file
+    if taught and is_trained and (recipe := _recipes_differ(taught.recipe, spec.teacher_recipe)):
         reasons.append("the teacher's recipe: " + "; ".join(recipe))
     reasons += data_differences(rows[0], table)
     reasons += [

@@ -44,7 +44,7 @@ class MethodChoice:
 def parse_methods(given: str | Iterable[str | Path | MethodChoice] | None) -> tuple[MethodChoice, ...]:
     """`"kd,dist:tau=2:weight=1,./mine.py"` as three choices, a list of such texts likewise; a file ends in `.py`.
 
-    A value with a comma stands in quotes: `sdd+kd:grids='1,2'`.
+    A value with a comma is quoted: `sdd+kd:grids='1,2'`.
 
     Raises:
         SpecError: an option is not NAME=VALUE.

@@ -366,15 +366,13 @@ def test_mini_rows_under_another_recipe_are_noted(dist: Table) -> None:
     assert found.notes == ("recipe: epochs 1, not 5",)
 
 
-def test_a_teacher_trained_under_another_recipe_is_a_reason(dist: Table) -> None:
-    pair, entry = place(dist, "dist")
-    row = make_row(dist, pair, entry, "mini")
-    assert row.run.teacher
-    recipe = row.run.teacher.recipe.model_copy(update={"epochs": 1})
-    taught = row.run.model_copy(update={"teacher": row.run.teacher.model_copy(update={"recipe": recipe})})
-    found = cell(dist, [row.model_copy(update={"run": taught, "id": taught.id})], "dist", "mini")
-    (note,) = found.notes
-    assert note.startswith("the teacher's recipe: epochs 1, not ")
+@pytest.mark.parametrize(("changes", "noted"), [({"epochs": 1}, True), ({"epochs": 0, "init": "published"}, False)])
+def test_a_teacher_trained_under_another_recipe_is_noted(dist: Table, changes: dict[str, Any], noted: bool) -> None:
+    row = make_row(dist, *place(dist, "dist"), "mini")
+    taught = row.run.teacher.model_copy(update={"recipe": load_recipe(dist.teacher_recipe.mini, changes)})  # type: ignore[union-attr]
+    row = row.model_copy(update={"run": row.run.model_copy(update={"teacher": taught})})
+    notes = cell(dist, [row], "dist", "mini").notes
+    assert [note.startswith("the teacher's recipe: epochs 1, not ") for note in notes] == [True] * noted
 
 
 def test_options_are_resolved_once_an_entry_however_many_rows(dist: Table, monkeypatch: pytest.MonkeyPatch) -> None:
